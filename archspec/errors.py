@@ -1,0 +1,81 @@
+"""Every error that archspec raises on purpose.
+
+ArchspecError            the root: catch this to catch all
+├── SpecError            a spec is wrong; holds every problem of the file, each with its place (exit code 1)
+├── GenerateError        a layer's source asks the code generator for something it cannot write out (exit code 1)
+├── RenderError          a picture cannot be drawn, for example because Graphviz is missing (exit code 1)
+└── VerifyError          a built model does not do what its spec says (exit code 1)
+
+`Fault` is the small change of the spec room: one mistake found in one piece of text, before anybody knows in which
+file it stands. The loader gives it a place and makes it a `Problem`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mark:
+    """A place in a file; line and column count from 1, and 0 means the whole file."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a spec: where it is, and what is wrong, was found and would be right."""
+
+    mark: Mark
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.mark}: {self.path}: {self.message}" if self.path else f"{self.mark}: {self.message}"
+
+
+class ArchspecError(Exception):
+    """The root of all errors raised on purpose."""
+
+    exit_code = 1
+
+
+class SpecError(ArchspecError):
+    """All problems of a spec, sorted by place."""
+
+    def __init__(self, problems: Iterable[Problem], file: str):
+        self.problems = tuple(dict.fromkeys(sorted(problems, key=lambda p: (p.mark, p.path))))
+        self.file = file
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        n = len(self.problems)
+        return "\n".join([*map(str, self.problems), f"{n} problem{'s' if n != 1 else ''} in {self.file}"])
+
+
+class GenerateError(ArchspecError):
+    """A layer's source does something that the code generator cannot write out."""
+
+
+class RenderError(ArchspecError):
+    """A picture could not be drawn."""
+
+
+class VerifyError(ArchspecError):
+    """A built model does not do what its spec says."""
+
+
+class Fault(ValueError):
+    """One mistake in one piece of text; whoever knows the place makes it a `Problem`."""
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` when a known word is close, else `; known: a, b, c`."""
+    names = sorted(known)
+    close = get_close_matches(word, names, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"

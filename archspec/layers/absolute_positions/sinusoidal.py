@@ -1,0 +1,47 @@
+"""Sinusoidal absolute positions: fixed sines and cosines of geometrically falling frequencies.
+
+    y_t[2i] = sin(t w_i),   y_t[2i + 1] = cos(t w_i),   w_i = base^(-2i / dim)
+
+`layout: half` puts all sines first, then all cosines. With `endpoint` the last frequency is exactly 1 / base, that is
+w_i = base^(-i / (dim / 2 - 1)), as tensor2tensor and fairseq have it. No parameters, no state, any length.
+
+Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.5.
+"""
+
+from typing import Any, ClassVar, Literal
+
+from archspec.layers.base import Component, Count, Positive, Size, derived, field
+from archspec.layers.ops import Op, elementwise
+
+
+class Sinusoidal(Component):
+    """Fixed sines and cosines of the position."""
+
+    role: ClassVar[str] = "absolute_position"
+    examples: ClassVar[tuple[dict[str, Any], ...]] = (
+        {},
+        {"layout": "half", "base": 100.0},
+        {"layout": "half", "endpoint": True, "offset": 2},
+    )
+
+    kind: Literal["sinusoidal"] = "sinusoidal"
+    layout: Literal["interleaved", "half"] = field("sines and cosines in turn, or all sines first", "interleaved")
+    base: Positive = field("ratio of the longest to the shortest wavelength", 10000.0)
+    endpoint: bool = field("the last frequency is exactly 1 / base", False)
+    offset: Count = field("number of the first position (fairseq: 2)", 0)
+    dim: Size = derived("width: that of the embedding", "d_model")
+
+    def check(self) -> None:
+        """Refuse what does not come in pairs."""
+        if self.dim % 2 or (self.endpoint and self.dim < 4):
+            least = ", at least 4 with endpoint" if self.endpoint else ""
+            raise ValueError(f"dim = {self.dim} must be even{least}: a sine and a cosine for each frequency")
+
+    @property
+    def spacings(self) -> int:
+        """Into how many equal steps log(base) is divided."""
+        return self.dim // 2 - 1 if self.endpoint else self.dim // 2
+
+    def ops(self) -> tuple[Op, ...]:
+        """The sines and cosines."""
+        return (elementwise("sinusoid", ("T", self.dim), ("x",)),)

@@ -1,0 +1,90 @@
+"""Patch embedding: an image is cut into square patches, each a token; a class token may stand first or in the middle.
+
+    y = norm(concat(class_token, project(patches)) + position)
+
+The projection is a convolution whose stride is its size. No state. O(patch_size^2 channels d) a patch.
+
+Sources: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words" (class token first); Zhu et al. 2024, "Vision Mamba" (class
+token in the middle).
+"""
+
+from typing import Any, ClassVar, Literal
+
+from archspec.layers.base import Component, NormComponent, Probability, Size, field, inherited, slot
+from archspec.layers.ops import Conv, Op, Param, elementwise
+
+
+class PatchEmbedding(Component):
+    """Square patches of an image as tokens."""
+
+    role: ClassVar[str] = "embedding"
+    reads: ClassVar[str] = "images"
+    examples: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"image_size": 8, "patch_size": 4, "position": {"kind": "learned", "n_positions": 5}},
+        {"image_size": 8, "patch_size": 4, "channels": 1, "class_token": "middle", "norm": {"kind": "layernorm"}},
+        {"image_size": 8, "patch_size": 2, "class_token": "none", "bias": False, "position": {"kind": "sinusoidal"}},
+    )
+
+    kind: Literal["patch"] = "patch"
+    d_model: Size = inherited("width of the residual stream")
+    image_size: Size = field("height and width of an image, in pixels")
+    patch_size: Size = field("height and width of a patch, in pixels")
+    channels: Size = field("channels of an image", 3)
+    bias: bool = field("bias of the projection", True)
+    class_token: Literal["none", "first", "middle"] = field(
+        "where a learned token stands that a head can read", "first"
+    )
+    position: Component | None = slot("absolute_position", "what is added for the position", None)
+    norm: NormComponent | None = slot("norm", "norm of the sum", None)
+    dropout: Probability = field("dropout of the result", 0.0, inherit="dropout")
+
+    def check(self) -> None:
+        """Refuse patches that do not tile the image, and positions that do not fit it."""
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size = {self.image_size} must be a multiple of patch_size = {self.patch_size}")
+        for name, found, wanted in (
+            ("dim", getattr(self.position, "dim", self.d_model), self.d_model),
+            ("n_positions", getattr(self.position, "n_positions", self.n_tokens), self.n_tokens),
+        ):
+            if found != wanted:
+                what = "d_model" if name == "dim" else "the tokens of an image"
+                raise ValueError(f"position.{name} = {found} must be {wanted}, {what}")
+
+    @property
+    def n_patches(self) -> int:
+        """Patches of an image."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of an image, the class token included."""
+        return self.n_patches + (self.class_token != "none")
+
+    @property
+    def class_index(self) -> int:
+        """Where the class token stands."""
+        return self.n_patches // 2 if self.class_token == "middle" else 0
+
+    def ops(self) -> tuple[Op, ...]:
+        """The class token, the convolution, and what is added."""
+        d, p = self.d_model, self.patch_size
+        found: list[Op] = []
+        shape = ("B", self.n_tokens, d)
+        if self.class_token != "none":
+            token = Param("class_token", (1, 1, d))
+            found = [elementwise("class token", (1, 1, d), (), "class_token", params=(token,))]
+        weight = Param("project.weight", (d, self.channels, p, p))
+        bias = (Param("project.bias", (d,)),) if self.bias else ()
+        grid = ("B", self.n_patches, d)
+        found.append(
+            Conv(name="project", shape=grid, params=(weight, *bias), channels=d, kernel=p * p, d_in=self.channels)
+        )
+        if self.class_token != "none":
+            found.append(elementwise("concat", shape, ("class_token", "project")))
+        terms = [found[-1].name]
+        if self.position is not None:
+            found += [op.under("position") for op in self.position.ops()]
+            found.append(elementwise("sum", shape, (*terms, found[-1].name)))
+        if self.norm is not None:
+            found.append(self.norm.op("norm", d, (found[-1].name,), shape))
+        return tuple(found)

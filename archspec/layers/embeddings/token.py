@@ -1,0 +1,85 @@
+"""Token embedding: a row of a table for each token, plus its position and segment where there are such.
+
+    y = project(norm(scale * token[id] + position[t] + token_type[segment]))
+
+A factorised table (`d_factor`) is narrower than the stack and projected up to it. State while decoding: the number of
+tokens seen, only when there are positions. O(d) a token, O(d_factor d) when factorised.
+
+Sources: Vaswani et al. 2017 (scale sqrt(d_model)); Devlin et al. 2019, "BERT" (segments, norm); Lan et al. 2020, "ALBERT"
+(factorised); Gemma Team 2024 (scale); BigScience 2022, "BLOOM" (norm).
+"""
+
+from typing import Any, ClassVar, Literal
+
+from archspec.layers.base import Component, NormComponent, Positive, Probability, Size, field, inherited, slot
+from archspec.layers.ops import Embedding, Op, Param, elementwise, linear
+
+
+class TokenEmbedding(Component):
+    """A table of token vectors, with what is added to them before the first layer."""
+
+    role: ClassVar[str] = "embedding"
+    reads: ClassVar[str] = "tokens"
+    weight_path: ClassVar[str] = "token.weight"
+    examples: ClassVar[tuple[dict[str, Any], ...]] = (
+        {},
+        {"position": {"kind": "learned"}, "token_types": 2, "norm": {"kind": "layernorm"}},
+        {"d_factor": 6, "position": {"kind": "learned", "dim": 6}, "norm": {"kind": "rmsnorm"}},
+        {"d_factor": 6, "factor_bias": False, "scale": 4.0},
+        {"position": {"kind": "sinusoidal"}, "scale": 4.0},
+    )
+
+    kind: Literal["token"] = "token"
+    vocab_size: Size = inherited("number of token ids")
+    d_model: Size = inherited("width of the residual stream")
+    position: Component | None = slot("absolute_position", "what is added for the position", None)
+    token_types: Size | None = field("segments that have a row of their own (BERT: 2)", None)
+    d_factor: Size | None = field("width of the tables when factorised; a projection widens it to d_model", None)
+    factor_bias: bool = field("bias of that projection", True, when=("d_factor",))
+    scale: Positive = field("factor of the token's row", 1.0)
+    norm: NormComponent | None = slot("norm", "norm of the sum", None)
+    dropout: Probability = field("dropout of the result", 0.0, inherit="dropout")
+
+    def check(self) -> None:
+        """Refuse positions of another width than the tokens."""
+        dim = getattr(self.position, "dim", self.tied_width)
+        if dim != self.tied_width:
+            raise ValueError(f"position.dim = {dim} must be the width of the token table, {self.tied_width}")
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The state counts tokens where positions need it; segments are numbered by `token_types`."""
+        state = ("state",) if self.position is not None else ()
+        return state if self.token_types is None else (*state, "token_types")
+
+    @property
+    def tied_width(self) -> int:
+        """Width of the token table, with which a tied head must agree."""
+        return self.d_model if self.d_factor is None else self.d_factor
+
+    def ops(self) -> tuple[Op, ...]:
+        """Look-ups, their sum, and an optional norm and projection."""
+        width = self.tied_width
+        shape = ("B", "T", width)
+        found: list[Op] = [self._table("token", self.vocab_size, "x")]
+        if self.scale != 1:
+            found.append(elementwise("scale", shape, ("token",)))
+        terms = [found[-1].name]
+        if self.position is not None:
+            found += [op.under("position") for op in self.position.ops()]
+            terms.append(found[-1].name)
+        if self.token_types is not None:
+            found.append(self._table("token_type", self.token_types, "token_types"))
+            terms.append("token_type")
+        if len(terms) > 1:
+            found.append(elementwise("sum", shape, tuple(terms)))
+        if self.norm is not None:
+            found.append(self.norm.op("norm", width, (found[-1].name,), shape))
+        if self.d_factor is not None:
+            found.append(linear("project", width, self.d_model, self.factor_bias, inputs=(found[-1].name,)))
+        return tuple(found)
+
+    def _table(self, name: str, rows: int, source: str) -> Op:
+        weight = Param(f"{name}.weight", (rows, self.tied_width))
+        shape = ("B", "T", self.tied_width)
+        return Embedding(name=name, shape=shape, inputs=(source,), params=(weight,), rows=rows, dim=self.tied_width)

@@ -1,0 +1,49 @@
+"""Regression head: numbers for the sequence, or for each token.
+
+    y = proj(pool(x))
+
+`pool: none` gives `n_outputs` numbers for each token (tracks along a sequence); else as for classification. No state.
+O(d) a token.
+
+Source: linear regression on the representation, as for STS-B in Devlin et al. 2019, "BERT", and for tracks in Avsec et
+al. 2021, "Enformer".
+"""
+
+from typing import Any, ClassVar, Literal
+
+from archspec.layers.base import Component, Probability, Size, field, inherited
+from archspec.layers.ops import Op, elementwise, linear
+
+
+class RegressionHead(Component):
+    """Pooling and a linear layer to one or more numbers."""
+
+    role: ClassVar[str] = "head"
+    examples: ClassVar[tuple[dict[str, Any], ...]] = (
+        {},
+        {"n_outputs": 3, "pool": "none", "bias": False},
+        {"pool": "last"},
+        {"pool": "first"},
+    )
+
+    kind: Literal["regression"] = "regression"
+    d_model: Size = inherited("width of the residual stream")
+    n_outputs: Size = field("numbers to predict", 1)
+    pool: Literal["none", "first", "last", "mean"] = field(
+        "which token stands for the sequence; none: each token", "mean"
+    )
+    bias: bool = field("bias of the numbers", True)
+    dropout: Probability = field("dropout before the last layer", 0.0, inherit="dropout")
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The mask of real tokens, where pooling needs it."""
+        return ("mask",) if self.pool in ("last", "mean") else ()
+
+    def ops(self) -> tuple[Op, ...]:
+        """Pooling and the linear layer."""
+        if self.pool == "none":
+            return (linear("proj", self.d_model, self.n_outputs, self.bias),)
+        name = "mean" if self.pool == "mean" else f"{self.pool} token"
+        pool = elementwise(name, ("B", self.d_model), ("x",), "pool")
+        return (pool, linear("proj", self.d_model, self.n_outputs, self.bias, inputs=("pool",), rows=("B",)))

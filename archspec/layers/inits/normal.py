@@ -1,0 +1,37 @@
+"""Every linear layer and table starts at N(0, std^2), every bias at 0.
+
+With `residual_scale: depth` the projections that write to the residual stream (o_proj, down_proj, out_proj) start at
+std / sqrt(2 n_layers), so that the stream's variance does not grow with depth.
+
+Sources: Radford et al. 2019, "GPT-2" (0.02 and the depth factor); Devlin et al. 2019, "BERT", and Dosovitskiy et al. 2021,
+"ViT" (truncated at two standard deviations).
+"""
+
+from typing import Any, ClassVar, Literal
+
+from archspec.layers.base import Component, Positive, Size, derived, field, inherited
+from archspec.layers.ops import Op
+
+
+class NormalInit(Component):
+    """One standard deviation for all, optionally smaller where a block writes to the residual stream."""
+
+    role: ClassVar[str] = "init"
+    examples: ClassVar[tuple[dict[str, Any], ...]] = (
+        {},
+        {"residual_scale": "depth", "std": 0.1},
+        {"truncated": True, "embedding_std": 1.0},
+    )
+
+    kind: Literal["normal"] = "normal"
+    n_layers: Size = inherited("number of layers")
+    std: Positive = field("standard deviation of the linear layers", 0.02)
+    embedding_std: Positive = derived("standard deviation of the embedding tables", "std")
+    residual_scale: Literal["none", "depth"] = field(
+        "whether residual projections start smaller by sqrt(2 n_layers)", "none"
+    )
+    truncated: bool = field("drawn again beyond two standard deviations", False)
+
+    def ops(self) -> tuple[Op, ...]:
+        """None: an init changes values, not tensors."""
+        return ()

@@ -1,0 +1,28 @@
+"""T5's init: each tensor at N(0, factor^2 / fan_in), queries smaller still, because T5 does not scale its scores.
+
+    tables factor; q_proj factor (d_model head_dim)^-0.5; every other linear layer factor fan_in^-0.5;
+    the table of relative positions factor d_model^-0.5; an output layer of its own (`head.proj`) factor; biases 0
+
+Source: Raffel et al. 2020, "T5", in the authors' code (mesh-tensorflow).
+"""
+
+from typing import Any, ClassVar, Literal
+
+from archspec.layers.base import Component, Positive, Size, field, inherited
+from archspec.layers.ops import Op
+
+
+class T5Init(Component):
+    """Standard deviations by fan-in, with the scale of the scores in the queries."""
+
+    role: ClassVar[str] = "init"
+    examples: ClassVar[tuple[dict[str, Any], ...]] = ({}, {"factor": 0.5, "head_dim": 4})
+
+    kind: Literal["t5"] = "t5"
+    d_model: Size = inherited("width of the residual stream")
+    factor: Positive = field("factor of every standard deviation", 1.0)
+    head_dim: Size = field("channels of a query head; queries start smaller by its square root", 64)
+
+    def ops(self) -> tuple[Op, ...]:
+        """None: an init changes values, not tensors."""
+        return ()

@@ -1,0 +1,190 @@
+"""Softmax attention: multi-head, grouped-query and multi-query; causal, bidirectional, prefix or cross.
+
+    y = o_proj(concat_h softmax(scale * q_h k_h^T + bias + mask) v_h)
+
+State while decoding: keys and values of every token seen, or of the last `window`. Cost O(T^2 d) to train, O(T d) a
+decoded token; with a window O(T w d) and O(w d).
+
+Sources: Vaswani et al. 2017 (multi-head), Shazeer 2019 (multi-query), Ainslie et al. 2023 (grouped-query), Beltagy et
+al. 2020 (sliding window), Henry et al. 2020 (QK-norm), Gemma Team 2024 (soft-cap), Agarwal et al. 2025 (sinks), Qiu et
+al. 2025 (output gate).
+"""
+
+from typing import Any, ClassVar, Literal
+
+from archspec.layers.base import Component, NormComponent, Number, Positive, Probability, Size, derived, field
+from archspec.layers.base import inherited, slot
+from archspec.layers.ops import Attend, Cache, Op, Param, elementwise, linear
+
+
+class Attention(Component):
+    """Softmax attention with any number of key/value heads."""
+
+    role: ClassVar[str] = "mixer"
+    examples: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"n_heads": 4},
+        {"n_heads": 4, "n_kv_heads": 2, "position": {"kind": "rope"}, "window": 5},
+        {
+            "n_heads": 4,
+            "n_kv_heads": 1,
+            "head_dim": 6,
+            "qkv_bias": True,
+            "out_bias": True,
+            "position": {"kind": "alibi"},
+        },
+        {"n_heads": 4, "qk_norm": "head", "softcap": 20.0, "position": {"kind": "rope", "fraction": 0.5}},
+        {"n_heads": 4, "qk_norm": "whole", "sinks": True, "gate": "elementwise", "v_head_dim": 4},
+        {"n_heads": 4, "position": {"kind": "t5", "n_buckets": 8, "max_distance": 16}, "scale": 1.0},
+        {"n_heads": 2, "mask": "bidirectional", "window": 3, "gate": "head"},
+        {"n_heads": 2, "mask": "prefix"},
+        {"n_heads": 2, "mask": "cross"},
+    )
+
+    kind: Literal["attention"] = "attention"
+    d_model: Size = inherited("width of the residual stream")
+    d_memory: Size = inherited("width of the memory that cross-attention reads")
+    n_heads: Size = field("query heads")
+    n_kv_heads: Size = derived("key/value heads; each serves n_heads / n_kv_heads query heads", "n_heads")
+    head_dim: Size = derived("channels of a query or key head", "d_model / n_heads")
+    v_head_dim: Size = derived("channels of a value head", "head_dim")
+    mask: Literal["causal", "bidirectional", "prefix", "cross"] = field(
+        "what a query sees: earlier tokens, all tokens, a prefix and earlier tokens, or the memory",
+        "causal",
+        inherit="mask",
+    )
+    window: Size | None = field(
+        "keys that a query sees, itself included (on each side when bidirectional)",
+        None,
+        when=("mask", "causal", "bidirectional"),
+    )
+    position: Component | None = slot(
+        "position", "how scores know positions", None, when=("mask", "causal", "bidirectional", "prefix")
+    )
+    qkv_bias: bool = field("bias of the query, key and value projections", False)
+    out_bias: bool = field("bias of the output projection", False)
+    qk_norm: Literal["none", "head", "whole"] = field("norm of queries and keys: per head or over all heads", "none")
+    norm: NormComponent = slot(
+        "norm", "the norm of queries and keys", inherit="norm", when=("qk_norm", "head", "whole")
+    )
+    scale: Positive = derived("factor of the scores", "head_dim ** -0.5")
+    softcap: Positive | None = field("bound c on the scores: c tanh(score / c)", None)
+    sinks: bool = field("a learned logit a head that takes attention away from all keys", False)
+    gate: Literal["none", "head", "elementwise"] = field("sigmoid gate on the heads' outputs, from x", "none")
+    dropout: Probability = field("dropout of the attention probabilities", 0.0, inherit="dropout")
+
+    def check(self) -> None:
+        """Refuse heads that do not divide."""
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(f"n_heads = {self.n_heads} must be a multiple of n_kv_heads = {self.n_kv_heads}")
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Decoding state, masks, memory and the shared bias, as the mask and position need them."""
+        if self.mask == "cross":
+            return ("state", "memory", "memory_mask")
+        mask = {"causal": ("state",), "bidirectional": ("mask",), "prefix": ("state", "prefix_len")}[self.mask]
+        return (*mask, "bias") if self.shared_bias is not None else mask
+
+    @property
+    def shared_bias(self) -> Component | None:
+        """The position whose bias one table of the whole stack holds (T5)."""
+        return self.position if self.position is not None and getattr(self.position, "shared", False) else None
+
+    @property
+    def keep(self) -> int | None:
+        """Keys that later queries can still see."""
+        return None if self.window is None else self.window - 1
+
+    @property
+    def rotates(self) -> bool:
+        """Whether the position rotates queries and keys."""
+        return bool(getattr(self.position, "rotates", False))
+
+    @property
+    def slopes(self) -> bool:
+        """Whether the position is a slope a head (ALiBi)."""
+        return bool(getattr(self.position, "slopes", False))
+
+    @property
+    def own_bias(self) -> bool:
+        """Whether this layer holds its own table of biases (T5, not shared)."""
+        return self.position is not None and not (self.rotates or self.slopes or self.shared_bias is not None)
+
+    @property
+    def title(self) -> str:
+        """The name by the number of key/value heads."""
+        kinds = {1: "Multi-query attention", self.n_heads: "Multi-head attention"}
+        name = kinds.get(self.n_kv_heads, "Grouped-query attention")
+        return (
+            "Cross-attention"
+            if self.mask == "cross"
+            else name
+            if self.window is None
+            else f"{name}, window {self.window}"
+        )
+
+    def ops(self) -> tuple[Op, ...]:
+        """Projections, optional norms and rotations, attention, optional gate, output projection."""
+        cross = self.mask == "cross"
+        source, tokens, d_source = ("memory", "M", self.d_memory) if cross else ("x", "T", self.d_model)
+        heads = ("B", self.n_heads, "T", self.head_dim)
+        q = linear("q_proj", self.d_model, self.n_heads * self.head_dim, self.qkv_bias, shape=heads)
+        k = linear("k_proj", d_source, self.n_kv_heads * self.head_dim, self.qkv_bias, inputs=(source,),
+                   rows=("B", tokens), shape=("B", self.n_kv_heads, tokens, self.head_dim))  # fmt: skip
+        v = linear("v_proj", d_source, self.n_kv_heads * self.v_head_dim, self.qkv_bias, inputs=(source,),
+                   rows=("B", tokens), shape=("B", self.n_kv_heads, tokens, self.v_head_dim))  # fmt: skip
+        norms, q_last, k_last = self._normed(q, k)
+        attend = self._attend((q_last, k_last, "v_proj"))
+        gate = self._gate()
+        last = gate[-1].name if gate else attend.name
+        out = linear("o_proj", self.n_heads * self.v_head_dim, self.d_model, self.out_bias, inputs=(last,))
+        return (q, k, v, *norms, attend, *gate, out)
+
+    def _normed(self, q: Op, k: Op) -> tuple[list[Op], str, str]:
+        found: list[Op] = []
+        q_last, k_last = q.name, k.name
+        if self.qk_norm != "none":
+            whole = self.qk_norm == "whole"
+            q_dim, k_dim = (self.n_heads, self.n_kv_heads) if whole else (1, 1)
+            found += [
+                self.norm.op("q_norm", q_dim * self.head_dim, ("q_proj",), q.shape),
+                self.norm.op("k_norm", k_dim * self.head_dim, ("k_proj",), k.shape),
+            ]
+            q_last, k_last = "q_norm", "k_norm"
+        if self.rotates:
+            found += [
+                elementwise("rope", q.shape, (q_last,), "q_rope"),
+                elementwise("rope", k.shape, (k_last,), "k_rope"),
+            ]
+            q_last, k_last = "q_rope", "k_rope"
+        return found, q_last, k_last
+
+    def _attend(self, inputs: tuple[str, ...]) -> Attend:
+        cross = self.mask == "cross"
+        per_token = 0 if cross or self.mask == "bidirectional" else self.n_kv_heads * (self.head_dim + self.v_head_dim)
+        params = (Param("sinks", (self.n_heads,)),) if self.sinks else ()
+        table = () if self.position is None or self.shared_bias is not None else self.position.ops()
+        return Attend(
+            name="attention",
+            shape=("B", "T", self.n_heads * self.v_head_dim),
+            inputs=(*inputs, "bias") if self.shared_bias is not None else inputs,
+            params=(*params, *(p for op in table for p in op.under("position").params)),
+            note=f"{self.mask} softmax attention",
+            cache=Cache(per_token=per_token, limit=self.window),
+            n_heads=self.n_heads,
+            qk_dim=self.head_dim,
+            v_dim=self.v_head_dim,
+            keys="M" if cross else "S",
+            window=self.window,
+            causal=self.mask == "causal",
+        )
+
+    def _gate(self) -> list[Op]:
+        if self.gate == "none":
+            return []
+        width = self.n_heads * (self.v_head_dim if self.gate == "elementwise" else 1)
+        out = ("B", "T", self.n_heads * self.v_head_dim)
+        return [
+            linear("gate_proj", self.d_model, width),
+            elementwise("sigmoid gate", out, ("attention", "gate_proj"), "gate"),
+        ]

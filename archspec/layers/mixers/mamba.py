@@ -1,0 +1,121 @@
+"""Mamba: a selective state space, whose step, input and read-out depend on the token.
+
+    x, z = in_proj(u);  x = silu(conv(x));  dt, B, C = x_proj(x);  dt = softplus(dt_proj(dt))
+    h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t;  y_t = C_t h_t + D x_t;  out_proj(y * silu(z)),  A = -exp(A_log)
+
+State while decoding: d_inner x d_state numbers and the last d_conv - 1 inputs of the convolution, however long the
+sequence. Cost O(T d_inner d_state) to train beside the projections, O(d_inner d_state) a decoded token.
+
+Sources: Gu and Dao 2023 (arXiv 2312.00752); Lieber et al. 2024 (Jamba) and Zuo et al. 2024 (Falcon Mamba) for the
+norms of dt, B and C.
+"""
+
+from typing import Any, ClassVar, Literal
+
+from archspec.layers.base import Component, NormComponent, Positive, Size, derived, field, inherited, slot
+from archspec.layers.ops import Cache, Conv, Elementwise, Op, Param, Scan, elementwise, linear
+
+
+class Mamba(Component):
+    """Selective state space with a decay for each channel and state (S6)."""
+
+    role: ClassVar[str] = "mixer"
+    examples: ClassVar[tuple[dict[str, Any], ...]] = (
+        {},
+        {
+            "d_inner": 24,
+            "d_state": 4,
+            "d_conv": 3,
+            "dt_rank": 3,
+            "conv_bias": False,
+            "bias": True,
+            "dt_init": "constant",
+        },
+        {"d_state": 8, "bcdt_norm": {"kind": "rmsnorm"}},
+    )
+
+    kind: Literal["mamba"] = "mamba"
+    d_model: Size = inherited("width of the residual stream")
+    d_inner: Size = derived("channels of the scan", "2 * d_model")
+    d_state: Size = field("states of a channel", 16)
+    d_conv: Size = field("taps of the short convolution", 4)
+    dt_rank: Size = derived("rank of the projection that gives the step sizes", "ceil(d_model / 16)")
+    conv_bias: bool = field("bias of the short convolution", True)
+    bias: bool = field("bias of the input and output projections", False)
+    bcdt_norm: NormComponent | None = slot(
+        "norm", "norm of dt, B and C, each on its own: with weights as in Jamba, without as in Falcon Mamba", None
+    )
+    dt_init: Literal["random", "constant"] = field(
+        "initial weights of dt_proj: uniform up to a bound, or the bound", "random"
+    )
+    dt_scale: Positive = field("factor of that bound, dt_rank ** -0.5", 1.0)
+    dt_min: Positive = field("smallest initial step size (sizes are drawn log-uniformly)", 0.001)
+    dt_max: Positive = field("largest initial step size", 0.1)
+
+    def check(self) -> None:
+        """Refuse an empty range of step sizes."""
+        if self.dt_min > self.dt_max:
+            raise ValueError(f"dt_min = {self.dt_min} must not be greater than dt_max = {self.dt_max}")
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The decoding state."""
+        return ("state",)
+
+    def ops(self) -> tuple[Op, ...]:
+        """Projection, short convolution, step size, B and C from what it gives, scan, gate, projection."""
+        inner = ("B", "T", self.d_inner)
+        return (
+            self._own(),
+            linear("in_proj", self.d_model, 2 * self.d_inner, self.bias, note="x, z"),
+            self._conv(),
+            elementwise("silu", inner, ("conv1d",)),
+            linear("x_proj", self.d_inner, self.dt_rank + 2 * self.d_state, inputs=("silu",), note="dt, B, C"),
+            linear("dt_proj", self.dt_rank, self.d_inner, True, inputs=("dt_norm" if self.bcdt_norm else "x_proj",)),
+            elementwise("softplus", inner, ("dt_proj",), "dt"),
+            *self._norms(),
+            self._scan(),
+            elementwise("silu gate", inner, ("scan", "in_proj"), "gate"),
+            linear("out_proj", self.d_inner, self.d_model, self.bias, inputs=("gate",)),
+        )
+
+    def _own(self) -> Op:
+        return Elementwise(
+            name="A",
+            fn="-exp(A_log)",
+            shape=(self.d_inner, self.d_state),
+            inputs=(),
+            params=(Param("A_log", (self.d_inner, self.d_state)), Param("D", (self.d_inner,), note="skip of the scan")),
+        )
+
+    def _conv(self) -> Op:
+        bias = (Param("conv1d.bias", (self.d_inner,)),) if self.conv_bias else ()
+        return Conv(
+            name="conv1d",
+            shape=("B", "T", self.d_inner),
+            inputs=("in_proj",),
+            params=(Param("conv1d.weight", (self.d_inner, 1, self.d_conv)), *bias),
+            cache=Cache(fixed=self.d_inner * (self.d_conv - 1)),
+            channels=self.d_inner,
+            kernel=self.d_conv,
+        )
+
+    def _norms(self) -> tuple[Op, ...]:
+        if self.bcdt_norm is None:
+            return ()
+        return (
+            self.bcdt_norm.op("b_norm", self.d_state, ("x_proj",), ("B", "T", self.d_state)),
+            self.bcdt_norm.op("c_norm", self.d_state, ("x_proj",), ("B", "T", self.d_state)),
+        )
+
+    def _scan(self) -> Op:
+        return Scan(
+            name="scan",
+            shape=("B", "T", self.d_inner),
+            inputs=("silu", "dt", *(("b_norm", "c_norm") if self.bcdt_norm else ("x_proj",)), "A"),
+            note="selective scan; only its read-out is a matrix product, the decay and the update are element-wise",
+            cache=Cache(exact=self.d_inner * self.d_state),
+            width=self.d_inner,
+            d_state=self.d_state,
+            matmul=2 * self.d_inner * self.d_state,
+        )

@@ -1,0 +1,31 @@
+"""The folder is the registry: `layers/<role>s/<kind>.py` holds the component of that kind."""
+
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+from archspec.layers.base import Component
+
+ROLES = ("embedding", "absolute_position", "position", "rope_scaling", "norm", "scale", "mixer", "ffn", "head", "init")
+
+
+@cache
+def kinds(role: str) -> tuple[str, ...]:
+    """The kinds that a role has, in alphabetical order; nothing is imported."""
+    folder = Path(__file__).parent / f"{role}s"
+    return tuple(sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")))
+
+
+@cache
+def find(role: str, kind: str) -> type[Component]:
+    """The class of a component; only its own file is imported."""
+    module = import_module(f"archspec.layers.{role}s.{kind}")
+    for value in vars(module).values():
+        if isinstance(value, type) and issubclass(value, Component) and value.__module__ == module.__name__:
+            return value
+    raise LookupError(f"{module.__name__} declares no component")
+
+
+def everything() -> dict[str, dict[str, type[Component]]]:
+    """Every component there is, by role and kind."""
+    return {role: {kind: find(role, kind) for kind in kinds(role)} for role in ROLES}

@@ -1,0 +1,25 @@
+"""Position interpolation: positions are divided by a factor, so that a longer text spans the angles of training.
+
+    w_i = theta^(-2i / dim) / factor
+
+Source: Chen et al. 2023, "Extending Context Window of Large Language Models via Positional Interpolation".
+"""
+
+from typing import Any, ClassVar, Literal
+
+from archspec.layers.base import Component, Positive, field
+from archspec.layers.ops import Op
+
+
+class LinearScaling(Component):
+    """Every frequency divided by one factor."""
+
+    role: ClassVar[str] = "rope_scaling"
+    examples: ClassVar[tuple[dict[str, Any], ...]] = ({"factor": 4.0},)
+
+    kind: Literal["linear"] = "linear"
+    factor: Positive = field("how many times longer than in training")
+
+    def ops(self) -> tuple[Op, ...]:
+        """None."""
+        return ()

@@ -1,0 +1,21 @@
+"""How each component runs: an `nn.Module` in the file of the same name as its declaration, in plain PyTorch.
+
+The modules run as they are (`build`), and the code generator writes them out specialised to one config. That asks of
+their authors what `archspec.codegen.specialise` lists.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from archspec.layers.base import Component
+
+
+def build(c: Component, *args: Any) -> nn.Module:
+    """The module of a component; `args` are what its class takes before the config (a norm: its width)."""
+    role, kind = type(c).__module__.split(".")[-2:]
+    cls = getattr(import_module(f"archspec.modules.{role}.{kind}"), type(c).__name__)
+    module = cls(*args, c)
+    assert isinstance(module, nn.Module)
+    return module

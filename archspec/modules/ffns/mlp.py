@@ -1,0 +1,37 @@
+"""The plain feed-forward network, as a module. What it computes is said in `archspec.layers.ffns.mlp`."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archspec.kernels.activation import relu2
+from archspec.layers.ffns.mlp import MLP as Config
+
+
+class MLP(nn.Module):
+    """y = down_proj(act(up_proj(x)))."""
+
+    def __init__(self, c: Config):
+        super().__init__()
+        self.c = c
+        self.up_proj = nn.Linear(c.d_model, c.d_ff, bias=c.bias)
+        self.down_proj = nn.Linear(c.d_ff, c.d_model, bias=c.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, T, d_model) -> (B, T, d_model)."""
+        c = self.c
+        h = self.up_proj(x)  # (B, T, d_ff)
+        if c.activation == "relu":
+            h = F.relu(h)
+        elif c.activation == "gelu":
+            h = F.gelu(h)
+        elif c.activation == "gelu_tanh":
+            h = F.gelu(h, approximate="tanh")
+        elif c.activation == "silu":
+            h = F.silu(h)
+        elif c.activation == "relu2":
+            h = relu2(h)
+        elif c.activation == "tanh":
+            h = F.tanh(h)
+        if c.dropout:
+            h = F.dropout(h, c.dropout, self.training)
+        return self.down_proj(h)  # (B, T, d_model)

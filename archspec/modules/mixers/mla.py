@@ -1,0 +1,77 @@
+"""Multi-head latent attention, as a module. What it computes is said in `archspec.layers.mixers.mla`."""
+
+import torch
+from torch import Tensor, nn
+
+from archspec.kernels.attention import attention
+from archspec.kernels.state import State, advance, append
+from archspec.layers.mixers.mla import MLA as Config
+from archspec.modules import build
+
+
+class MLA(nn.Module):
+    """Attention whose keys and values are read from a latent of kv_lora_rank channels a token."""
+
+    def __init__(self, c: Config):
+        super().__init__()
+        self.c = c
+        if c.q_lora_rank is None:
+            self.q_proj = nn.Linear(c.d_model, c.n_heads * c.qk_head_dim, bias=False)
+        else:
+            self.q_a_proj = nn.Linear(c.d_model, c.q_lora_rank, bias=c.bias)
+            self.q_a_norm = build(c.norm, c.q_lora_rank)
+            self.q_b_proj = nn.Linear(c.q_lora_rank, c.n_heads * c.qk_head_dim, bias=False)
+        self.kv_a_proj = nn.Linear(c.d_model, c.kv_lora_rank + c.qk_rope_head_dim, bias=c.bias)
+        self.kv_a_norm = build(c.norm, c.kv_lora_rank)
+        self.kv_b_proj = nn.Linear(c.kv_lora_rank, c.n_heads * (c.qk_nope_head_dim + c.v_head_dim), bias=False)
+        if c.position is not None:
+            self.position = build(c.position)
+        self.o_proj = nn.Linear(c.n_heads * c.v_head_dim, c.d_model, bias=c.bias)
+
+    def forward(self, x: Tensor, state: State | None = None) -> Tensor:
+        """x (B, T, d_model) -> (B, T, d_model)."""
+        c = self.c
+        B, T, _ = x.shape
+        if c.q_lora_rank is None:
+            q = self.q_proj(x)
+        else:
+            q = self.q_b_proj(self.q_a_norm(self.q_a_proj(x)))
+        q = q.view(B, T, c.n_heads, c.qk_head_dim).transpose(1, 2)  # (B, n_heads, T, qk_head_dim)
+        q_nope, q_rope = q.split((c.qk_nope_head_dim, c.qk_rope_head_dim), dim=-1)
+        latent, k_rope = self.kv_a_proj(x).unsqueeze(1).split((c.kv_lora_rank, c.qk_rope_head_dim), dim=-1)
+        latent = self.kv_a_norm(latent)  # (B, 1, T, kv_lora_rank)
+        seen = advance(state, T)
+        if c.position is not None:
+            q_rope, k_rope = self.position(q_rope, k_rope, seen)
+        latent, k_rope = append(state, latent=latent, k_rope=k_rope)  # (B, 1, S, kv_lora_rank | qk_rope_head_dim)
+        if seen:
+            y = self.absorbed(q_nope, q_rope, latent, k_rope)
+        else:
+            y = self.expanded(q_nope, q_rope, latent, k_rope)
+        y = y.transpose(1, 2).reshape(B, T, c.n_heads * c.v_head_dim)
+        return self.o_proj(y)
+
+    def expanded(self, q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor) -> Tensor:
+        """Attention over the keys and values of each head, (B, n_heads, T, v_head_dim): cheapest for a whole sequence."""
+        c = self.c
+        B, _, S, _ = latent.shape
+        kv = self.kv_b_proj(latent).view(B, S, c.n_heads, c.qk_nope_head_dim + c.v_head_dim)
+        k_nope, v = kv.transpose(1, 2).split((c.qk_nope_head_dim, c.v_head_dim), dim=-1)
+        q = torch.cat((q_nope, q_rope), dim=-1)
+        k = torch.cat((k_nope, k_rope.expand(B, c.n_heads, S, c.qk_rope_head_dim)), dim=-1)
+        return self.attend(q, k, v)
+
+    def absorbed(self, q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor) -> Tensor:
+        """The same attention over the latents, which all heads share: no key or value of an earlier token is made."""
+        c = self.c
+        w = self.kv_b_proj.weight.view(c.n_heads, c.qk_nope_head_dim + c.v_head_dim, c.kv_lora_rank)
+        w_k, w_v = w.split((c.qk_nope_head_dim, c.v_head_dim), dim=1)  # (n_heads, ., kv_lora_rank)
+        q = torch.cat((q_nope @ w_k, q_rope), dim=-1)  # (B, n_heads, T, kv_lora_rank + qk_rope_head_dim)
+        k = torch.cat((latent, k_rope), dim=-1)  # (B, 1, S, kv_lora_rank + qk_rope_head_dim)
+        return self.attend(q, k, latent) @ w_v.mT
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Causal softmax attention."""
+        c = self.c
+        dropout = c.dropout if c.dropout and self.training else 0.0
+        return attention(q, k, v, causal=True, scale=c.softmax_scale, dropout=dropout)

@@ -1,0 +1,136 @@
+"""Exact parameter counts: of every tensor, module and kind, folded over repeats, with totals.
+
+Tied and shared tensors count once. `active` is what one token uses: all parameters, but of the routed experts only the
+share that the router picks (of expert choice, the share on average).
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import networkx as nx
+
+from archspec.graph import Step, lower, steps
+from archspec.layers.ops import Param
+from archspec.passes.tensors import Tensor, registered, tensors
+from archspec.spec.model import Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: `count` elements in each of `copies` places."""
+
+    module: str
+    kind: str
+    shape: str
+    count: int
+    copies: int
+    note: str
+
+    @property
+    def total(self) -> int:
+        """Elements of all copies."""
+        return self.count * self.copies
+
+
+@dataclass(frozen=True)
+class Count:
+    """The counts of a spec; sizes are numbers of elements, `*_bytes*` are bytes at 2 bytes an element."""
+
+    name: str
+    rows: tuple[Row, ...]
+    tensors: tuple[Tensor, ...]
+    total: int
+    trainable: int
+    active: int
+    embedding: int
+    tied: int
+    buffers: int
+    layers: int
+    kv_bytes_per_token: int
+    state_bytes: int
+    cache_bytes_at_max: int | None
+
+
+def count(spec: Spec, graph: "nx.DiGraph[str] | None" = None) -> Count:
+    """Count the parameters of a spec without building it."""
+    graph = lower(spec) if graph is None else graph
+    every = list(steps(graph))
+    found = tuple(tensors(graph))
+    total = _sum(every, lambda p: 0 if p.buffer else p.count)
+    window = spec.max_seq_len
+    return Count(
+        name=spec.name,
+        rows=tuple(rows(every)),
+        tensors=found,
+        total=total,
+        trainable=total,
+        active=_sum(every, lambda p: 0 if p.buffer else p.count * p.active[0] // p.active[1]),
+        embedding=_sum((s for s in every if s.part == "embedding"), lambda p: 0 if p.buffer else p.count),
+        tied=_tied(spec, found),
+        buffers=_sum(every, lambda p: p.count if p.buffer else 0),
+        layers=sum(stack.n_layers for stack in spec.stacks),
+        kv_bytes_per_token=2 * sum(s.op.cache.per_token * s.repeat for s in every),
+        state_bytes=sum((2 * s.op.cache.fixed + 4 * s.op.cache.exact) * s.repeat for s in every),
+        cache_bytes_at_max=None if window is None else cache_bytes(every, window),
+    )
+
+
+def cache_bytes(every: Iterable[Step], tokens: int, width: int = 2) -> int:
+    """Bytes of decoding state of one sequence after that many tokens, at `width` bytes an element."""
+    total = 0
+    for step in every:
+        c = step.op.cache
+        seen = tokens if c.limit is None else min(tokens, c.limit)
+        total += step.repeat * (width * (c.per_token * seen + c.fixed) + 4 * c.exact)
+    return total
+
+
+def rows(every: Iterable[Step]) -> list[Row]:
+    """One row for each sub-module that has tensors, in order."""
+    found: list[Row] = []
+    for step in every:
+        by_module: dict[str, list[Param]] = {}
+        for p in registered(step.params):
+            by_module.setdefault(p.name.rpartition(".")[0], []).append(p)
+        for module, params in by_module.items():
+            shapes = ", ".join(" x ".join(map(str, p.shape)) for p in params)
+            note = _note(step, params)
+            found.append(Row(spread(module, step), kind(step), shapes, sum(p.count for p in params), step.copies, note))
+    return found
+
+
+def spread(module: str, step: Step) -> str:
+    """The name of a module over all of its repeats: `blocks.0` of 4 repeats of one layer is `blocks.0-3`."""
+    if step.repeat == 1 or "blocks." not in module:
+        return module
+    head, _, tail = module.partition("blocks.")
+    index, dot, rest = tail.partition(".")
+    first, last = int(index), int(index) + (step.repeat - 1) * step.period
+    middle = f"{first}-{last}" if step.period == 1 else f"{first},{first + step.period}..{last}"
+    return f"{head}blocks.{middle}{dot}{rest}"
+
+
+def kind(step: Step) -> str:
+    """The kind of thing that owns a step's tensors, for totals by kind."""
+    return step.component.kind if step.component is not None else step.part  # type: ignore[attr-defined, no-any-return]
+
+
+def _note(step: Step, params: list[Param]) -> str:
+    notes = [n for n in [step.op.note, *(p.note for p in params)] if n]
+    if step.repeat > 1:
+        notes.append(f"shared by {step.repeat} layers" if step.copies == 1 else f"x {step.repeat} layers")
+    if any(p.active != (1, 1) for p in params):
+        used, of = next(p.active for p in params if p.active != (1, 1))
+        notes.append(f"{used} of {of} for each token")
+    if all(p.buffer for p in params):
+        notes.append("buffer")
+    return "; ".join(dict.fromkeys(notes))
+
+
+def _sum(every: Iterable[Step], size: Callable[[Param], int]) -> int:
+    return sum(step.copies * size(p) for step in every for p in step.params)
+
+
+def _tied(spec: Spec, found: Iterable[Tensor]) -> int:
+    sizes = {t.name: t.count for t in found}
+    return sum(sizes.get(used, 0) for _, used in spec.ties)

@@ -1,0 +1,74 @@
+"""Every tensor of the model by its full name, in the order in which PyTorch lists them."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import networkx as nx
+
+from archspec.graph import Step, steps
+from archspec.layers.ops import Param
+from archspec.spec.model import Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A parameter or a persistent buffer of the built model."""
+
+    name: str
+    shape: tuple[int, ...]
+    count: int
+    buffer: bool = False
+
+
+def tensors(graph: "nx.DiGraph[str]") -> list[Tensor]:
+    """Parameters (and persistent buffers) of the whole model, tied and shared ones once, in registration order."""
+    found: list[Tensor] = []
+    for group in groups(graph):
+        layer = [registered([p for step in members for p in step.params]) for members in group]
+        for r in range(group[0][0].copies if group[0] else 1):
+            for members, params in zip(group, layer, strict=True):
+                found += [_tensor(p, members[0], r * len(group)) for p in params]
+    return found
+
+
+def groups(graph: "nx.DiGraph[str]") -> list[list[list[Step]]]:
+    """The steps by segment, then by layer of its period; what stands outside the blocks is a group of its own."""
+    found: dict[tuple[str, int, str], dict[int, list[Step]]] = {}
+    for step in steps(graph):
+        where = (step.stack, step.segment, "" if step.segment >= 0 else step.part)
+        found.setdefault(where, {}).setdefault(step.layer, []).append(step)
+    return [list(layers.values()) for layers in found.values()]
+
+
+def registered(params: Iterable[Param]) -> list[Param]:
+    """In PyTorch's order: a module's own tensors, then those of its sub-modules in order of creation."""
+    tree: dict[str, Any] = {}
+    for p in params:
+        *modules, leaf = p.name.split(".")
+        node = tree
+        for module in modules:
+            node = node.setdefault((module,), {})  # type: ignore[call-overload]
+        node.setdefault(leaf, p)
+    return list(_in_order(tree))
+
+
+def _in_order(tree: dict[Any, Any]) -> Iterator[Param]:
+    yield from (p for p in tree.values() if isinstance(p, Param))
+    for child in tree.values():
+        if isinstance(child, dict):
+            yield from _in_order(child)
+
+
+def _tensor(p: Param, step: Step, offset: int) -> Tensor:
+    name = p.name
+    if offset:
+        head, _, tail = name.partition("blocks.")
+        index, _, rest = tail.partition(".")
+        name = f"{head}blocks.{int(index) + offset}.{rest}"
+    return Tensor(name, p.shape, p.count, p.buffer)
+
+
+def owner(spec: Spec, name: str) -> str:
+    """The tensor that a tied name stands for."""
+    return dict(spec.ties).get(name, name)

@@ -1,0 +1,52 @@
+"""The words that a spec may use at its top and in a stack, with what each means."""
+
+TOP_KEYS = {
+    "name": "name of the model",
+    "description": "one line about it",
+    "source": "paper, code or checkpoint that it follows",
+    "extends": "path of a spec that this one changes (deep merge; `__replace__: true` in a mapping replaces it)",
+    "sizes": "named sizes that arithmetic may use: {expand: 2, d_inner: expand * d_model}",
+    "d_model": "width of the residual stream",
+    "vocab_size": "tokens in the vocabulary",
+    "max_seq_len": "tokens that the model is made for",
+    "embedding": "how the input becomes vectors of d_model",
+    "norm": "default for every norm below",
+    "dropout": "default dropout: of the embedding, of each residual branch and of attention probabilities",
+    "mask": "default mask of every attention below: causal, bidirectional or prefix",
+    "wiring": "default wiring of every block below: a built-in name or a list of lines",
+    "init": "how weights start",
+    "define": "named blocks",
+    "blocks": "the layers: a list of blocks, names, {repeat, pattern, share}; or a pattern such as (ssm ssm attn)x4",
+    "overrides": "changes of single layers: {at: layers[0:3].ffn, set: {...}} or replace",
+    "final_norm": "norm after the last layer: true, false or a norm; by default where the wiring leaves x without one",
+    "stacks": "several stacks by name (encoder, decoder), each with its own embedding and blocks",
+    "head": "what turns the last hidden states into the output",
+    "expect": "the author's contract, checked by validate and count: {params: 46_702_792_704, layers: 32}",
+}
+
+STACK_KEYS = {
+    **{
+        k: TOP_KEYS[k]
+        for k in ("d_model", "vocab_size", "max_seq_len", "embedding", "norm", "dropout", "mask", "wiring")
+    },
+    **{k: TOP_KEYS[k] for k in ("blocks", "overrides", "final_norm")},
+    "memory": "name of an earlier stack, which the cross-attention of this one reads",
+    "tie_embedding": "name of an earlier stack whose token table this one uses",
+}
+
+BLOCK_KEYS = {
+    "mixer": "what mixes tokens: attention, mamba, ...; or none",
+    "cross": "cross-attention over the memory of the stack",
+    "ffn": "what mixes channels: mlp, gated_mlp, moe; or none",
+    "norm": "the norms of this block",
+    "wiring": "where norms and residual paths go: a built-in name, or lines such as x = x + mixer(norm1(x))",
+    "dropout": "dropout of each residual branch",
+    "modules": "further named parts for the wiring: {ssm: {kind: mamba}}",
+    "extends": "name of a defined block that this one changes (in `define`)",
+}
+
+ITEM_KEYS = {
+    "repeat": "how many times the period stands one after another",
+    "pattern": "the period: a list of names and blocks, or text such as (ssm ssm attn)x4",
+    "share": "one set of weights for all repeats",
+}

@@ -1,0 +1,50 @@
+"""Finding the repeats: a list of layers as the fewest written layers, in segments of (period, repeat)."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from archspec.spec.model import Layer, Segment
+
+LONGEST_PERIOD = 32
+
+
+def fold(layers: Sequence[Layer]) -> tuple[Segment, ...]:
+    """Segments that, written out, are the layers again; layers that share weights stay among themselves."""
+    segments: list[Segment] = []
+    start = 0
+    for group, members in groupby(layers, key=lambda layer: layer.group):
+        run = list(members)
+        numbers: dict[Layer, int] = {}
+        keys = [numbers.setdefault(layer, len(numbers)) for layer in run]
+        for at, period, repeat in periods(keys):
+            shared = group is not None and repeat > 1
+            segments.append(Segment(start + at, tuple(run[at : at + period]), repeat, shared))
+        start += len(run)
+    return tuple(segments)
+
+
+def periods(keys: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(start, period, repeat) of each segment: the fewest keys written, then the fewest segments.
+
+    >>> periods([0, 0, 0, 1, 0, 1, 0, 1])
+    [(0, 1, 2), (2, 2, 3)]
+    """
+    n = len(keys)
+    best: list[tuple[int, int, int, int]] = [(0, 0, 0, 0)] * (n + 1)  # written, segments, period, repeat from here on
+    same = [0] * (LONGEST_PERIOD + 1)  # same[p]: how many keys from here on equal the key p further on
+    for i in range(n - 1, -1, -1):
+        options = []
+        for period in range(1, min(LONGEST_PERIOD, n - i) + 1):
+            same[period] = same[period] + 1 if i + period < n and keys[i] == keys[i + period] else 0
+            most = 1 + same[period] // period
+            for repeat in {1, most - 1, most} if most > 1 else {1}:
+                if repeat:
+                    written, segments, _, _ = best[i + period * repeat]
+                    options.append((written + period, segments + 1, period, repeat))
+        best[i] = min(options)
+    found, i = [], 0
+    while i < n:
+        _, _, period, repeat = best[i]
+        found.append((i, period, repeat))
+        i += period * repeat
+    return found

@@ -1,0 +1,147 @@
+"""A resolved spec: stacks of layers made of components. Everything that archspec answers starts from here.
+
+These are frozen values: two specs that say the same thing are equal, and nothing changes them after loading.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from archspec.layers.base import Component, NormComponent
+from archspec.spec.wiring import Wiring
+
+INPUTS = ("state", "mask", "memory", "memory_mask", "bias", "prefix_len")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One layer: named parts (norms, mixer, ffn, ...) in the order in which they first run, and their wiring."""
+
+    parts: tuple[tuple[str, Component], ...]
+    wiring: Wiring
+    dropout: float = 0.0
+
+    def part(self, name: str) -> Component | None:
+        """The part of that name."""
+        return dict(self.parts).get(name)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.parts, self.wiring, self.dropout))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A place in a stack: its block, the name that the spec gave the block, and the group that shares weights."""
+
+    block: Block
+    label: str = ""
+    group: int | None = None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """`repeat` times the same period of layers, starting at layer `start`; with `shared`, one set of weights."""
+
+    start: int
+    layers: tuple[Layer, ...]
+    repeat: int
+    shared: bool = False
+
+    @property
+    def n_layers(self) -> int:
+        """Layers that run."""
+        return len(self.layers) * self.repeat
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Embedding, layers and final norm; an encoder-decoder has two."""
+
+    name: str
+    d_model: int
+    embedding: Component
+    segments: tuple[Segment, ...]
+    final_norm: NormComponent | None
+    position_bias: Component | None = None
+    memory: str | None = None
+    tie_embedding: str | None = None
+
+    @property
+    def n_layers(self) -> int:
+        """Layers that run, repeats and shared ones included."""
+        return sum(s.n_layers for s in self.segments)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Every layer in order, repeats written out."""
+        return tuple(layer for s in self.segments for _ in range(s.repeat) for layer in s.layers)
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """What the layers take beside x, in order."""
+        found = {i for s in self.segments for layer in s.layers for _, part in layer.block.parts for i in part.inputs}
+        return tuple(i for i in INPUTS if i in found)
+
+    @property
+    def has_state(self) -> bool:
+        """Whether the stack keeps anything while decoding."""
+        return "state" in self.inputs or "state" in self.embedding.inputs
+
+    @property
+    def causal(self) -> bool:
+        """Whether no token can see a later one."""
+        parts = [part for s in self.segments for layer in s.layers for _, part in layer.block.parts]
+        return all(_causal(part) for part in parts) and _causal(self.embedding)
+
+
+def _causal(part: Component) -> bool:
+    if "mask" in part.inputs or "prefix_len" in part.inputs:
+        return False
+    return bool(getattr(part, "causal", True))
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A model: its stacks, its head, how it starts, and what its author promises of it."""
+
+    name: str
+    stacks: tuple[Stack, ...]
+    head: Component
+    init: Component
+    vocab_size: int | None = None
+    max_seq_len: int | None = None
+    description: str = ""
+    source: str = ""
+    expect: tuple[tuple[str, Any], ...] = ()
+    file: str = field(default="", compare=False)
+
+    @property
+    def main(self) -> Stack:
+        """The stack whose output the head reads: the last one."""
+        return self.stacks[-1]
+
+    @property
+    def causal(self) -> bool:
+        """Whether the output at a token depends on no later token of the main stack."""
+        return self.main.causal and bool(getattr(self.head, "causal", True))
+
+    def prefix(self, stack: Stack) -> str:
+        """What stands before the tensor names of a stack: nothing when there is only one."""
+        return "" if len(self.stacks) == 1 else f"{stack.name}."
+
+    @property
+    def ties(self) -> tuple[tuple[str, str], ...]:
+        """Tied tensors, as (name that is replaced, name whose tensor it uses)."""
+        found = []
+        tables = {s.name: f"{self.prefix(s)}embedding.{getattr(s.embedding, 'weight_path', '')}" for s in self.stacks}
+        for stack in self.stacks:
+            if stack.tie_embedding:
+                found.append((tables[stack.name], tables[stack.tie_embedding]))
+                tables[stack.name] = tables[stack.tie_embedding]
+        if getattr(self.head, "tied", False):
+            found.append(("head.proj.weight", tables[self.main.name]))
+        return tuple(found)
