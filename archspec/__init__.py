@@ -1,0 +1,85 @@
+"""A declarative architecture compiler for sequence models: YAML to exact counts, pictures and readable PyTorch.
+
+>>> import archspec
+>>> spec = archspec.load("specs/bert_tiny.yaml")       # doctest: +SKIP
+>>> archspec.count(spec).total                         # doctest: +SKIP
+1253
+
+Each name is imported when it is first used: `import archspec` costs nothing, and PyTorch is needed only by what runs a
+model (`build`, `verify`).
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from archspec.codegen import build, generate
+    from archspec.errors import ArchspecError, GenerateError, Problem, RenderError, SpecError, VerifyError
+    from archspec.passes.count import Count, count
+    from archspec.render import diagram, render
+    from archspec.spec.load import load, loads
+    from archspec.spec.model import Spec
+    from archspec.spec.schema import schema
+    from archspec.spec.show import show
+    from archspec.verify import verify
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArchspecError",
+    "Count",
+    "GenerateError",
+    "Problem",
+    "RenderError",
+    "Spec",
+    "SpecError",
+    "VerifyError",
+    "build",
+    "count",
+    "diagram",
+    "generate",
+    "load",
+    "loads",
+    "render",
+    "schema",
+    "show",
+    "verify",
+]
+
+_HOMES = {
+    "archspec.codegen": ("build", "generate"),
+    "archspec.errors": ("ArchspecError", "GenerateError", "Problem", "RenderError", "SpecError", "VerifyError"),
+    "archspec.passes.count": ("Count", "count"),
+    "archspec.render": ("diagram", "render"),
+    "archspec.spec.load": ("load", "loads"),
+    "archspec.spec.model": ("Spec",),
+    "archspec.spec.schema": ("schema",),
+    "archspec.spec.show": ("show",),
+    "archspec.verify": ("verify",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+class _Package(ModuleType):
+    """This package: importing a module called like a public name (`archspec.render`) leaves that name alone."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -73,20 +73,22 @@ def blocked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor) -
     T = x.shape[1]
     L = max(int(T**0.5), 1)
     pad = -T % L  # dt = 0 there: the state passes through unchanged
-    x, dt, B, C = (F.pad(tensor, (0, 0, 0, pad)).unflatten(1, (-1, L)) for tensor in (x, dt, B, C))
-    total = dt.cumsum(2)  # (B, blocks, L, D)
-    decay = torch.exp(dt.unsqueeze(3) * A)  # (B, blocks, L, N, D)
-    inside = (dt * x).unsqueeze(3) * B.unsqueeze(4)
-    states = [inside[:, :, 0]]
+    if pad:
+        x, dt, B, C = (F.pad(tensor, (0, 0, 0, pad)) for tensor in (x, dt, B, C))
+    x, dt, B, C = (tensor.unflatten(1, (-1, L)) for tensor in (x, dt, B, C))
+    decays = torch.exp(dt.unsqueeze(3) * A).unbind(2)  # L of (B, blocks, N, D)
+    inside = ((dt * x).unsqueeze(3) * B.unsqueeze(4)).unbind(2)
+    states, since = [inside[0]], [decays[0]]  # since: the decay from the start of the block
     for t in range(1, L):
-        states.append(torch.addcmul(inside[:, :, t], decay[:, :, t], states[-1]))
+        states.append(torch.addcmul(inside[t], decays[t], states[-1]))
+        since.append(decays[t] * since[-1])
     entering = []
-    last_decay = torch.exp(total[:, :, -1:] * A)  # (B, blocks, N, D)
-    for block in range(x.shape[1]):
+    for written, decay in zip(states[-1].unbind(1), since[-1].unbind(1), strict=True):
         entering.append(h)
-        h = torch.addcmul(states[-1][:, block], last_decay[:, block], h)
-    carried = torch.exp(total.unsqueeze(3) * A) * torch.stack(entering, dim=1).unsqueeze(2)
-    y = (C.unsqueeze(3) @ (torch.stack(states, dim=2) + carried)).squeeze(3)
+        h = torch.addcmul(written, decay, h)
+    first = torch.stack(entering, dim=1).unsqueeze(2)  # (B, blocks, 1, N, D)
+    every = torch.addcmul(torch.stack(states, dim=2), torch.stack(since, dim=2), first)
+    y = (C.unsqueeze(3) @ every).squeeze(3)
     return y.flatten(1, 2)[:, :T], h
 
 

@@ -63,7 +63,8 @@ def chunked(
     T, P, G = x.shape[1], x.shape[3], B.shape[2]
     L = min(chunk, T)
     pad = -T % L  # dt = 0 there: the state passes through unchanged
-    x, dt, B, C = (F.pad(tensor, (0, 0) * (tensor.dim() - 2) + (0, pad)) for tensor in (x, dt, B, C))
+    if pad:
+        x, dt, B, C = (F.pad(tensor, (0, 0) * (tensor.dim() - 2) + (0, pad)) for tensor in (x, dt, B, C))
     x = x.unflatten(1, (-1, L)).unflatten(3, (G, -1)).permute(0, 1, 3, 4, 2, 5)  # (B, chunks, G, R, L, P)
     dt = dt.unflatten(1, (-1, L)).unflatten(3, (G, -1)).permute(0, 1, 3, 4, 2)  # (B, chunks, G, R, L)
     B, C = (tensor.unflatten(1, (-1, L)).transpose(2, 3) for tensor in (B, C))  # (B, chunks, G, L, N)

@@ -71,7 +71,7 @@ def advance(state: State | None, n: int) -> int:
 
 
 def once(state: State | None, name: str, make: Callable[[], Any]) -> Any:
-    """`make()`, computed at the first call of a sequence and remembered by the state (what a memory is projected to)."""
+    """`make()`, computed at the first call of a sequence and remembered by the state (a projected memory)."""
     if state is None:
         return make()
     if name not in state:

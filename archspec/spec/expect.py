@@ -75,6 +75,6 @@ def read(key: str, value: object) -> Expectation | None:
         return None
     digits, unit = match["number"].replace("_", ""), match["unit"] or ""
     binary = key.endswith("bytes_per_token") or key.endswith("bytes")
-    scale = (BINARY if binary and unit in BINARY else UNITS | BINARY)[unit] if unit else 1
+    scale = (BINARY if binary and unit in BINARY else BINARY | UNITS)[unit]
     step = Fraction(1, 10 ** len(digits.partition("e")[0].partition(".")[2])) * scale
     return Expectation(key, match["op"] or "==", Fraction(digits) * scale, step, str(value).strip())

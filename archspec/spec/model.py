@@ -5,6 +5,7 @@ These are frozen values: two specs that say the same thing are equal, and nothin
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from typing import Any
 
 from archspec.layers.base import Component, NormComponent
@@ -89,7 +90,7 @@ class Stack:
     @property
     def has_state(self) -> bool:
         """Whether the stack keeps anything while decoding."""
-        return "state" in self.inputs or "state" in self.embedding.inputs
+        return "state" in self.inputs
 
     @property
     def causal(self) -> bool:
@@ -102,6 +103,16 @@ def _causal(part: Component) -> bool:
     if "mask" in part.inputs or "prefix_len" in part.inputs:
         return False
     return bool(getattr(part, "causal", True))
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of the model's forward: `of` is the stack's own word for it (tokens, mask, ...)."""
+
+    name: str
+    of: str
+    stack: str
+    optional: bool = True
 
 
 @dataclass(frozen=True)
@@ -128,6 +139,34 @@ class Spec:
     def causal(self) -> bool:
         """Whether the output at a token depends on no later token of the main stack."""
         return self.main.causal and bool(getattr(self.head, "causal", True))
+
+    @cached_property
+    def arguments(self) -> tuple[Argument, ...]:
+        """What forward takes: the input of each stack, then what may be left out, the decoding state last."""
+        required, optional = [], []
+        memories = {s.memory for s in self.stacks}
+        for stack in self.stacks:
+            before = "" if len(self.stacks) == 1 else f"{stack.name}_"
+            reads = str(getattr(stack.embedding, "reads", "tokens"))
+            required.append(Argument(before + reads, reads, stack.name, False))
+            takes = {*stack.inputs, *stack.embedding.inputs} | ({"mask"} if stack.name in memories else set())
+            optional += [
+                Argument(before + i, i, stack.name) for i in ("token_types", "mask", "prefix_len") if i in takes
+            ]
+        state = [Argument("state", "state", "")] if any(s.has_state for s in self.stacks) else []
+        return (*required, *optional, *state)
+
+    @property
+    def digest(self) -> str:
+        """The first digits of a hash of all that the spec says once resolved."""
+        said = (self.name, self.stacks, self.head, self.init, self.vocab_size, self.max_seq_len)
+        return sha256(repr(said).encode()).hexdigest()[:12]
+
+    @property
+    def aux_losses(self) -> bool:
+        """Whether routers add a loss of their own in training."""
+        parts = (p for s in self.stacks for g in s.segments for la in g.layers for _, p in la.block.parts)
+        return any(getattr(p, "has_aux_loss", False) for p in parts)
 
     def prefix(self, stack: Stack) -> str:
         """What stands before the tensor names of a stack: nothing when there is only one."""

@@ -92,15 +92,22 @@ def routers():
     for renormalise in (True, False):
         config = Qwen2MoeConfig(num_experts=E, norm_topk_prob=renormalise, **sizes)
         yield qwen2.Qwen2MoeTopKRouter(config), {"renormalise": renormalise}
-    yield gpt_oss.GptOssTopKRouter(GptOssConfig(num_local_experts=E, **sizes)), {
-        "order": "top_k_then_score",
-        "renormalise": False,
-    }
-    config = DeepseekV2Config(n_routed_experts=E, num_attention_heads=2, topk_method="group_limited_greedy", **groups, **sizes)
+    yield (
+        gpt_oss.GptOssTopKRouter(GptOssConfig(num_local_experts=E, **sizes)),
+        {
+            "order": "top_k_then_score",
+            "renormalise": False,
+        },
+    )
+    config = DeepseekV2Config(
+        n_routed_experts=E, num_attention_heads=2, topk_method="group_limited_greedy", **groups, **sizes
+    )
     limited = {"n_groups": 4, "top_k_groups": 2, "scale": 2.5}
     yield v2.DeepseekV2TopkRouter(config), {"renormalise": False, **limited}
     for renormalise in (True, False):
-        config = DeepseekV3Config(n_routed_experts=E, num_attention_heads=2, norm_topk_prob=renormalise, **groups, **sizes)
+        config = DeepseekV3Config(
+            n_routed_experts=E, num_attention_heads=2, norm_topk_prob=renormalise, **groups, **sizes
+        )
         options = {"score": "sigmoid", "group_score": "top2_sum", "renormalise": renormalise, **limited}
         yield v3.DeepseekV3TopkRouter(config), options
 

@@ -16,7 +16,9 @@ def test_rotate(T, R, interleaved):
 
     check(lambda x: rope.rotate(x, cos, sin, interleaved), naive, [normal(2, 3, T, 8)])
     cos32, sin32 = rope.rope_tables(positions, inv_freq)
-    assert_close("tables", rope.rotate(torch.ones(1, 1, T, 8), cos32, sin32, interleaved), naive(torch.ones(1, 1, T, 8)), 2e-5)
+    assert_close(
+        "tables", rope.rotate(torch.ones(1, 1, T, 8), cos32, sin32, interleaved), naive(torch.ones(1, 1, T, 8)), 2e-5
+    )
 
 
 def test_positions_may_differ_between_sequences():

@@ -4,8 +4,8 @@
 
 No state of its own (the embedding counts the tokens it has seen); a sequence longer than `n_positions` is an error.
 
-Sources: Gehring et al. 2017, "Convolutional Sequence to Sequence Learning"; Devlin et al. 2019, "BERT"; Zhang et al. 2022,
-"OPT" (rows 0 and 1 of the table are never used: offset 2).
+Sources: Gehring et al. 2017, "Convolutional Sequence to Sequence Learning"; Devlin et al. 2019, "BERT"; Zhang et al.
+2022, "OPT" (rows 0 and 1 of the table are never used: offset 2).
 """
 
 from typing import Any, ClassVar, Literal

@@ -2,8 +2,8 @@
 
     y_t[2i] = sin(t w_i),   y_t[2i + 1] = cos(t w_i),   w_i = base^(-2i / dim)
 
-`layout: half` puts all sines first, then all cosines. With `endpoint` the last frequency is exactly 1 / base, that is
-w_i = base^(-i / (dim / 2 - 1)), as tensor2tensor and fairseq have it. No parameters, no state, any length.
+`layout: half` puts all sines first, then all cosines; there, with `endpoint`, the last frequency is exactly 1 / base:
+w_i = base^(-i / (dim / 2 - 1)), as in tensor2tensor and fairseq. No parameters, no state, any length.
 
 Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.5.
 """
@@ -27,7 +27,7 @@ class Sinusoidal(Component):
     kind: Literal["sinusoidal"] = "sinusoidal"
     layout: Literal["interleaved", "half"] = field("sines and cosines in turn, or all sines first", "interleaved")
     base: Positive = field("ratio of the longest to the shortest wavelength", 10000.0)
-    endpoint: bool = field("the last frequency is exactly 1 / base", False)
+    endpoint: bool = field("the last frequency is exactly 1 / base", False, when=("layout", "half"))
     offset: Count = field("number of the first position (fairseq: 2)", 0)
     dim: Size = derived("width: that of the embedding", "d_model")
 
@@ -38,9 +38,9 @@ class Sinusoidal(Component):
             raise ValueError(f"dim = {self.dim} must be even{least}: a sine and a cosine for each frequency")
 
     @property
-    def spacings(self) -> int:
-        """Into how many equal steps log(base) is divided."""
-        return self.dim // 2 - 1 if self.endpoint else self.dim // 2
+    def spacing(self) -> int:
+        """How many steps fewer than dim / 2 the frequencies take from 1 to 1 / base."""
+        return int(self.endpoint)
 
     def ops(self) -> tuple[Op, ...]:
         """The sines and cosines."""

@@ -4,14 +4,14 @@
 
 The projection is a convolution whose stride is its size. No state. O(patch_size^2 channels d) a patch.
 
-Sources: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words" (class token first); Zhu et al. 2024, "Vision Mamba" (class
-token in the middle).
+Sources: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words" (class token first); Zhu et al. 2024, "Vision Mamba"
+(class token in the middle).
 """
 
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import Component, NormComponent, Probability, Size, field, inherited, slot
-from archspec.layers.ops import Conv, Op, Param, elementwise
+from archspec.layers.ops import Conv, Elementwise, Op, Param, elementwise
 
 
 class PatchEmbedding(Component):
@@ -60,11 +60,6 @@ class PatchEmbedding(Component):
         """Tokens of an image, the class token included."""
         return self.n_patches + (self.class_token != "none")
 
-    @property
-    def class_index(self) -> int:
-        """Where the class token stands."""
-        return self.n_patches // 2 if self.class_token == "middle" else 0
-
     def ops(self) -> tuple[Op, ...]:
         """The class token, the convolution, and what is added."""
         d, p = self.d_model, self.patch_size
@@ -72,7 +67,7 @@ class PatchEmbedding(Component):
         shape = ("B", self.n_tokens, d)
         if self.class_token != "none":
             token = Param("class_token", (1, 1, d))
-            found = [elementwise("class token", (1, 1, d), (), "class_token", params=(token,))]
+            found = [Elementwise(name="class_token", fn="class token", shape=(1, 1, d), inputs=(), params=(token,))]
         weight = Param("project.weight", (d, self.channels, p, p))
         bias = (Param("project.bias", (d,)),) if self.bias else ()
         grid = ("B", self.n_patches, d)

@@ -5,8 +5,8 @@
 A factorised table (`d_factor`) is narrower than the stack and projected up to it. State while decoding: the number of
 tokens seen, only when there are positions. O(d) a token, O(d_factor d) when factorised.
 
-Sources: Vaswani et al. 2017 (scale sqrt(d_model)); Devlin et al. 2019, "BERT" (segments, norm); Lan et al. 2020, "ALBERT"
-(factorised); Gemma Team 2024 (scale); BigScience 2022, "BLOOM" (norm).
+Sources: Vaswani et al. 2017 (scale sqrt(d_model)); Devlin et al. 2019, "BERT" (segments, norm); Lan et al. 2020,
+"ALBERT" (factorised); Gemma Team 2024 (scale); BigScience 2022, "BLOOM" (norm).
 """
 
 from typing import Any, ClassVar, Literal

@@ -152,9 +152,8 @@ class MoE(Component):
             raise ValueError(f"top_k_groups = {self.top_k_groups} must be below n_groups = {self.n_groups}")
         size = self.n_experts // self.n_groups
         if self.top_k > self.top_k_groups * size:
-            raise ValueError(
-                f"top_k = {self.top_k} must be at most the {self.top_k_groups * size} experts of the groups"
-            )
+            most = self.top_k_groups * size
+            raise ValueError(f"top_k = {self.top_k} must be at most {most}, the experts of top_k_groups groups")
         if self.group_score == "top2_sum" and size < 2:
             raise ValueError("group_score = 'top2_sum' needs groups of at least two experts; use max")
 

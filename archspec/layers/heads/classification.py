@@ -18,6 +18,7 @@ class ClassificationHead(Component):
     """Pooling and a linear layer to the classes."""
 
     role: ClassVar[str] = "head"
+    causal: ClassVar[bool] = False
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {"n_classes": 3},
         {"n_classes": 3, "pool": "last", "bias": False},
@@ -43,12 +44,11 @@ class ClassificationHead(Component):
     def ops(self) -> tuple[Op, ...]:
         """Pooling, the optional dense layer, the scores."""
         pool = elementwise(f"{self.pool} token" if self.pool != "mean" else "mean", ("B", self.d_model), ("x",), "pool")
-        width, found = self.d_model, [pool]
         if self.hidden is not None:
-            dense: Op = linear("pooler", width, self.hidden, True, inputs=("pool",), rows=("B",))
+            dense: Op = linear("pooler", self.d_model, self.hidden, True, inputs=("pool",), rows=("B",))
             tanh = elementwise("tanh", ("B", self.hidden), ("pooler",))
             return (pool, dense, tanh, self._scores(self.hidden, "tanh"))
-        return (*found, self._scores(width, "pool"))
+        return (pool, self._scores(self.d_model, "pool"))
 
     def _scores(self, width: int, source: str) -> Op:
         return linear("proj", width, self.n_classes, self.bias, inputs=(source,), rows=("B",))

@@ -31,7 +31,7 @@ class LMHead(Component):
     d_model: Size = inherited("width of the residual stream")
     vocab_size: Size = inherited("number of token ids")
     tied: bool = field("the weight is the token embedding's", False)
-    d_embed: Size = derived("width that the logits are read from: that of the token table where tied", "d_model")
+    d_embed: Size = derived("width that the logits are read from; by default that of the token table", "d_embedding")
     bias: bool = field("bias of the logits", False)
     scale: Positive = field("factor of the logits", 1.0)
     softcap: Positive | None = field("bound c on the logits: c tanh(logit / c)", None)

@@ -29,7 +29,7 @@ class MaskedLMHead(Component):
     d_model: Size = inherited("width of the residual stream")
     vocab_size: Size = inherited("number of token ids")
     tied: bool = field("the weight is the token embedding's", True)
-    d_embed: Size = derived("width of the transform: that of the token table where tied", "d_model")
+    d_embed: Size = derived("width of the transform; by default that of the token table", "d_embedding")
     activation: Literal["gelu", "gelu_tanh", "relu", "silu"] = field("activation of the transform", "gelu")
     norm: NormComponent = slot("norm", "norm of the transform", inherit="norm")
     bias: bool = field("bias of the logits", True)

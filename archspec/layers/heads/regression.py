@@ -40,6 +40,11 @@ class RegressionHead(Component):
         """The mask of real tokens, where pooling needs it."""
         return ("mask",) if self.pool in ("last", "mean") else ()
 
+    @property
+    def causal(self) -> bool:
+        """Whether the output at a token depends on no later one."""
+        return self.pool == "none"
+
     def ops(self) -> tuple[Op, ...]:
         """Pooling and the linear layer."""
         if self.pool == "none":

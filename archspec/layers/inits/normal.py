@@ -3,8 +3,8 @@
 With `residual_scale: depth` the projections that write to the residual stream (o_proj, down_proj, out_proj) start at
 std / sqrt(2 n_layers), so that the stream's variance does not grow with depth.
 
-Sources: Radford et al. 2019, "GPT-2" (0.02 and the depth factor); Devlin et al. 2019, "BERT", and Dosovitskiy et al. 2021,
-"ViT" (truncated at two standard deviations).
+Sources: Radford et al. 2019, "GPT-2" (0.02 and the depth factor); Devlin et al. 2019, "BERT", and Dosovitskiy et al.
+2021, "ViT" (truncated at two standard deviations).
 """
 
 from typing import Any, ClassVar, Literal

@@ -2,8 +2,8 @@
 
 Tables start at N(0, embedding_std^2), 1 / d_model by default, so that rows scaled by sqrt(d_model) have unit variance.
 
-Sources: Glorot & Bengio 2010, "Understanding the difficulty of training deep feedforward neural networks"; Vaswani et al.
-2017, in the authors' code.
+Sources: Glorot & Bengio 2010, "Understanding the difficulty of training deep feedforward neural networks"; Vaswani et
+al. 2017, in the authors' code.
 """
 
 from typing import Any, ClassVar, Literal

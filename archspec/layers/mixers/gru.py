@@ -52,6 +52,11 @@ class GRU(Component):
         return 2 * self.d_hidden if self.bidirectional else self.d_hidden
 
     @property
+    def n_states(self) -> int:
+        """States that one sequence has: one for each layer and direction."""
+        return 2 * self.depth if self.bidirectional else self.depth
+
+    @property
     def projects(self) -> bool:
         """Whether an output projection leads back to d_model: where the widths differ."""
         return self.d_out != self.d_model
@@ -72,7 +77,7 @@ class GRU(Component):
 
     def _cell(self, suffix: str, d_in: int, inputs: tuple[str, ...]) -> Op:
         rows = GATES * self.d_hidden
-        shapes = {"weight_ih": (rows, d_in), "weight_hh": (rows, self.d_hidden)}
+        shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, d_in), "weight_hh": (rows, self.d_hidden)}
         shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)} if self.bias else {}
         return Recurrent(
             name=suffix,

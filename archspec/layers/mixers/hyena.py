@@ -40,7 +40,7 @@ class Hyena(Component):
     bias: bool = field("bias of the input and output projections", True)
     filter_len: Size = derived("taps of a filter, the longest sequence; the unit of positions", "max_seq_len")
     filter_order: Size = field("width of the filter network", 64)
-    num_inner_mlps: Count = field("layers of the filter network between its first and its last", 2)
+    num_inner_mlps: Count = field("layers of the filter network between its first and its last", 2, le=64)
     emb_dim: Size = field("features of a position: its fraction of filter_len, cosines and sines; odd", 3)
     sine_freq: Positive = field("(initial) frequency of the sine activations", 1.0)
     train_freq: bool = field("whether the frequencies are trained", True)

@@ -71,9 +71,9 @@ class Mamba(Component):
             self._conv(),
             elementwise("silu", inner, ("conv1d",)),
             linear("x_proj", self.d_inner, self.dt_rank + 2 * self.d_state, inputs=("silu",), note="dt, B, C"),
+            *self._norms(),
             linear("dt_proj", self.dt_rank, self.d_inner, True, inputs=("dt_norm" if self.bcdt_norm else "x_proj",)),
             elementwise("softplus", inner, ("dt_proj",), "dt"),
-            *self._norms(),
             self._scan(),
             elementwise("silu gate", inner, ("scan", "in_proj"), "gate"),
             linear("out_proj", self.d_inner, self.d_model, self.bias, inputs=("gate",)),
@@ -104,6 +104,7 @@ class Mamba(Component):
         if self.bcdt_norm is None:
             return ()
         return (
+            self.bcdt_norm.op("dt_norm", self.dt_rank, ("x_proj",), ("B", "T", self.dt_rank)),
             self.bcdt_norm.op("b_norm", self.d_state, ("x_proj",), ("B", "T", self.d_state)),
             self.bcdt_norm.op("c_norm", self.d_state, ("x_proj",), ("B", "T", self.d_state)),
         )

@@ -51,6 +51,11 @@ class RNN(Component):
         return 2 * self.d_hidden if self.bidirectional else self.d_hidden
 
     @property
+    def n_states(self) -> int:
+        """States that one sequence has: one for each layer and direction."""
+        return 2 * self.depth if self.bidirectional else self.depth
+
+    @property
     def projects(self) -> bool:
         """Whether an output projection leads back to d_model: where the widths differ."""
         return self.d_out != self.d_model
@@ -70,7 +75,10 @@ class RNN(Component):
         return tuple(found)
 
     def _cell(self, suffix: str, d_in: int, inputs: tuple[str, ...]) -> Op:
-        shapes = {"weight_ih": (self.d_hidden, d_in), "weight_hh": (self.d_hidden, self.d_hidden)}
+        shapes: dict[str, tuple[int, ...]] = {
+            "weight_ih": (self.d_hidden, d_in),
+            "weight_hh": (self.d_hidden, self.d_hidden),
+        }
         shapes |= {"bias_ih": (self.d_hidden,), "bias_hh": (self.d_hidden,)} if self.bias else {}
         return Recurrent(
             name=suffix,

@@ -2,7 +2,8 @@
 
     y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias        (var is the biased one)
 
-With `one_plus` the factor is 1 + weight and weight starts at 0, so that weight decay pulls it to 1. No state; O(d) a token.
+With `one_plus` the factor is 1 + weight and weight starts at 0, so that weight decay pulls the factor to 1. No
+state; O(d) a token.
 
 Sources: Ba, Kiros & Hinton 2016, "Layer Normalization"; Groeneveld et al. 2024, "OLMo" (without affine);
 Parmar et al. 2024, "Nemotron-4" (1 + weight).

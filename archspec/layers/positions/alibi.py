@@ -2,8 +2,8 @@
 
     score_h(t, s) = q_t . k_s * scale - slope_h * |t - s|,    slope_h = 2^(-8 h / n_heads),  h = 1 .. n_heads
 
-for n_heads a power of two; otherwise the slopes of the next lower power, then every other slope of the next higher one. No
-parameters, no state.
+for n_heads a power of two; otherwise the slopes of the next lower power, then every other slope of the next higher
+one. No parameters, no state.
 
 Source: Press, Smith & Lewis 2022, "Train Short, Test Long: Attention with Linear Biases".
 """
@@ -18,7 +18,9 @@ class Alibi(Component):
     """Attention with linear biases."""
 
     role: ClassVar[str] = "position"
+    rotates: ClassVar[bool] = False
     slopes: ClassVar[bool] = True
+    shared: ClassVar[bool] = False
     examples: ClassVar[tuple[dict[str, Any], ...]] = ({},)
 
     kind: Literal["alibi"] = "alibi"

@@ -2,19 +2,24 @@
 
     (a, b) -> (a cos(t w_i) - b sin(t w_i), a sin(t w_i) + b cos(t w_i)),   w_i = theta^(-2i / dim),  i < dim / 2
 
-so that the score of two tokens depends on their distance alone. The first `dim = fraction * head_dim` channels of a head
-turn, the others pass. A pair is (x_i, x_{i + dim/2}), or (x_2i, x_2i+1) when `interleaved`. `scaling` changes the w_i to
-reach beyond the length of training. No state of its own (the mixer counts the tokens it has seen); O(dim) a token.
+so that the score of two tokens depends on their distance alone. The first `dim = fraction * head_dim` channels of a
+head turn, the others pass. A pair is (x_i, x_{i + dim/2}), or (x_2i, x_2i+1) when `interleaved`. `scaling` changes the
+w_i to reach beyond the length of training. No state of its own (the mixer counts the tokens seen); O(dim) a token.
 
 Sources: Su et al. 2021, "RoFormer"; Black et al. 2022, "GPT-NeoX-20B" (a fraction of the channels).
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from archspec.layers.base import Component, Positive, Size, field, inherited, slot
+from archspec.layers.base import Component, Number, Size, field, inherited, slot
 from archspec.layers.ops import Op
+
+if TYPE_CHECKING:
+    Scaling = Any  # each kind has numbers of its own, which the module reads after asking for the kind
+else:
+    Scaling = Component | None
 
 _SHORT, _LONG = (1.0, 1.0, 1.1, 1.5, 2.0, 2.5, 3.0, 4.0), (1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 7.0, 8.0)
 
@@ -24,6 +29,8 @@ class Rope(Component):
 
     role: ClassVar[str] = "position"
     rotates: ClassVar[bool] = True
+    slopes: ClassVar[bool] = False
+    shared: ClassVar[bool] = False
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {},
         {"interleaved": True, "theta": 500.0},
@@ -32,22 +39,27 @@ class Rope(Component):
         {"scaling": {"kind": "dynamic", "factor": 4.0}},
         {"scaling": {"kind": "yarn", "factor": 4.0, "original_max_seq_len": 8, "mscale": 1.0, "mscale_all_dim": 0.5}},
         {"scaling": {"kind": "llama3", "factor": 8.0, "original_max_seq_len": 16}},
+        {"scaling": {"kind": "proportional", "fraction": 0.5}},
         {"scaling": {"kind": "longrope", "original_max_seq_len": 32, "short_factor": _SHORT, "long_factor": _LONG}},
     )
 
     kind: Literal["rope"] = "rope"
     head_dim: Size = inherited("channels of a query or key head")
-    theta: Positive = field("base of the wavelengths, which run from 2 pi to about 2 pi theta tokens", 10000.0)
+    theta: Number = field("base of the wavelengths, which run from 2 pi to about 2 pi theta tokens", 10000.0, gt=1)
     fraction: Annotated[float, Field(gt=0, le=1)] = field("share of the channels of a head that turn", 1.0)
     interleaved: bool = field("a pair is two neighbours, not two channels dim / 2 apart", False)
-    scaling: Component | None = slot("rope_scaling", "how the frequencies change to reach further", None)
+    scaling: Scaling = slot("rope_scaling", "how the frequencies change to reach further", None)
 
     def check(self) -> None:
-        """Refuse an odd number of rotated channels, and LongRoPE factors of the wrong number."""
+        """Refuse an odd number of rotated channels, too few of them, and LongRoPE factors of the wrong number."""
         if self.dim % 2 or not self.dim:
             raise ValueError(
                 f"fraction = {self.fraction:g} of head_dim = {self.head_dim} is {self.dim} rotated channels;"
                 " they turn in pairs, so it must be an even number above 0"
+            )
+        if self.scaling_kind in ("ntk", "dynamic") and self.dim < 4:
+            raise ValueError(
+                f"scaling.kind = '{self.scaling_kind}' needs at least 4 rotated channels, found {self.dim}"
             )
         for name in ("short_factor", "long_factor"):
             factors = getattr(self.scaling, name, None)
@@ -65,17 +77,17 @@ class Rope(Component):
     @property
     def scaling_kind(self) -> str:
         """The kind of the scaling, or "none"."""
-        return "none" if self.scaling is None else str(getattr(self.scaling, "kind", ""))
+        return "none" if self.scaling is None else str(self.scaling.kind)
 
     @property
     def attention_factor(self) -> float:
         """What cosines and sines are multiplied with (YaRN and LongRoPE raise the scores by its square)."""
-        return float(getattr(self.scaling, "table_factor", 1.0))
+        return 1.0 if self.scaling is None else float(self.scaling.table_factor)
 
     @property
     def score_factor(self) -> float:
         """What the scale of the softmax is multiplied with where only a slice of a head turns (DeepSeek's YaRN)."""
-        return float(getattr(self.scaling, "score_factor", 1.0))
+        return 1.0 if self.scaling is None else float(self.scaling.score_factor)
 
     @property
     def depends_on_length(self) -> bool:

@@ -2,9 +2,9 @@
 
     score_h(t, s) += table[bucket(s - t), h]
 
-Half of the buckets hold one distance each, the other half widen logarithmically up to `max_distance`; beyond it all share
-the last one. When bidirectional, half of the buckets are for keys ahead; otherwise keys ahead count as distance 0. No
-state; O(T S) biases, once for the stack when `shared`.
+Half of the buckets hold one distance each, the other half widen logarithmically up to `max_distance`; beyond it all
+share the last one. When bidirectional, half of the buckets are for keys ahead; otherwise keys ahead count as distance
+0. No state; O(T S) biases, once for the stack when `shared`.
 
 Source: Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer".
 """
@@ -19,6 +19,8 @@ class T5Bias(Component):
     """A learned bias on the scores for each bucket of distances and each head."""
 
     role: ClassVar[str] = "position"
+    rotates: ClassVar[bool] = False
+    slopes: ClassVar[bool] = False
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {},
         {"n_buckets": 8, "max_distance": 16, "shared": False},

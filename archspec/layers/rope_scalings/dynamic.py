@@ -19,6 +19,8 @@ class DynamicScaling(Component):
     """A base that grows with the length of the text."""
 
     role: ClassVar[str] = "rope_scaling"
+    table_factor: ClassVar[float] = 1.0
+    score_factor: ClassVar[float] = 1.0
     examples: ClassVar[tuple[dict[str, Any], ...]] = ({"factor": 4.0}, {"factor": 2.0, "original_max_seq_len": 8})
 
     kind: Literal["dynamic"] = "dynamic"

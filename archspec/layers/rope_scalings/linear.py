@@ -15,6 +15,8 @@ class LinearScaling(Component):
     """Every frequency divided by one factor."""
 
     role: ClassVar[str] = "rope_scaling"
+    table_factor: ClassVar[float] = 1.0
+    score_factor: ClassVar[float] = 1.0
     examples: ClassVar[tuple[dict[str, Any], ...]] = ({"factor": 4.0},)
 
     kind: Literal["linear"] = "linear"

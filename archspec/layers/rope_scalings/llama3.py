@@ -16,6 +16,8 @@ class Llama3Scaling(Component):
     """Frequencies blended between kept and divided, by wavelength."""
 
     role: ClassVar[str] = "rope_scaling"
+    table_factor: ClassVar[float] = 1.0
+    score_factor: ClassVar[float] = 1.0
     examples: ClassVar[tuple[dict[str, Any], ...]] = ({"factor": 8.0, "original_max_seq_len": 16},)
 
     kind: Literal["llama3"] = "llama3"

@@ -1,6 +1,7 @@
-"""LongRoPE: each frequency is divided by its own searched factor, of which there is a set for short and one for long texts.
+"""LongRoPE: each frequency is divided by its own searched factor; there is a set for short texts and one for long ones.
 
-    w_i = theta^(-2i / dim) / short_factor_i  while the text has at most `original_max_seq_len` tokens, else / long_factor_i
+    w_i = theta^(-2i / dim) / short_factor_i    up to `original_max_seq_len` tokens
+    w_i = theta^(-2i / dim) / long_factor_i     in longer texts
 
 Cosines and sines are multiplied by sqrt(1 + ln(factor) / ln(original_max_seq_len)) unless `attention_factor` is given.
 While decoding, the set follows the length of the text so far, and keys already stored stay turned as they were, as in
@@ -20,6 +21,7 @@ class LongRopeScaling(Component):
     """A factor for each frequency; a set for short texts and a set for long ones."""
 
     role: ClassVar[str] = "rope_scaling"
+    score_factor: ClassVar[float] = 1.0
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {"original_max_seq_len": 8, "short_factor": (1.0, 1.5), "long_factor": (2.0, 4.0)},
         {"original_max_seq_len": 8, "short_factor": (1.0, 1.5), "long_factor": (2.0, 4.0), "attention_factor": 1.5},

@@ -16,6 +16,8 @@ class NTKScaling(Component):
     """A larger base, whatever the length of the text."""
 
     role: ClassVar[str] = "rope_scaling"
+    table_factor: ClassVar[float] = 1.0
+    score_factor: ClassVar[float] = 1.0
     examples: ClassVar[tuple[dict[str, Any], ...]] = ({"factor": 4.0},)
 
     kind: Literal["ntk"] = "ntk"

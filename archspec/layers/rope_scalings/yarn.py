@@ -1,9 +1,10 @@
-"""YaRN: high frequencies stay, low ones are divided by the factor, those between are blended; scores are raised a little.
+"""YaRN: high frequencies stay, low ones are divided by the factor, those between are blended; scores rise a little.
 
     w_i = (1 - r_i) * theta^(-2i / dim) + r_i * theta^(-2i / dim) / factor
 
-r_i runs linearly from 0 at the pair that turns `beta_fast` times within `original_max_seq_len` tokens to 1 at the pair that
-turns `beta_slow` times. Cosines and sines are multiplied by 0.1 ln(factor) + 1 unless `attention_factor` is given, or
+r_i runs linearly from 0 at the pair that turns `beta_fast` times within `original_max_seq_len` tokens to 1 at the pair
+that turns `beta_slow` times. Cosines and sines are multiplied by 0.1 ln(factor) + 1 unless `attention_factor` is given,
+or by
 
     m(mscale) / m(mscale_all_dim),   m(s) = 0.1 s ln(factor) + 1
 
@@ -13,7 +14,7 @@ Sources: Peng et al. 2023, "YaRN: Efficient Context Window Extension of Large La
 "DeepSeek-V2" (mscale); OpenAI 2025, "gpt-oss" (without truncation).
 """
 
-from math import log
+from math import log, pi
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import Component, Positive, Size, derived, field
@@ -45,6 +46,11 @@ class YarnScaling(Component):
         """Refuse what would contradict or have no effect."""
         if self.beta_fast <= self.beta_slow:
             raise ValueError(f"beta_fast = {self.beta_fast:g} must be above beta_slow = {self.beta_slow:g}")
+        if self.original_max_seq_len <= 2 * pi * self.beta_slow:
+            raise ValueError(
+                f"original_max_seq_len = {self.original_max_seq_len} must be above 2 pi beta_slow ="
+                f" {2 * pi * self.beta_slow:.1f}: in fewer tokens no pair turns beta_slow times"
+            )
         if (self.mscale is None) != (self.mscale_all_dim is None):
             raise ValueError("mscale and mscale_all_dim go together: give both or neither")
         if self.mscale is not None and self.attention_factor is not None:

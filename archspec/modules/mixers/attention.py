@@ -52,10 +52,10 @@ class Attention(nn.Module):
         """x (B, T, d_model) -> (B, T, d_model)."""
         c = self.c
         B, T, _ = x.shape
-        q = self.q_proj(x)
         if c.qk_norm == "whole":
-            q = self.q_norm(q)
-        q = q.view(B, T, c.n_heads, c.head_dim).transpose(1, 2)  # (B, n_heads, T, head_dim)
+            q = self.q_norm(self.q_proj(x)).view(B, T, c.n_heads, c.head_dim).transpose(1, 2)
+        else:
+            q = self.q_proj(x).view(B, T, c.n_heads, c.head_dim).transpose(1, 2)  # (B, n_heads, T, head_dim)
         if c.qk_norm == "head":
             q = self.q_norm(q)
         if c.mask == "cross":
@@ -84,7 +84,7 @@ class Attention(nn.Module):
         y = y.transpose(1, 2)  # (B, T, n_heads, v_head_dim)
         if c.gate == "head":
             y = y * torch.sigmoid(self.gate_proj(x)).unsqueeze(-1)
-        y = y.reshape(B, T, c.n_heads * c.v_head_dim)
+        y = y.reshape(B, T, c.n_heads * c.v_head_dim)  # (B, T, n_heads * v_head_dim)
         if c.gate == "elementwise":
             y = y * torch.sigmoid(self.gate_proj(x))
         return self.o_proj(y)
@@ -93,10 +93,10 @@ class Attention(nn.Module):
         """x (B, S, .) -> keys (B, n_kv_heads, S, head_dim), values (B, n_kv_heads, S, v_head_dim)."""
         c = self.c
         B, S, _ = x.shape
-        k = self.k_proj(x)
         if c.qk_norm == "whole":
-            k = self.k_norm(k)
-        k = k.view(B, S, c.n_kv_heads, c.head_dim).transpose(1, 2)
+            k = self.k_norm(self.k_proj(x)).view(B, S, c.n_kv_heads, c.head_dim).transpose(1, 2)
+        else:
+            k = self.k_proj(x).view(B, S, c.n_kv_heads, c.head_dim).transpose(1, 2)
         if c.qk_norm == "head":
             k = self.k_norm(k)
         v = self.v_proj(x).view(B, S, c.n_kv_heads, c.v_head_dim).transpose(1, 2)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from archspec.kernels.attention import attention
 from archspec.kernels.state import State, advance, append
-from archspec.layers.mixers.mla import MLA as Config
+from archspec.layers.mixers.mla import MLA as Config  # noqa: N811 - an acronym, not a constant
 from archspec.modules import build
 
 
@@ -52,7 +52,7 @@ class MLA(nn.Module):
         return self.o_proj(y)
 
     def expanded(self, q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor) -> Tensor:
-        """Attention over the keys and values of each head, (B, n_heads, T, v_head_dim): cheapest for a whole sequence."""
+        """Attention over keys and values of each head, (B, n_heads, T, v_head_dim): cheapest for a whole sequence."""
         c = self.c
         B, _, S, _ = latent.shape
         kv = self.kv_b_proj(latent).view(B, S, c.n_heads, c.qk_nope_head_dim + c.v_head_dim)
@@ -65,7 +65,7 @@ class MLA(nn.Module):
         """The same attention over the latents, which all heads share: no key or value of an earlier token is made."""
         c = self.c
         w = self.kv_b_proj.weight.view(c.n_heads, c.qk_nope_head_dim + c.v_head_dim, c.kv_lora_rank)
-        w_k, w_v = w.split((c.qk_nope_head_dim, c.v_head_dim), dim=1)  # (n_heads, ., kv_lora_rank)
+        w_k, w_v = torch.split(w, [c.qk_nope_head_dim, c.v_head_dim], dim=1)  # (n_heads, ., kv_lora_rank)
         q = torch.cat((q_nope @ w_k, q_rope), dim=-1)  # (B, n_heads, T, kv_lora_rank + qk_rope_head_dim)
         k = torch.cat((latent, k_rope), dim=-1)  # (B, 1, S, kv_lora_rank + qk_rope_head_dim)
         return self.attend(q, k, latent) @ w_v.mT
@@ -73,5 +73,11 @@ class MLA(nn.Module):
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Causal softmax attention."""
         c = self.c
-        dropout = c.dropout if c.dropout and self.training else 0.0
-        return attention(q, k, v, causal=True, scale=c.softmax_scale, dropout=dropout)
+        return attention(
+            q,
+            k,
+            v,
+            causal=True,
+            scale=c.softmax_scale,
+            dropout=c.dropout if c.dropout and self.training else 0.0,
+        )

@@ -1,0 +1,8 @@
+"""The command line: each command is a few lines over the public API, which is imported when the command runs.
+
+Exit codes: 0 when all is well, 1 for a bad spec or a failed check, 2 for wrong use.
+"""
+
+from archspec.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,108 @@
+"""What `archspec layers` prints: the components by role, and the documentation and fields of one."""
+
+import sys
+from itertools import zip_longest
+from textwrap import wrap
+from typing import Any, Literal, get_args, get_origin
+
+import click
+
+from archspec.errors import suggest
+from archspec.layers.base import Component, extra
+from archspec.layers.registry import ROLES, everything
+from archspec.spec.resolve import bare, settable
+
+WIDTHS = (24, 26, 26, 24, 56)  # of the columns field, type, default, acts when, meaning
+
+
+def overview() -> str:
+    """Every component with the first line of its documentation, by role."""
+    found = everything()
+    width = max(len(kind) for kinds in found.values() for kind in kinds)
+    lines: list[str] = []
+    for role, kinds in found.items():
+        lines += ["", click.style(role.replace("_", " "), bold=True)]
+        lines += [f"  {kind:<{width}}  {_summary(cls)}" for kind, cls in kinds.items()]
+    return "\n".join([*lines[1:], "", "archspec layers NAME prints the equation, the sources and the fields of one."])
+
+
+def explain(name: str) -> str:
+    """The documentation of every component called `name`, which is a kind or role.kind."""
+    found = everything()
+    role, _, kind = name.rpartition(".")
+    chosen = [(r, found[r][kind]) for r in ROLES if kind in found[r] and role in ("", r)]
+    if not chosen:
+        known = [k for kinds in found.values() for k in kinds]
+        known += [f"{r}.{k}" for r, kinds in found.items() for k in kinds] if role else []
+        raise click.UsageError(f"no layer {name!r}{suggest(name, known)}")
+    return "\n\n\n".join(_page(r, kind, cls) for r, cls in chosen)
+
+
+def _summary(cls: type[Component]) -> str:
+    return (cls.__doc__ or "").strip().partition("\n")[0]
+
+
+def _page(role: str, kind: str, cls: type[Component]) -> str:
+    text = (sys.modules[cls.__module__].__doc__ or "").strip()
+    heading = click.style(f"{role}.{kind}", bold=True)
+    return "\n".join([heading, "", text, "", _fields(cls)])
+
+
+def _fields(cls: type[Component]) -> str:
+    """A table of the fields that a spec may set."""
+    rows = [("field", "type", "default", "acts when", "meaning")]
+    for name in settable(cls):
+        info = cls.model_fields[name]
+        if name != "kind":
+            rows.append((name, _type(cls, name), _default(cls, name), _when(extra(info)), info.description or ""))
+    if len(rows) == 1:
+        return "It has no fields."
+    used = [i for i, column in enumerate(zip(*rows[1:], strict=True)) if any(column)]
+    cells = [[wrap(row[i], WIDTHS[i]) or [""] for i in used] for row in rows]
+    widths = [max(len(line) for cell in column for line in cell) for column in zip(*cells, strict=True)]
+    lines = [line for row in cells for line in _lines(row, widths)]
+    return "\n".join([lines[0], "-" * (sum(widths) + 2 * (len(widths) - 1)), *lines[1:]])
+
+
+def _lines(cells: list[list[str]], widths: list[int]) -> list[str]:
+    """A row of wrapped cells."""
+    rows = zip_longest(*cells, fillvalue="")
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _type(cls: type[Component], name: str) -> str:
+    info = cls.model_fields[name]
+    if role := extra(info).get("slot"):
+        return f"{str(role).replace('_', ' ')}{'' if info.is_required() else ' or none'}"
+    words = {int: "whole number", float: "number", bool: "true or false", str: "text", type(None): "none"}
+    found: list[str] = []
+    for part in bare(info.annotation):
+        if get_origin(part) is Literal:
+            found.append(" | ".join(map(str, get_args(part))))
+        else:
+            found.append("list" if get_origin(part) is tuple else words.get(part, "component"))
+    return " or ".join(found)
+
+
+def _default(cls: type[Component], name: str) -> str:
+    info = cls.model_fields[name]
+    marks = extra(info)
+    if "formula" in marks:
+        return f"= {marks['formula']}"
+    if "component" in marks:
+        return str(marks["component"]["kind"])
+    if "inherit" in marks:
+        own = "" if info.is_required() else f", else {_word(info.default)}"
+        return f"the spec's {marks['inherit']}{own}"
+    return "(needed)" if info.is_required() else _word(info.default)
+
+
+def _word(value: Any) -> str:
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _when(marks: dict[str, Any]) -> str:
+    if "when" not in marks:
+        return ""
+    other, *values = marks["when"]
+    return f"{other} = {' | '.join(map(_word, values))}" if values else f"{other} is set"

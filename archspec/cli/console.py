@@ -1,0 +1,157 @@
+"""What the commands share: reading a spec, writing a file whole or not at all, errors in colour, a sign of life."""
+
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from archspec.errors import ArchspecError, Mark, Problem, SpecError
+
+if TYPE_CHECKING:
+    from archspec.spec.model import Spec
+
+STDIN = "-"
+LARGEST_INPUT = 1 << 20
+
+
+class Commands(click.Group):
+    """Commands whose errors are messages: never a traceback for a user's mistake, and a near miss gets a suggestion."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what archspec raises on purpose becomes a message and an exit code."""
+        if "NO_COLOR" in os.environ:
+            ctx.color = False
+        with announce():
+            return super().invoke(ctx)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command; an unknown one is wrong use."""
+        with suppress(click.UsageError):
+            return super().resolve_command(ctx, args)
+        close = get_close_matches(args[0], self.list_commands(ctx), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(self.list_commands(ctx))}"
+        raise click.UsageError(f"no command {args[0]!r}{hint}", ctx)
+
+
+class Setting(click.ParamType):
+    """`path=value`."""
+
+    name = "path=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text itself; without a path or a '=' it is wrong use."""
+        path, equals, _ = str(value).partition("=")
+        if not equals or not path.strip():
+            self.fail(f"{value!r} must be path=value, such as d_model=512", param, ctx)
+        return str(value)
+
+
+@dataclass
+class Failure:
+    """The exit code of what was tried; 0 when it went well."""
+
+    code: int = 0
+
+
+@contextmanager
+def announce(collect: bool = False) -> Iterator[Failure]:
+    """Tell errors on standard error; with `collect` go on after them, else leave with their exit code."""
+    failure = Failure()
+    try:
+        yield failure
+    except ArchspecError as error:
+        click.echo(_coloured(error), err=True)
+        failure.code = error.exit_code
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        click.echo("this needs PyTorch: pip install 'archspec-compiler[torch]'", err=True)
+        failure.code = 1
+    if failure.code and not collect:
+        sys.exit(failure.code)
+
+
+def _coloured(error: ArchspecError) -> str:
+    if not isinstance(error, SpecError):
+        return click.style("error: ", fg="red", bold=True) + str(error)
+    last = str(error).rpartition("\n")[2]
+    return "\n".join([*map(_coloured_problem, error.problems), click.style(last, fg="red", bold=True)])
+
+
+def _coloured_problem(problem: Problem) -> str:
+    place = click.style(f"{problem.mark}:", bold=True)
+    path = click.style(f" {problem.path}:", fg="cyan") if problem.path else ""
+    return f"{place}{path} {problem.message}"
+
+
+def read_spec(name: str, settings: tuple[str, ...]) -> "Spec":
+    """The spec of a file, or of standard input for `-`."""
+    from archspec import load, loads
+
+    if name != STDIN:
+        return load(name, set=settings)
+    data = click.get_binary_stream("stdin").read(LARGEST_INPUT + 1)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        message = f"byte 0x{data[error.start]:02x} at {error.start} is not UTF-8"
+        raise SpecError([Problem(Mark("<stdin>"), "", message)], "<stdin>") from None
+    return loads(text, "<stdin>", set=settings)
+
+
+@contextmanager
+def written(name: str) -> Iterator[Path]:
+    """A temporary path beside the file, which replaces it when all went well and vanishes otherwise."""
+    target = Path(name)
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".archspec-", dir=target.parent))
+    except OSError as error:
+        raise click.FileError(name, error.strerror or str(error)) from None
+    try:
+        draft = folder / target.name
+        yield draft
+        draft.replace(target)
+    except OSError as error:
+        raise click.FileError(name, error.strerror or str(error)) from None
+    finally:
+        for left in folder.iterdir():
+            left.unlink()
+        folder.rmdir()
+
+
+class Progress:
+    """A line on a terminal that says what takes so long; nothing in a pipe, a file or within half a second."""
+
+    def __init__(self, what: str):
+        self.what = what
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self._turn, daemon=True) if sys.stderr.isatty() else None
+
+    def __enter__(self) -> None:
+        if self.thread is not None:
+            self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        if self.thread is not None:
+            self.thread.join()
+
+    def _turn(self) -> None:
+        if self.done.wait(0.5):
+            return
+        for sign in cycle("|/-\\"):
+            click.echo(f"\r{sign} {self.what}", err=True, nl=False)
+            if self.done.wait(0.1):
+                break
+        click.echo(f"\r{' ' * (len(self.what) + 2)}\r", err=True, nl=False)

@@ -1,0 +1,262 @@
+"""The commands."""
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from archspec.cli.console import Commands, Progress, Setting, announce, read_spec, written
+
+if TYPE_CHECKING:
+    from archspec.passes.count import Count
+    from archspec.spec.model import Spec
+
+SETTINGS = click.option(
+    "--set",
+    "settings",
+    metavar="PATH=VALUE",
+    multiple=True,
+    type=Setting(),
+    help="Override one setting of the spec, such as d_model=512 or define.attn.mixer.n_heads=4. May be repeated.",
+)
+SPEC = click.argument("spec", metavar="SPEC")
+PICTURES = (".svg", ".png", ".pdf", ".dot")
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="SPEC is a YAML file, or - for standard input. Start with `archspec init`.",
+)
+@click.version_option(package_name="archspec-compiler", prog_name="archspec", message="%(prog)s %(version)s")
+def main() -> None:
+    """Sequence models from a page of YAML: exact counts, pictures and readable PyTorch."""
+
+
+@main.command()
+@click.argument("specs", metavar="SPEC...", nargs=-1, required=True)
+@SETTINGS
+def validate(specs: tuple[str, ...], settings: tuple[str, ...]) -> None:
+    """Check specs, and what they promise.
+
+    Every mistake is told at once, with its line and column.
+
+    \b
+    archspec validate model.yaml
+    archspec validate specs/*.yaml
+    """
+    wrong = 0
+    for name in specs:
+        with announce(collect=True) as failed:
+            spec = read_spec(name, settings)
+            counted = _counted(spec)
+            click.echo(f"{name}: ok, {counted.layers} layers, {counted.total:,} parameters")
+        wrong += failed.code
+    sys.exit(1 if wrong else 0)
+
+
+@main.command()
+@SPEC
+@SETTINGS
+def show(spec: str, settings: tuple[str, ...]) -> None:
+    """Print a spec with everything resolved.
+
+    Every size and default is written out, the wiring as lines; the text is a spec again.
+
+    \b
+    archspec show model.yaml
+    archspec show model.yaml --set d_model=1024 > larger.yaml
+    """
+    from archspec import show as text
+
+    click.echo(text(read_spec(spec, settings)), nl=False)
+
+
+@main.command()
+@SPEC
+@SETTINGS
+@click.option("--by", type=click.Choice(("tensor", "module", "kind")), help="What a row is.  [default: module]")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("table", "json", "markdown", "csv")),
+    default="table",
+    show_default=True,
+    help="How to write it; JSON lists tensors unless --by says otherwise.",
+)
+def count(spec: str, settings: tuple[str, ...], by: str | None, form: str) -> None:
+    """Count the parameters exactly, without building the model.
+
+    \b
+    archspec count model.yaml
+    archspec count model.yaml --by kind
+    archspec count model.yaml --format json | jq .total
+    """
+    from archspec import count as counted
+    from archspec.passes.expect import check
+    from archspec.report import FORMATS
+
+    loaded = read_spec(spec, settings)
+    found = counted(loaded)
+    click.echo(FORMATS[form](found, by or ""))
+    _held(loaded, check(loaded, found))
+
+
+@main.command()
+@SPEC
+@SETTINGS
+@click.option("-o", "--output", metavar="FILE", help="Where to write the module; by default it is printed.")
+@click.option("--standalone", is_flag=True, help="Write the kernels into the file too, so that it needs torch alone.")
+def build(spec: str, settings: tuple[str, ...], output: str | None, standalone: bool) -> None:
+    """Write the model as one readable Python file.
+
+    \b
+    archspec build model.yaml -o model.py
+    archspec build model.yaml --standalone -o model.py
+    """
+    from archspec import generate
+
+    loaded = read_spec(spec, settings)
+    with Progress(f"building {loaded.name}"):
+        source = generate(loaded, standalone=standalone)
+    if output is None or output == "-":
+        click.echo(source, nl=False)
+    else:
+        with written(output) as path:
+            path.write_text(source, encoding="utf-8", newline="\n")
+
+
+@main.command()
+@SPEC
+@SETTINGS
+@click.option("-o", "--output", metavar="FILE", required=True, help="x.svg, x.png, x.pdf or x.dot.")
+def render(spec: str, settings: tuple[str, ...], output: str) -> None:
+    """Draw the architecture; all but .dot need Graphviz.
+
+    \b
+    archspec render model.yaml -o model.svg
+    """
+    from archspec import render as draw
+
+    if not output.lower().endswith(PICTURES):
+        raise click.BadParameter(f"{output!r} must end in one of {', '.join(PICTURES)}", param_hint="'-o'")
+    loaded = read_spec(spec, settings)
+    with Progress(f"drawing {loaded.name}"), written(output) as path:
+        draw(loaded, path)
+
+
+@main.command()
+@SPEC
+@SETTINGS
+def verify(spec: str, settings: tuple[str, ...]) -> None:
+    """Build the model and check what it does.
+
+    \b
+    archspec verify model.yaml
+    """
+    from archspec import verify as verified
+
+    loaded = read_spec(spec, settings)
+    with Progress(f"verifying {loaded.name}"):
+        report = verified(loaded)
+    click.echo(str(report))
+    sys.exit(0 if report.passed else 1)
+
+
+@main.command()
+@click.argument("name", required=False)
+def layers(name: str | None) -> None:
+    """List the components, or explain one.
+
+    NAME is a kind, or role.kind where two roles have it.
+
+    \b
+    archspec layers
+    archspec layers attention
+    archspec layers position.t5
+    """
+    from archspec.cli.catalogue import explain, overview
+
+    click.echo(overview() if name is None else explain(name))
+
+
+@main.command()
+@click.option("-o", "--output", metavar="FILE", help="Where to write it; by default it is printed.")
+def schema(output: str | None) -> None:
+    """Write the JSON Schema of specs.
+
+    An editor takes it for completion, checks and descriptions.
+
+    \b
+    archspec schema -o archspec.schema.json
+    # then, in the first line of a spec:
+    # yaml-language-server: $schema=archspec.schema.json
+    """
+    import json
+
+    from archspec import schema as language
+
+    text = json.dumps(language(), indent=2) + "\n"
+    if output is None or output == "-":
+        click.echo(text, nl=False)
+    else:
+        with written(output) as path:
+            path.write_text(text, encoding="utf-8")
+
+
+@main.command()
+@click.argument("path", default="model.yaml")
+@click.option("--force", is_flag=True, help="Overwrite a file that is there.")
+def init(path: str, force: bool) -> None:
+    """Write a commented spec to start from.
+
+    \b
+    archspec init
+    archspec init tiny.yaml
+    """
+    from pathlib import Path
+
+    from archspec.spec.starter import STARTER
+
+    if path == "-":
+        click.echo(STARTER, nl=False)
+        return
+    if Path(path).exists() and not force:
+        raise click.UsageError(f"{path} exists already; give another name, or --force to overwrite it")
+    with written(path) as file:
+        file.write_text(STARTER, encoding="utf-8", newline="\n")
+    click.echo(f"wrote {path}; next: archspec count {path}")
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
+def completion(shell: str) -> None:
+    """Print the script that completes commands in a shell.
+
+    \b
+    eval "$(archspec completion bash)"           # in ~/.bashrc
+    eval "$(archspec completion zsh)"            # in ~/.zshrc
+    archspec completion fish | source            # in ~/.config/fish/config.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(main, {}, "archspec", "_ARCHSPEC_COMPLETE").source())
+
+
+def _counted(spec: "Spec") -> "Count":
+    """The count of a spec that keeps its promises."""
+    from archspec import count as counted
+    from archspec.passes.expect import check
+
+    found = counted(spec)
+    _held(spec, check(spec, found))
+    return found
+
+
+def _held(spec: "Spec", problems: list[Any]) -> None:
+    from archspec import SpecError
+
+    if problems:
+        raise SpecError(problems, spec.file or spec.name)

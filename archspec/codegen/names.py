@@ -1,0 +1,136 @@
+"""What things are called in a generated file: a class for each distinct config, a constant for each size."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from archspec.layers.base import Component
+from archspec.spec.model import Block, Spec
+
+
+@dataclass(frozen=True)
+class Use:
+    """Where a component or block is used first: its stack, the name of its block, and its part in it."""
+
+    stack: str
+    label: str
+    part: str
+
+
+def camel(*words: str) -> str:
+    """`local`, `attention` -> LocalAttention."""
+    return "".join(w[:1].upper() + w[1:] for text in words for w in text.split("_") if w)
+
+
+def walk(c: Component) -> Iterator[Component]:
+    """A component and everything in its slots."""
+    yield c
+    for name in type(c).model_fields:
+        child = getattr(c, name)
+        if isinstance(child, Component):
+            yield from walk(child)
+
+
+def uses(spec: Spec) -> dict[Component | Block, Use]:
+    """Every distinct component and block of a spec with its first use, in order."""
+    found: dict[Component | Block, Use] = {}
+
+    def note(c: Component | None, use: Use) -> None:
+        for child in walk(c) if c is not None else ():
+            found.setdefault(child, use)
+
+    for stack in spec.stacks:
+        note(stack.embedding, Use(stack.name, "", "embedding"))
+        note(stack.position_bias, Use(stack.name, "", "position_bias"))
+        for segment in stack.segments:
+            for layer in segment.layers:
+                for name, part in layer.block.parts:
+                    note(part, Use(stack.name, layer.label, name))
+                found.setdefault(layer.block, Use(stack.name, layer.label, "block"))
+        note(stack.final_norm, Use(stack.name, "", "final_norm"))
+    note(spec.head, Use("", "", "head"))
+    note(spec.init, Use("", "", "init"))
+    return found
+
+
+def class_names(spec: Spec, found: dict[Component | Block, Use]) -> dict[Component | Block, str]:
+    """A class name for each distinct config: the kind alone where there is one, else what tells them apart."""
+    by_kind: dict[str, list[Component | Block]] = {}
+    for item in found:
+        by_kind.setdefault(type(item).__name__, []).append(item)
+    names: dict[Component | Block, str] = {}
+    for kind, items in by_kind.items():
+        prefixes = _prefixes([found[i] for i in items], several=len(spec.stacks) > 1)
+        names |= {item: prefix + kind for item, prefix in zip(items, prefixes, strict=True)}
+    return names
+
+
+def _prefixes(items: list[Use], several: bool) -> list[str]:
+    if len(items) == 1:
+        return [""]
+    ways: tuple[Callable[[Use], str], ...] = (
+        lambda u: camel(u.label),
+        lambda u: camel(u.part) if u.part in ("cross", "embedding", "head", "final_norm") else camel(u.stack) if several else "",
+        lambda u: camel(u.stack, u.label) if several else camel(u.label, u.part),
+        lambda u: camel(u.stack if several else "", u.label, u.part),
+    )
+    for way in ways:
+        prefixes = [re.sub(r"\W", "", way(u)) for u in items]
+        if len(set(prefixes)) == len(items):
+            return prefixes
+    return ["", *(f"Other{i}" if i > 1 else "Other" for i in range(1, len(items)))]
+
+
+class Constants:
+    """Named sizes: `D_FF = 14336` where a field has one value in the spec, `MOE_D_FF = 1408` where kinds differ."""
+
+    def __init__(self, spec: Spec, components: list[Component], names: dict[Component | Block, str]):
+        self.names = names
+        self.used: dict[str, tuple[float, str]] = {}
+        self.values: dict[str, set[float]] = {}
+        self.by_kind: dict[tuple[str, str], set[float]] = {}
+        for c in components:
+            for field in dir_numbers(c):
+                value = getattr(c, field)
+                self.values.setdefault(field, set()).add(value)
+                self.by_kind.setdefault((type(c).__name__, field), set()).add(value)
+
+    def name(self, c: Component, field: str, value: float) -> str | None:
+        """The constant that holds `c.field`, noted as used; None when the value is not a number."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        text = self.peek(c, field)
+        self.used[text] = (value, describe(c, field))
+        return text
+
+    def peek(self, c: Component, field: str) -> str:
+        """The name without noting its use."""
+        if len(self.values.get(field, ())) <= 1:
+            return field.upper()
+        if len(self.by_kind.get((type(c).__name__, field), ())) <= 1:
+            return f"{snake(type(c).__name__)}_{field}".upper()
+        return f"{snake(self.names[c])}_{field}".upper()
+
+
+def dir_numbers(c: Component) -> list[str]:
+    """The fields and properties of a component that hold numbers."""
+    found = [f for f in type(c).model_fields if _number(getattr(c, f))]
+    own = [n for cls in type(c).__mro__ if issubclass(cls, Component) for n, v in vars(cls).items() if isinstance(v, property)]
+    return found + [n for n in own if not n.startswith("_") and _number(getattr(c, n))]
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def describe(c: Component, field: str) -> str:
+    """What a size is, in a few words."""
+    info = type(c).model_fields.get(field)
+    text = (info.description or "") if info else (getattr(type(c), field).__doc__ or "").strip().splitlines()[0].rstrip(".")
+    return text if info else text[:1].lower() + text[1:]
+
+
+def snake(name: str) -> str:
+    """`LocalAttention` -> local_attention, `GatedMLP` -> gated_mlp, `MoE` -> moe."""
+    name = name.replace("MoE", "Moe")
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

@@ -1,0 +1,96 @@
+"""Where definitions come from: the statements of archspec's own modules, as concrete syntax with their comments."""
+
+import ast
+import inspect
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import libcst as cst
+import libcst.matchers as m
+
+from archspec.errors import GenerateError
+
+MODULES, KERNELS = "archspec.modules", "archspec.kernels"
+
+
+class Source:
+    """One module of archspec, parsed once."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.module: ModuleType = import_module(name)
+        self.tree = cst.parse_module(inspect.getsource(self.module))
+        self.statements: dict[str, Any] = {}
+        self.after: dict[str, list[Any]] = {}  # statements that speak of a definition, such as a registration
+        self.imports: dict[str, tuple[str, str]] = {}  # bound name -> (module, name in it or "")
+        for statement in self.tree.body:
+            self._take(statement)
+
+    def _take(self, statement: Any) -> None:
+        if isinstance(statement, cst.FunctionDef | cst.ClassDef):
+            about = [d for d in statement.decorators if self._speaks_of(d)]
+            if about:
+                self.after.setdefault(self._speaks_of(about[0]), []).append(statement)
+            else:
+                self.statements[statement.name.value] = statement
+        elif isinstance(statement, cst.SimpleStatementLine):
+            for small in statement.body:
+                self._take_small(statement, small)
+
+    def _take_small(self, statement: Any, small: Any) -> None:
+        if isinstance(small, cst.Import | cst.ImportFrom):
+            for node in ast.walk(ast.parse(cst.Module([]).code_for_node(statement).strip())):
+                if isinstance(node, ast.ImportFrom):
+                    self.imports |= {a.asname or a.name: (node.module or "", a.name) for a in node.names}
+                elif isinstance(node, ast.Import):
+                    self.imports |= {a.asname or a.name: (a.name, "") for a in node.names}
+        elif isinstance(small, cst.Assign):
+            for target in small.targets:
+                for name in m.findall(target.target, m.Name()):
+                    self.statements[name.value] = statement  # type: ignore[attr-defined]
+        elif isinstance(small, cst.AnnAssign) and isinstance(small.target, cst.Name):
+            self.statements[small.target.value] = statement
+        elif isinstance(small, cst.Expr) and self._speaks_of(small):
+            self.after.setdefault(self._speaks_of(small), []).append(statement)
+
+    def _speaks_of(self, node: Any) -> str:
+        """The definition that a decorator or a bare call starts with: `op.register_fake` speaks of op."""
+        for call in m.findall(node, m.Attribute(value=m.Name())):
+            name = call.value.value  # type: ignore[attr-defined]
+            if name in self.statements:
+                return str(name)
+        return ""
+
+
+@cache
+def source(name: str) -> Source:
+    """The parsed source of a module of archspec."""
+    return Source(name)
+
+
+def definition(module: str, name: str) -> Any:
+    """The class or function of that name."""
+    found = source(module).statements.get(name)
+    if not isinstance(found, cst.ClassDef | cst.FunctionDef):
+        raise GenerateError(f"{module} defines no {name}")
+    return found
+
+
+def home(module: str, name: str) -> tuple[str, str] | None:
+    """The module of archspec that defines what `name` means in `module`, or None when it comes from outside."""
+    here = source(module)
+    if name in here.statements:
+        return module, name
+    if name in here.imports:
+        origin, original = here.imports[name]
+        if original and origin.startswith((MODULES + ".", KERNELS + ".")):
+            return origin, original
+    return None
+
+
+def free_names(node: cst.CSTNode) -> list[str]:
+    """Names that a definition reads, in a stable order; attribute names and keywords are not names."""
+    tree = ast.parse(cst.Module([]).code_for_node(node).strip())
+    return sorted({n.id for n in ast.walk(tree) if isinstance(n, ast.Name)})

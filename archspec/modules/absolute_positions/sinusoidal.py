@@ -1,0 +1,26 @@
+"""Sinusoidal positions, as a module. What it computes is said in `archspec.layers.absolute_positions.sinusoidal`."""
+
+import torch
+from torch import Tensor, nn
+
+from archspec.kernels.positions import sinusoidal, sinusoidal_half
+from archspec.layers.absolute_positions.sinusoidal import Sinusoidal as Config
+
+
+class Sinusoidal(nn.Module):
+    """Fixed sines and cosines of the position."""
+
+    def __init__(self, c: Config):
+        super().__init__()
+        self.c = c
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """The rows (T, dim) of the tokens x (B, T, dim), which stand at positions start .. start + T - 1."""
+        c = self.c
+        positions = torch.arange(start, start + x.shape[1], device=x.device)  # (T,)
+        if c.offset:
+            positions = positions + c.offset
+        if c.layout == "half":
+            return sinusoidal_half(positions, c.dim, c.base, c.spacing).to(x.dtype)  # (T, dim)
+        else:
+            return sinusoidal(positions, c.dim, c.base).to(x.dtype)  # (T, dim)

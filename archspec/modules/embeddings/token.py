@@ -1,0 +1,49 @@
+"""Token embedding, as a module. What it computes is said in `archspec.layers.embeddings.token`."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archspec.kernels.state import State, advance
+from archspec.layers.embeddings.token import TokenEmbedding as Config
+from archspec.modules import build
+
+
+class TokenEmbedding(nn.Module):
+    """Rows of a table, with what is added to them before the first layer."""
+
+    def __init__(self, c: Config):
+        super().__init__()
+        self.c = c
+        if c.d_factor is None:
+            self.token = nn.Embedding(c.vocab_size, c.d_model)
+        else:
+            self.token = nn.Embedding(c.vocab_size, c.d_factor)
+        if c.position is not None:
+            self.position = build(c.position)
+        if c.token_types is not None:
+            self.token_type = nn.Embedding(c.token_types, c.d_model if c.d_factor is None else c.d_factor)
+        if c.norm is not None:
+            self.norm = build(c.norm, c.d_model if c.d_factor is None else c.d_factor)
+        if c.d_factor is not None:
+            self.project = nn.Linear(c.d_factor, c.d_model, bias=c.factor_bias)
+
+    def forward(self, tokens: Tensor, state: State | None = None, token_types: Tensor | None = None) -> Tensor:
+        """tokens (B, T), and their segments (B, T) or none for segment 0 -> (B, T, d_model)."""
+        c = self.c
+        x = self.token(tokens)  # (B, T, d_model), or narrower when factorised
+        if c.scale != 1:
+            x = x * c.scale
+        if c.token_types is not None:
+            if token_types is None:
+                x = x + self.token_type.weight[0]
+            else:
+                x = x + self.token_type(token_types)
+        if c.position is not None:
+            x = x + self.position(x, advance(state, tokens.shape[1]))
+        if c.norm is not None:
+            x = self.norm(x)
+        if c.dropout:
+            x = F.dropout(x, c.dropout, self.training)
+        if c.d_factor is not None:
+            x = self.project(x)  # (B, T, d_model)
+        return x

@@ -1,0 +1,203 @@
+"""Mixture of experts, as a module. What it computes is said in `archspec.layers.ffns.moe`."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archspec.kernels.activation import relu2
+from archspec.kernels.moe import experts_gated, experts_plain, load_balancing_loss, router_z_loss, top_k_routing
+from archspec.kernels.state import State
+from archspec.layers.ffns.moe import MoE as Config
+
+
+class MoE(nn.Module):
+    """The weighted sum of the top_k experts that a router chooses of n_experts."""
+
+    def __init__(self, c: Config):
+        super().__init__()
+        self.c = c
+        self.router = nn.Linear(c.d_model, c.n_experts, bias=c.router_bias)
+        self.experts = nn.ParameterDict()
+        if c.gated:
+            self.experts["gate_proj"] = nn.Parameter(torch.empty(c.n_experts, c.d_ff, c.d_model))
+        self.experts["up_proj"] = nn.Parameter(torch.empty(c.n_experts, c.d_ff, c.d_model))
+        self.experts["down_proj"] = nn.Parameter(torch.empty(c.n_experts, c.d_model, c.d_ff))
+        if c.bias:
+            self.experts["up_bias"] = nn.Parameter(torch.empty(c.n_experts, c.d_ff))
+            self.experts["down_bias"] = nn.Parameter(torch.empty(c.n_experts, c.d_model))
+        if c.correction_bias:
+            self.correction_bias = nn.Buffer(torch.zeros(c.n_experts))
+            self.load = nn.Buffer(torch.zeros(c.n_experts), persistent=False)  # tokens since the last update
+        if c.n_shared:
+            if c.gated:
+                self.shared_gate_proj = nn.Linear(c.d_model, c.d_ff_shared, bias=False)
+            self.shared_up_proj = nn.Linear(c.d_model, c.d_ff_shared, bias=c.bias)
+            self.shared_down_proj = nn.Linear(c.d_ff_shared, c.d_model, bias=c.bias)
+            if c.shared_gate:
+                self.shared_gate = nn.Linear(c.d_model, 1, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Stacked matrices start as `nn.Linear` does, biases at zero."""
+        c = self.c
+        for weight in self.experts.values():
+            if weight.dim() == 3:
+                nn.init.uniform_(weight, -(weight.shape[-1] ** -0.5), weight.shape[-1] ** -0.5)
+            else:
+                nn.init.zeros_(weight)
+        if c.correction_bias:
+            nn.init.zeros_(self.correction_bias)
+            nn.init.zeros_(self.load)
+
+    def forward(self, x: Tensor, state: State | None = None) -> Tensor:
+        """x (B, T, d_model) -> (B, T, d_model)."""
+        c = self.c
+        if c.jitter and self.training:
+            logits = self.router(x * torch.empty_like(x).uniform_(1 - c.jitter, 1 + c.jitter))
+        else:
+            logits = self.router(x)
+        logits = at_least_float32(logits)  # (B, T, n_experts)
+        if c.temperature != 1.0:
+            logits = logits / c.temperature
+        if c.z_loss and self.training:
+            self.aux_loss = c.z_loss * router_z_loss(logits)
+        rows = x.flatten(0, 1)  # (B * T, d_model)
+        if c.assignment == "expert":
+            # The tokens of each sequence that an expert scores highest (Zhou et al., 2022).
+            scores = logits.softmax(-1) if c.score == "softmax" else logits.sigmoid()
+            weights, experts, tokens = tokens_by_expert(scores, places(c.top_k * x.shape[1] / c.n_experts))
+            if c.routed_scale != 1.0:
+                weights = weights * c.routed_scale
+            y = torch.zeros_like(rows).index_add(0, tokens, self.run_experts(rows[tokens], weights, experts))
+        else:
+            weights, experts = self.experts_by_token(logits, state=state if c.eval_capacity is not None else None)
+            y = self.run_experts(rows, weights.flatten(0, 1), experts.flatten(0, 1))
+        y = y.view_as(x)
+        if c.n_shared:
+            if c.gated:
+                shared = self.activate(self.shared_gate_proj(x)) * self.shared_up_proj(x)  # (B, T, d_ff_shared)
+            else:
+                shared = self.activate(self.shared_up_proj(x))  # (B, T, d_ff_shared)
+            shared = self.shared_down_proj(shared)  # (B, T, d_model)
+            if c.shared_gate:
+                shared = shared * torch.sigmoid(self.shared_gate(x))
+            y = y + shared
+        return y
+
+    def experts_by_token(self, logits: Tensor, state: State | None = None) -> tuple[Tensor, Tensor]:
+        """The weights and numbers of the experts that logits (B, T, n_experts) choose, (B, T, top_k); -1 is nobody."""
+        c = self.c
+        weights, experts = top_k_routing(
+            logits,
+            c.top_k,
+            score=c.score,
+            order=c.order,
+            renormalise=False,
+            bias=self.correction_bias if c.correction_bias else None,
+            n_groups=c.n_groups,
+            top_k_groups=c.top_k_groups,
+            group_score=c.group_score,
+        )
+        if c.renormalise:
+            weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
+        if c.routed_scale != 1.0:
+            weights = weights * c.routed_scale
+        if c.correction_bias and self.training:
+            chosen = experts.flatten()
+            self.load.scatter_add_(0, chosen, torch.ones_like(chosen, dtype=self.load.dtype))
+        if c.balance_loss and self.training:
+            probs = logits.softmax(-1) if c.score == "softmax" else F.normalize(logits.sigmoid(), p=1, dim=-1)
+            loss = c.balance_loss * load_balancing_loss(probs.flatten(0, 1), experts.flatten(0, 1), c.n_experts)
+            self.aux_loss = self.aux_loss + loss if c.z_loss else loss
+        if c.capacity_factor is not None and self.training:
+            capacity = places(c.capacity_factor * c.top_k * logits.shape[1] / c.n_experts)
+            experts = admitted(experts, c.n_experts, capacity)
+        if c.eval_capacity is not None and not self.training:
+            experts = admitted(experts, c.n_experts, c.eval_capacity, state)
+        return weights, experts
+
+    def run_experts(self, x: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
+        """Rows x (N, d_model) through the experts (N, k), summed by weights (N, k) -> (N, d_model)."""
+        c = self.c
+        w = self.experts
+        if c.gated:
+            y = experts_gated(x, weights, experts, w["gate_proj"], w["up_proj"], w["down_proj"], self.activate)
+        else:
+            y = experts_plain(
+                x,
+                weights,
+                experts,
+                w["up_proj"],
+                w["down_proj"],
+                self.activate,
+                b_up=w["up_bias"] if c.bias else None,
+                b_down=w["down_bias"] if c.bias else None,
+            )
+        return y
+
+    def activate(self, h: Tensor) -> Tensor:
+        """The experts' activation and dropout; dropping the gate of a hidden unit drops the unit."""
+        c = self.c
+        if c.activation == "silu":
+            h = F.silu(h)
+        elif c.activation == "gelu":
+            h = F.gelu(h)
+        elif c.activation == "gelu_tanh":
+            h = F.gelu(h, approximate="tanh")
+        elif c.activation == "relu":
+            h = F.relu(h)
+        elif c.activation == "relu2":
+            h = relu2(h)
+        elif c.activation == "tanh":
+            h = F.tanh(h)
+        elif c.activation == "sigmoid":
+            h = torch.sigmoid(h)
+        if c.expert_dropout:
+            h = F.dropout(h, c.expert_dropout, self.training)
+        return h
+
+    @torch.no_grad()
+    def update_bias(self) -> None:
+        """After a training step: lower the bias of experts with more than the mean load, raise the others', recount."""
+        c = self.c
+        if c.correction_bias:
+            self.correction_bias.add_(torch.sign(self.load.mean() - self.load), alpha=c.bias_update_rate)
+            self.load.zero_()
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Scores of experts differ by less than 16 bits can tell."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def places(tokens: float) -> int:
+    """How many places an expert has for that many tokens: rounded up, but not for an error of rounding; at least 1."""
+    return max(1, math.ceil(tokens - 1e-6))
+
+
+def tokens_by_expert(scores: Tensor, n_places: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The n_places tokens of a sequence that each expert scores highest, scores being (B, T, n_experts).
+
+    With N = B * n_experts * n_places: their weights (N, 1), the experts (N, 1), and the tokens (N,) counted over B * T.
+    """
+    B, T, n_experts = scores.shape
+    weights, tokens = scores.mT.topk(n_places)  # (B, n_experts, n_places), twice
+    experts = torch.arange(n_experts, device=scores.device).view(1, -1, 1).expand_as(tokens)
+    tokens = tokens + torch.arange(0, B * T, T, device=scores.device).view(-1, 1, 1)
+    return weights.reshape(-1, 1), experts.reshape(-1, 1), tokens.flatten()
+
+
+def admitted(experts: Tensor, n_experts: int, capacity: int, state: State | None = None) -> Tensor:
+    """experts (B, T, k) with -1 where all `capacity` places of that expert went to earlier tokens of the sequence.
+
+    With a state, tokens of earlier calls count.
+    """
+    asked = experts.flatten(1)  # (B, T * k), in order of position
+    place = F.one_hot(asked, n_experts).cumsum(1)  # (B, T * k, n_experts)
+    if state is not None:
+        place = place + state.get("asked", 0)
+        state["asked"] = place[:, -1:]
+    place = place.gather(-1, asked.unsqueeze(-1)).view_as(experts)
+    return experts.where(place <= capacity, -1)

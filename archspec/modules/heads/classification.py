@@ -1,0 +1,54 @@
+"""Classification head, as a module. What it computes is said in `archspec.layers.heads.classification`."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archspec.layers.heads.classification import ClassificationHead as Config
+
+
+class ClassificationHead(nn.Module):
+    """One vector for the sequence, then a score for each class."""
+
+    def __init__(self, c: Config):
+        super().__init__()
+        self.c = c
+        if c.hidden is None:
+            self.proj = nn.Linear(c.d_model, c.n_classes, bias=c.bias)
+        else:
+            self.pooler = nn.Linear(c.d_model, c.hidden)
+            self.proj = nn.Linear(c.hidden, c.n_classes, bias=c.bias)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x (B, T, d_model), mask (B, T) True for real tokens -> scores (B, n_classes)."""
+        c = self.c
+        if c.pool == "first":
+            x = x[:, 0]  # (B, d_model)
+        elif c.pool == "middle":
+            # A class token put between n // 2 and the other patches.
+            x = x[:, (x.shape[1] - 1) // 2]  # (B, d_model)
+        elif c.pool == "last":
+            x = last_token(x, mask)  # (B, d_model)
+        elif c.pool == "mean":
+            x = mean_token(x, mask)  # (B, d_model)
+        if c.hidden is not None:
+            x = torch.tanh(self.pooler(x))  # (B, hidden)
+        if c.dropout:
+            x = F.dropout(x, c.dropout, self.training)
+        return self.proj(x)  # (B, n_classes)
+
+
+def last_token(x: Tensor, mask: Tensor | None) -> Tensor:
+    """The last real token of x (B, T, D) by mask (B, T) -> (B, D)."""
+    if mask is None:
+        return x[:, -1]
+    last = (mask * torch.arange(x.shape[1], device=x.device)).argmax(dim=1)  # (B,)
+    return x[torch.arange(x.shape[0], device=x.device), last]
+
+
+def mean_token(x: Tensor, mask: Tensor | None) -> Tensor:
+    """The mean of the real tokens of x (B, T, D) by mask (B, T) -> (B, D)."""
+    if mask is None:
+        return x.mean(dim=1)
+    real = mask.unsqueeze(-1).to(x.dtype)  # (B, T, 1)
+    return (x * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)

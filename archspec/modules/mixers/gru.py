@@ -1,0 +1,43 @@
+"""GRU, as a module. What it computes is said in `archspec.layers.mixers.gru`."""
+
+import torch
+from torch import Tensor, nn
+
+from archspec.kernels.state import State
+from archspec.layers.mixers.gru import GRU as Config  # noqa: N811 - an acronym, not a constant
+
+
+class GRU(nn.Module):
+    """PyTorch's GRU, with an output projection where its width is not d_model."""
+
+    def __init__(self, c: Config):
+        super().__init__()
+        self.c = c
+        # The weights of nn.GRU under their own names; torch.compile does not accept the module itself.
+        cells = nn.GRU(c.d_model, c.d_hidden, c.depth, bias=c.bias, bidirectional=c.bidirectional)
+        self.gru = nn.ParameterDict(cells.named_parameters())
+        if c.projects:
+            self.out_proj = nn.Linear(c.d_out, c.d_model, bias=c.bias)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """PyTorch's own: uniform up to d_hidden ** -0.5."""
+        c = self.c
+        for weight in self.gru.values():
+            nn.init.uniform_(weight, -(c.d_hidden**-0.5), c.d_hidden**-0.5)
+
+    def forward(self, x: Tensor, state: State | None = None) -> Tensor:
+        """x (B, T, d_model) -> (B, T, d_model)."""
+        c = self.c
+        weights = list(self.gru.values())
+        h = x.new_zeros(c.n_states, x.shape[0], c.d_hidden)  # (n_states, B, d_hidden)
+        if not c.bidirectional and state:
+            h = state["h"]
+        y, h = torch.gru(
+            x, h, weights, c.bias, c.depth, c.dropout, self.training, c.bidirectional, True
+        )  # (B, T, d_out)
+        if not c.bidirectional and state is not None:
+            state["h"] = h
+        if c.projects:
+            return self.out_proj(y)  # (B, T, d_model)
+        return y

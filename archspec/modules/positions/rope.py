@@ -1,0 +1,100 @@
+"""Rotary position embedding, as a module. What it computes is said in `archspec.layers.positions.rope`."""
+
+import torch
+from torch import Tensor, nn
+
+from archspec.kernels.rope import (
+    default_frequencies,
+    dynamic_frequencies,
+    linear_frequencies,
+    llama3_frequencies,
+    longrope_frequencies,
+    ntk_frequencies,
+    proportional_frequencies,
+    rope_tables,
+    rotate,
+    yarn_frequencies,
+)
+from archspec.layers.positions.rope import Rope as Config
+
+
+class Rope(nn.Module):
+    """Turns pairs of channels of queries and keys by an angle that grows with the position."""
+
+    def __init__(self, c: Config):
+        super().__init__()
+        self.c = c
+        # The bits of float32 frequencies: as integers they stay exact when the model is cast to another dtype.
+        if c.scaling_kind == "longrope":
+            self.bits = nn.Buffer(torch.empty(2, c.dim // 2, dtype=torch.int32), persistent=False)
+        else:
+            self.bits = nn.Buffer(torch.empty(c.dim // 2, dtype=torch.int32), persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Compute the frequencies."""
+        c = self.c
+        if c.scaling_kind == "none" or c.scaling_kind == "dynamic":
+            frequencies = default_frequencies(c.dim, c.theta)
+        elif c.scaling_kind == "linear":
+            frequencies = linear_frequencies(c.dim, c.theta, c.scaling.factor)
+        elif c.scaling_kind == "ntk":
+            frequencies = ntk_frequencies(c.dim, c.theta, c.scaling.factor)
+        elif c.scaling_kind == "proportional":
+            frequencies = proportional_frequencies(c.dim, c.theta, c.scaling.fraction, c.scaling.factor)
+        elif c.scaling_kind == "yarn":
+            frequencies = yarn_frequencies(
+                c.dim,
+                c.theta,
+                c.scaling.factor,
+                c.scaling.original_max_seq_len,
+                c.scaling.beta_fast,
+                c.scaling.beta_slow,
+                c.scaling.truncate,
+            )
+        elif c.scaling_kind == "llama3":
+            frequencies = llama3_frequencies(
+                c.dim,
+                c.theta,
+                c.scaling.factor,
+                c.scaling.low_freq_factor,
+                c.scaling.high_freq_factor,
+                c.scaling.original_max_seq_len,
+            )
+        elif c.scaling_kind == "longrope":
+            # Row 0 is for short texts, row 1 for those of more than original_max_seq_len tokens.
+            lengths = (c.scaling.original_max_seq_len, c.scaling.original_max_seq_len + 1)
+            frequencies = torch.stack(
+                [
+                    longrope_frequencies(
+                        c.dim,
+                        c.theta,
+                        c.scaling.short_factor,
+                        c.scaling.long_factor,
+                        c.scaling.original_max_seq_len,
+                        length,
+                    )
+                    for length in lengths
+                ]
+            )
+        self.bits.copy_(frequencies.view(torch.int32))
+
+    def forward(self, q: Tensor, k: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
+        """Turn q and k (B, any heads, T, head_dim), which stand at positions start .. start + T - 1."""
+        c = self.c
+        T = q.shape[2]
+        if c.scaling_kind == "dynamic":
+            if start + T > c.scaling.original_max_seq_len:
+                frequencies = dynamic_frequencies(
+                    c.dim, c.theta, c.scaling.factor, c.scaling.original_max_seq_len, start + T
+                ).to(q.device)
+            else:
+                frequencies = self.bits.view(torch.float32)
+        elif c.scaling_kind == "longrope":
+            frequencies = self.bits.view(torch.float32)[int(start + T > c.scaling.original_max_seq_len)]
+        else:
+            frequencies = self.bits.view(torch.float32)
+        cos, sin = rope_tables(torch.arange(start, start + T, device=q.device), frequencies)  # (T, dim / 2)
+        if c.attention_factor != 1:
+            cos, sin = cos * c.attention_factor, sin * c.attention_factor
+        return rotate(q, cos, sin, interleaved=c.interleaved), rotate(k, cos, sin, interleaved=c.interleaved)

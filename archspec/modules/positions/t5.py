@@ -1,0 +1,21 @@
+"""T5's relative position bias, as a module. What it computes is said in `archspec.layers.positions.t5`."""
+
+from torch import Tensor, nn
+
+from archspec.kernels.attention import t5_buckets
+from archspec.layers.positions.t5 import T5Bias as Config
+
+
+class T5Bias(nn.Module):
+    """A learned bias for each bucket of distances and each head."""
+
+    def __init__(self, c: Config):
+        super().__init__()
+        self.c = c
+        self.table = nn.Embedding(c.n_buckets, c.n_heads)
+
+    def forward(self, T: int, S: int) -> Tensor:
+        """The biases (1, n_heads, T, S) of the last T of S tokens on all S."""
+        c = self.c
+        buckets = t5_buckets(T, S, c.n_buckets, c.max_distance, c.bidirectional, self.table.weight.device)  # (T, S)
+        return self.table(buckets).permute(2, 0, 1).unsqueeze(0)  # (1, n_heads, T, S)

@@ -1,0 +1,269 @@
+"""A `Count` as a table for a board or a terminal, as Markdown, as JSON and as CSV.
+
+The table folds what repeats: a layer stands once, with what it adds up to and how often it stands there.
+
+    step  module                   shape  count  note
+       3  blocks.0-1.mixer.q_proj  8 x 8     64
+       ...
+          mixer                             256  4 x 64
+          one layer                         568  mixer 256 + norms 32 + ffn 280
+          2 layers                        1,136  2 x 568
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from archspec.passes.count import Count, Row
+
+BY = ("tensor", "module", "kind")
+Line = tuple[str, ...]
+
+_SECTION = re.compile(r"(?:\w+\.)??(?:blocks\.\d+(?:-\d+|,\d+\.\.\d+)?|embedding|position_bias|norm|head)(?=\.|$)")
+_REPEATED = re.compile(r"x (?P<times>\d+) layers|shared by (?P<shared>\d+) layers")
+_MOST_TERMS = 8
+
+
+@dataclass(frozen=True)
+class Section:
+    """The rows of one part of the model: the embedding, one folded layer, the head."""
+
+    name: str
+    rows: tuple[Row, ...]
+
+    @property
+    def own(self) -> int:
+        """Parameters of one copy."""
+        return sum(row.count for row in self.rows if not is_buffer(row))
+
+    @property
+    def total(self) -> int:
+        """Parameters of all copies."""
+        return sum(row.total for row in self.rows if not is_buffer(row))
+
+    @property
+    def is_layer(self) -> bool:
+        """Whether this is a layer of a stack."""
+        return "blocks." in self.name
+
+    @property
+    def layers(self) -> str:
+        """How many layers this one stands for."""
+        found = next((m for row in self.rows if (m := _REPEATED.search(row.note))), None)
+        return "1" if found is None else found["times"] or found["shared"]
+
+
+def sections(rows: Iterable[Row]) -> list[Section]:
+    """The rows by part of the model, in order."""
+    return [Section(name, tuple(members)) for name, members in groupby(rows, key=lambda row: _section(row.module))]
+
+
+def is_buffer(row: Row) -> bool:
+    """Whether a row holds buffers, which are no parameters."""
+    return "buffer" in row.note.split("; ")
+
+
+def human(n: int) -> str:
+    """A large number as people say it, to three digits: 46_702_792_704 is `46.7B`; nothing below a million."""
+    for size, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M")):
+        if n >= 0.9995 * size:
+            return f"{n / size:#.3g}".rstrip(".") + unit
+    return ""
+
+
+def human_bytes(n: int) -> str:
+    """A number of bytes with the largest binary unit that fits it: `131,072 bytes (128 KiB)`."""
+    for size, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if n >= size:
+            return f"{n:,} bytes ({n / size:.4g} {unit})"
+    return f"{n:,} bytes"
+
+
+# What stands in the table
+
+
+def by_module(count: Count) -> list[Line]:
+    """Step, module, shapes, count and note of each module, with a line for what each part of the model adds up to."""
+    lines: list[Line] = [("step", "module", "shape", "count", "note")]
+    step = 0
+    for section in sections(count.rows):
+        for row in section.rows:
+            step += 1
+            lines.append((str(step), row.module, row.shape, f"{row.count:,}", _own_note(row)))
+        lines += _subtotals(section)
+    return [*lines, ("", "total", "", f"{count.total:,}", _terms([s.total for s in sections(count.rows)]))]
+
+
+def by_kind(count: Count) -> list[Line]:
+    """Parameters of each kind of component and their share of all, largest first."""
+    totals = _kinds(count)
+    lines = [(k, f"{n:,}", f"{100 * n / max(count.total, 1):.1f}%") for k, n in totals.items()]
+    return [("kind", "count", "share"), *lines, ("total", f"{count.total:,}", "")]
+
+
+def by_tensor(count: Count) -> list[Line]:
+    """Every tensor of the built model."""
+    lines = [(t.name, _shape(t.shape), f"{t.count:,}", "buffer" if t.buffer else "") for t in count.tensors]
+    return [("tensor", "shape", "count", "note"), *lines, ("total", "", f"{count.total:,}", "")]
+
+
+def totals(count: Count) -> list[tuple[str, str]]:
+    """The footer: what is counted and how much, without what is nought or says nothing new."""
+    found = [("parameters", _sized(count.total)), ("trainable", _sized(count.trainable))]
+    if count.active != count.total:
+        found.append(("active per token", _sized(count.active)))
+    found.append(("embedding", _sized(count.embedding)))
+    for name, n in (("tied, counted once", count.tied), ("buffers", count.buffers)):
+        found += [(name, _sized(n))] if n else []
+    for name, n in (
+        ("cache per token", count.kv_bytes_per_token),
+        ("state", count.state_bytes),
+        ("cache at max_seq_len", count.cache_bytes_at_max or 0),
+    ):
+        found += [(name, human_bytes(n))] if n else []
+    return found
+
+
+def _section(module: str) -> str:
+    match = _SECTION.match(module)
+    return match[0] if match else module
+
+
+def _own_note(row: Row) -> str:
+    return "; ".join(n for n in row.note.split("; ") if not _REPEATED.fullmatch(n))
+
+
+def _subtotals(section: Section) -> list[Line]:
+    """What a section adds up to: nothing for a single row, one line for a part, more for a layer."""
+    if not section.is_layer:
+        return _sum(section.name, [row.count for row in section.rows if not is_buffer(row)])
+    parts = _parts(section)
+    lines = [line for name, counts in parts.items() if len(parts) > 1 for line in _sum(name, counts)]
+    named = [f"{name} {sum(counts):,}" for name, counts in parts.items()]
+    lines.append(("", "one layer", "", f"{section.own:,}", _joined(named)))
+    if section.layers != "1":
+        copies = section.rows[0].copies
+        note = f"{copies} x {section.own:,}" if copies > 1 else "one set of weights"
+        lines.append(("", f"{section.layers} layers", "", f"{section.total:,}", note))
+    return lines
+
+
+def _parts(section: Section) -> dict[str, list[int]]:
+    """The counts of each sub-layer, the norms together."""
+    found: dict[str, list[int]] = {}
+    for row in section.rows:
+        part = row.module.removeprefix(f"{section.name}.").partition(".")[0]
+        if not is_buffer(row):
+            found.setdefault("norms" if re.fullmatch(r"norm\d+", part) else part, []).append(row.count)
+    return found
+
+
+def _sum(name: str, counts: list[int]) -> list[Line]:
+    """A line for what some rows add up to; none for a single row."""
+    return [("", name, "", f"{sum(counts):,}", _terms(counts))] if len(counts) > 1 else []
+
+
+def _terms(counts: list[int]) -> str:
+    """`72 + 1,136 + 45`, or `4 x 64` of equal ones."""
+    if len(set(counts)) == 1 and len(counts) > 1:
+        return f"{len(counts)} x {counts[0]:,}"
+    return _joined([f"{n:,}" for n in counts if n])
+
+
+def _joined(terms: list[str]) -> str:
+    """The terms of a sum; nothing where there is one alone or there are too many to read."""
+    return " + ".join(terms) if 1 < len(terms) <= _MOST_TERMS else ""
+
+
+def _kinds(count: Count) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for row in count.rows:
+        found[row.kind] = found.get(row.kind, 0) + (0 if is_buffer(row) else row.total)
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _sized(n: int) -> str:
+    return f"{n:,} ({human(n)})" if human(n) else f"{n:,}"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+# The formats
+
+_LINES: dict[str, Callable[[Count], list[Line]]] = {"tensor": by_tensor, "module": by_module, "kind": by_kind}
+_RIGHT = ("step", "count", "share")
+
+
+def table(count: Count, by: str = "") -> str:
+    """The counts as text in columns; `by` is tensor, module (the default) or kind."""
+    lines = _LINES[by or "module"](count)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1) - (widths[-1] if lines[0][-1] == "note" else 0))
+    body = [_columns(line, widths, lines[0]) for line in lines]
+    footer = totals(count)
+    width = max(len(name) for name, _ in footer)
+    return "\n".join(
+        [count.name, "", body[0], rule, *body[1:-1], rule, body[-1], ""]
+        + [f"{name:<{width}}  {value}" for name, value in footer]
+    )
+
+
+def _columns(line: Line, widths: Sequence[int], header: Line) -> str:
+    cells = [c.rjust(w) if h in _RIGHT else c.ljust(w) for c, w, h in zip(line, widths, header, strict=True)]
+    return "  ".join(cells).rstrip()
+
+
+def markdown(count: Count, by: str = "") -> str:
+    """The counts as a Markdown table and a list."""
+    lines = _LINES[by or "module"](count)
+    rule = "|".join("---:" if name in _RIGHT else "---" for name in lines[0])
+    rows = [f"| {' | '.join(line)} |" for line in lines]
+    footer = [f"- {name}: {value}" for name, value in totals(count)]
+    return "\n".join([f"## {count.name}", "", rows[0], f"|{rule}|", *rows[1:], "", *footer])
+
+
+def as_json(count: Count, by: str = "") -> str:
+    """The counts as JSON, a record a line: every total, and the tensors (the default), modules or kinds."""
+    numbers = ("total", "trainable", "active", "embedding", "tied", "buffers", "layers")
+    numbers += ("kv_bytes_per_token", "state_bytes", "cache_bytes_at_max")
+    found: dict[str, Any] = {"name": count.name} | {n: getattr(count, n) for n in numbers}
+    lines = [f"  {json.dumps(name)}: {json.dumps(value)}," for name, value in found.items()]
+    records = ",\n".join(f"    {json.dumps(record)}" for record in _records(count, by or "tensor"))
+    return "\n".join(["{", *lines, f'  "{by or "tensor"}s": [', records, "  ]", "}"])
+
+
+def as_csv(count: Count, by: str = "") -> str:
+    """The tensors, modules (the default) or kinds as CSV with a header."""
+    records = _records(count, by or "module")
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fieldnames=list(records[0]) if records else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(r | {"shape": _shape(tuple(r["shape"]))} if by == "tensor" else r for r in records)
+    return out.getvalue().rstrip("\n")
+
+
+def _records(count: Count, by: str) -> list[dict[str, Any]]:
+    if by == "kind":
+        return [{"kind": kind, "count": n} for kind, n in _kinds(count).items()]
+    if by == "module":
+        columns = ("module", "kind", "shape", "count", "copies", "total", "note")
+        return [{name: getattr(row, name) for name in columns} for row in count.rows]
+    return [
+        {"name": t.name, "shape": list(t.shape), "count": t.count} | ({"buffer": True} if t.buffer else {})
+        for t in count.tensors
+    ]
+
+
+FORMATS: dict[str, Callable[[Count, str], str]] = {
+    "table": table,
+    "json": as_json,
+    "markdown": markdown,
+    "csv": as_csv,
+}

@@ -1,0 +1,171 @@
+import math
+from importlib import import_module
+
+import pytest
+import torch
+from torch import nn
+from transformers import GPT2Config, GPT2Model, T5Config, T5ForConditionalGeneration
+
+from archspec.layers.registry import find, kinds
+from archspec.modules import build
+from archspec.spec.resolve import make
+
+SIZES = {"d_model": 64, "n_layers": 8, "vocab_size": 400, "max_seq_len": 100, "n_heads": 4, "head_dim": 16}
+
+
+class Layer(nn.Module):
+    """Everything that an init meets: projections, a norm, a convolution of its own, stacked experts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = build(make("norm", "rmsnorm"), 64)
+        self.position = build(
+            make("position", {"kind": "t5", "n_buckets": 256, "max_distance": 300}, **(SIZES | {"n_heads": 64}))
+        )
+        self.q_proj, self.k_proj = nn.Linear(64, 128), nn.Linear(64, 128)
+        self.o_proj = nn.Linear(128, 64)
+        self.experts = nn.ParameterDict(
+            {name: nn.Parameter(torch.full((3, *shape), math.nan))
+             for name, shape in (("gate_proj", (128, 64)), ("up_proj", (128, 64)), ("down_proj", (64, 128)))}
+        )  # fmt: skip
+        self.decay = nn.Parameter(torch.empty(5))
+
+    def reset_parameters(self) -> None:
+        """What no init may overwrite."""
+        nn.init.constant_(self.decay, 7.0)
+
+
+class Model(nn.Module):
+    """An embedding, one layer and a head."""
+
+    def __init__(self, tied: bool) -> None:
+        super().__init__()
+        self.embedding = build(make("embedding", {"kind": "token", "position": "learned"}, **SIZES))
+        self.layer = Layer()
+        self.head = build(make("head", {"kind": "lm", "tied": tied, "bias": True}, d_embedding=64, **SIZES))
+        if tied:
+            self.head.proj.weight = self.embedding.token.weight
+
+
+def started(kind: str, tied: bool = False, **fields: object) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    model = Model(tied)
+    for p in model.parameters():
+        nn.init.constant_(p, math.nan)
+    c = make("init", {"kind": kind, **fields}, **SIZES)
+    import_module(f"archspec.modules.inits.{kind}").init_weights(model, c)
+    return {name: p.detach() for name, p in model.named_parameters()}
+
+
+def close(tensor: torch.Tensor, std: float) -> bool:
+    """Whether mean and standard deviation are within five standard errors of 0 and std."""
+    error = 5 * std / math.sqrt(tensor.numel())
+    return abs(tensor.mean().item()) < error and abs(tensor.std().item() - std) < error
+
+
+@pytest.mark.parametrize(("kind", "fields"), [(k, f) for k in kinds("init") for f in find("init", k).examples])
+@pytest.mark.parametrize("tied", [False, True])
+def test_everything_starts(kind, fields, tied):
+    p = started(kind, tied, **fields)
+    assert all(t.isfinite().all() for t in p.values() if t.dtype.is_floating_point) or kind == "pytorch"
+    assert torch.equal(p["layer.norm.weight"], torch.ones(64))
+    assert torch.equal(p["layer.decay"], torch.full((5,), 7.0))
+    assert p["embedding.token.weight"].std() > 0
+    if kind != "pytorch":
+        assert not any(t.any() for name, t in p.items() if name.endswith("bias"))
+
+
+def test_normal():
+    p = started("normal", std=0.1)
+    for name in ("layer.q_proj", "layer.o_proj", "head.proj", "embedding.token", "embedding.position.table"):
+        assert close(p[f"{name}.weight"], 0.1), name
+    for name in ("gate_proj", "up_proj", "down_proj"):
+        assert close(p[f"layer.experts.{name}"], 0.1), name
+
+
+def test_normal_by_depth_as_gpt2():
+    p = started("normal", residual_scale="depth", std=0.1, embedding_std=0.5)
+    assert close(p["layer.o_proj.weight"], 0.1 / 4)
+    assert close(p["layer.experts.down_proj"], 0.1 / 4)
+    assert close(p["layer.q_proj.weight"], 0.1)
+    assert close(p["layer.experts.up_proj"], 0.1)
+    assert close(p["embedding.token.weight"], 0.5)
+    theirs = GPT2Model(
+        GPT2Config(vocab_size=400, n_positions=100, n_embd=64, n_layer=8, n_head=4, initializer_range=0.1)
+    )
+    assert close(theirs.h[0].attn.c_proj.weight.detach(), 0.1 / 4)
+
+
+def test_truncated():
+    p = started("normal", truncated=True, std=0.1)
+    weight = p["layer.q_proj.weight"]
+    assert weight.abs().max() <= 0.2
+    assert close(weight, 0.1 * 0.8796)  # the standard deviation of a normal truncated at two of its own
+
+
+def test_a_tied_head_starts_as_its_table():
+    assert close(started("t5", tied=True, head_dim=16)["embedding.token.weight"], 1.0)
+    assert close(started("normal", tied=True, embedding_std=0.5)["embedding.token.weight"], 0.5)
+
+
+def test_xavier():
+    p, gain = started("xavier", gain=2.0), 2.0
+    bound = gain * math.sqrt(6 / (64 + 128))
+    for weight in (p["layer.q_proj.weight"], *p["layer.experts.up_proj"]):
+        assert 0.98 * bound < weight.abs().max() <= bound
+        assert close(weight, bound / math.sqrt(3))
+    assert close(p["embedding.token.weight"], 1 / 8)
+    normal = started("xavier", distribution="normal")["layer.q_proj.weight"]
+    assert close(normal, math.sqrt(2 / (64 + 128)))
+    assert normal.abs().max() > math.sqrt(6 / (64 + 128))
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.5])
+def test_t5_is_hugging_faces(factor):
+    p = started("t5", head_dim=16, factor=factor)
+    config = T5Config(
+        vocab_size=400, d_model=64, d_kv=16, d_ff=128, num_heads=8, num_layers=1, initializer_factor=factor,
+        relative_attention_num_buckets=256, feed_forward_proj="gated-gelu",
+    )  # fmt: skip
+    config.tie_word_embeddings = False  # the config's own constructor ignores it
+    theirs = dict(T5ForConditionalGeneration(config).named_parameters())
+    block = "encoder.block.0.layer"
+    pairs = {
+        "embedding.token.weight": ("shared.weight", factor),
+        "layer.q_proj.weight": (f"{block}.0.SelfAttention.q.weight", factor * (64 * 16) ** -0.5),
+        "layer.k_proj.weight": (f"{block}.0.SelfAttention.k.weight", factor * 64**-0.5),
+        "layer.o_proj.weight": (f"{block}.0.SelfAttention.o.weight", factor * 128**-0.5),
+        "layer.position.table.weight": (f"{block}.0.SelfAttention.relative_attention_bias.weight", factor * 64**-0.5),
+        "layer.experts.gate_proj": (f"{block}.1.DenseReluDense.wi_0.weight", factor * 64**-0.5),
+        "layer.experts.down_proj": (f"{block}.1.DenseReluDense.wo.weight", factor * 128**-0.5),
+        "head.proj.weight": ("lm_head.weight", factor),
+    }
+    for ours, (name, std) in pairs.items():
+        assert close(p[ours], std), ours
+        assert close(theirs[name].detach(), std), name
+
+
+def test_fan_in():
+    p = started("fan_in", scale=0.1, embedding_std=0.5)
+    for name, fan_in in (("layer.q_proj.weight", 64), ("layer.o_proj.weight", 128), ("layer.experts.down_proj", 128)):
+        std = math.sqrt(0.1 / fan_in)
+        assert close(p[name], 0.8796 * std)
+        assert p[name].abs().max() <= 2 * std + 1e-7
+    assert close(p["embedding.token.weight"], 0.5)
+    assert close(started("fan_in", truncated=False)["layer.q_proj.weight"], 1 / 8)
+
+
+def test_pytorch():
+    p = started("pytorch")
+    for name, bound in (("layer.q_proj", 1 / 8), ("layer.o_proj", 128**-0.5)):
+        for tensor in (p[f"{name}.weight"], p[f"{name}.bias"]):
+            assert 0.9 * bound < tensor.abs().max() <= bound
+    assert close(p["embedding.token.weight"], 1.0)
+
+
+def test_patches_start_as_linear_layers():
+    embedding = build(make("embedding", {"kind": "patch", "image_size": 32, "patch_size": 8}, **SIZES))
+    for kind, std in (("normal", 0.02), ("fan_in", 0.8796 * (3 * 64) ** -0.5)):
+        import_module(f"archspec.modules.inits.{kind}").init_weights(embedding, make("init", kind, **SIZES))
+        assert close(embedding.project.weight.detach(), std)
+        assert not embedding.project.bias.any()
