@@ -15,18 +15,22 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
 from typing import Any
 
 from archspec.passes.count import Count, Row
 
-BY = ("tensor", "module", "kind")
+NUMBERS = (
+    "total", "trainable", "active", "embedding", "tied", "buffers", "layers",
+    "kv_bytes_per_token", "state_bytes", "cache_bytes_at_max",
+)  # fmt: skip
 Line = tuple[str, ...]
 
-_SECTION = re.compile(r"(?:\w+\.)??(?:blocks\.\d+(?:-\d+|,\d+\.\.\d+)?|embedding|position_bias|norm|head)(?=\.|$)")
-_REPEATED = re.compile(r"x (?P<times>\d+) layers|shared by (?P<shared>\d+) layers")
+_SECTION = re.compile(r"(?:\w+\.)??(?:blocks\.[\d,-]+(?:\.\.\d+)?|embedding|position_bias|norm|head)(?=\.|$)")
+_REPEATED = re.compile(r"x \d+ layers|shared by \d+ layers")
 _MOST_TERMS = 8
+_MOST_RANGES = 4
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Section:
 
     name: str
     rows: tuple[Row, ...]
+    layers: tuple[int, ...] = ()
 
     @property
     def own(self) -> int:
@@ -47,20 +52,60 @@ class Section:
         return sum(row.total for row in self.rows if not is_buffer(row))
 
     @property
-    def is_layer(self) -> bool:
-        """Whether this is a layer of a stack."""
-        return "blocks." in self.name
+    def shared(self) -> bool:
+        """Whether its layers share one set of weights."""
+        return len(self.layers) > self.rows[0].copies
 
     @property
-    def layers(self) -> str:
-        """How many layers this one stands for."""
-        found = next((m for row in self.rows if (m := _REPEATED.search(row.note))), None)
-        return "1" if found is None else found["times"] or found["shared"]
+    def content(self) -> tuple[Any, ...]:
+        """What two layers have in common when one line can stand for both."""
+        return tuple((row.module.removeprefix(self.name), row.kind, row.shape, _own_note(row)) for row in self.rows)
 
 
 def sections(rows: Iterable[Row]) -> list[Section]:
-    """The rows by part of the model, in order."""
-    return [Section(name, tuple(members)) for name, members in groupby(rows, key=lambda row: _section(row.module))]
+    """The rows by part of the model, in order; layers of the same content stand once, for all of their places."""
+    found: dict[Any, list[Section]] = {}
+    for name, members in groupby(rows, key=lambda row: _section(row.module)):
+        section = Section(name, tuple(members), _layers(name))
+        stack = name.partition("blocks.")[0]
+        alike = (stack, section.content) if section.layers and not section.shared else name
+        found.setdefault(alike, []).append(section)
+    return [_merged(alike) for alike in found.values()]
+
+
+def _section(module: str) -> str:
+    match = _SECTION.match(module)
+    return match[0] if match else module
+
+
+def _layers(name: str) -> tuple[int, ...]:
+    """The layers of `blocks.3`, `blocks.0-3`, `blocks.0,4` and `blocks.0,4..12`."""
+    _, blocks, spread = name.partition("blocks.")
+    if not blocks:
+        return ()
+    numbers = [int(n) for n in re.findall(r"\d+", spread)]
+    step = 1 if "-" in spread or len(numbers) == 1 else numbers[1] - numbers[0]
+    return tuple(range(numbers[0], numbers[-1] + 1, step))
+
+
+def _merged(alike: list[Section]) -> Section:
+    first = alike[0]
+    if len(alike) == 1:
+        return first
+    layers = tuple(sorted(i for section in alike for i in section.layers))
+    name = f"{first.name.partition('blocks.')[0]}blocks.{_ranges(layers)}"
+    rows = (replace(r, module=name + r.module.removeprefix(first.name), copies=len(layers)) for r in first.rows)
+    return Section(name, tuple(rows), layers)
+
+
+def _ranges(layers: Sequence[int]) -> str:
+    """`0-2,4-6`, `0,2..30` of equal steps; of many ranges only the first ones and the last."""
+    steps = {b - a for a, b in pairwise(layers)}
+    if len(steps) == 1 and steps != {1} and len(layers) > 2:
+        return f"{layers[0]},{layers[1]}..{layers[-1]}"
+    runs = [[i for _, i in run] for _, run in groupby(enumerate(layers), key=lambda pair: pair[1] - pair[0])]
+    texts = [f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs]
+    return ",".join(texts) if len(texts) <= _MOST_RANGES else f"{','.join(texts[: _MOST_RANGES - 1])}..{texts[-1]}"
 
 
 def is_buffer(row: Row) -> bool:
@@ -91,12 +136,13 @@ def by_module(count: Count) -> list[Line]:
     """Step, module, shapes, count and note of each module, with a line for what each part of the model adds up to."""
     lines: list[Line] = [("step", "module", "shape", "count", "note")]
     step = 0
-    for section in sections(count.rows):
+    parts = sections(count.rows)
+    for section in parts:
         for row in section.rows:
             step += 1
             lines.append((str(step), row.module, row.shape, f"{row.count:,}", _own_note(row)))
         lines += _subtotals(section)
-    return [*lines, ("", "total", "", f"{count.total:,}", _terms([s.total for s in sections(count.rows)]))]
+    return [*lines, ("", "total", "", f"{count.total:,}", _terms([part.total for part in parts]))]
 
 
 def by_kind(count: Count) -> list[Line]:
@@ -129,27 +175,21 @@ def totals(count: Count) -> list[tuple[str, str]]:
     return found
 
 
-def _section(module: str) -> str:
-    match = _SECTION.match(module)
-    return match[0] if match else module
-
-
 def _own_note(row: Row) -> str:
     return "; ".join(n for n in row.note.split("; ") if not _REPEATED.fullmatch(n))
 
 
 def _subtotals(section: Section) -> list[Line]:
     """What a section adds up to: nothing for a single row, one line for a part, more for a layer."""
-    if not section.is_layer:
+    if not section.layers:
         return _sum(section.name, [row.count for row in section.rows if not is_buffer(row)])
     parts = _parts(section)
     lines = [line for name, counts in parts.items() if len(parts) > 1 for line in _sum(name, counts)]
     named = [f"{name} {sum(counts):,}" for name, counts in parts.items()]
     lines.append(("", "one layer", "", f"{section.own:,}", _joined(named)))
-    if section.layers != "1":
-        copies = section.rows[0].copies
-        note = f"{copies} x {section.own:,}" if copies > 1 else "one set of weights"
-        lines.append(("", f"{section.layers} layers", "", f"{section.total:,}", note))
+    if (n := len(section.layers)) > 1:
+        note = "one set of weights" if section.shared else f"{n} x {section.own:,}"
+        lines.append(("", f"{n} layers", "", f"{section.total:,}", note))
     return lines
 
 
@@ -231,9 +271,7 @@ def markdown(count: Count, by: str = "") -> str:
 
 def as_json(count: Count, by: str = "") -> str:
     """The counts as JSON, a record a line: every total, and the tensors (the default), modules or kinds."""
-    numbers = ("total", "trainable", "active", "embedding", "tied", "buffers", "layers")
-    numbers += ("kv_bytes_per_token", "state_bytes", "cache_bytes_at_max")
-    found: dict[str, Any] = {"name": count.name} | {n: getattr(count, n) for n in numbers}
+    found: dict[str, Any] = {"name": count.name} | {name: getattr(count, name) for name in NUMBERS}
     lines = [f"  {json.dumps(name)}: {json.dumps(value)}," for name, value in found.items()]
     records = ",\n".join(f"    {json.dumps(record)}" for record in _records(count, by or "tensor"))
     return "\n".join(["{", *lines, f'  "{by or "tensor"}s": [', records, "  ]", "}"])

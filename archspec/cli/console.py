@@ -44,7 +44,7 @@ class Commands(click.Group):
         raise click.UsageError(f"no command {args[0]!r}{hint}", ctx)
 
 
-class Setting(click.ParamType):
+class Setting(click.ParamType[str]):
     """`path=value`."""
 
     name = "path=value"
@@ -101,7 +101,7 @@ def read_spec(name: str, settings: tuple[str, ...]) -> "Spec":
 
     if name != STDIN:
         return load(name, set=settings)
-    data = click.get_binary_stream("stdin").read(LARGEST_INPUT + 1)
+    data = sys.stdin.buffer.read(LARGEST_INPUT + 1)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -107,10 +107,12 @@ def _called(cls: cst.ClassDef) -> set[str]:
 
 def _without_methods(original: cst.ClassDef, done: cst.ClassDef) -> cst.ClassDef:
     orphans = _called(original) - _called(done)
-    body = [
-        s for s in done.body.body if not (isinstance(s, cst.FunctionDef) and (s.name.value in orphans or _empty(s)))
-    ]
-    return done.with_changes(body=done.body.with_changes(body=body))
+    gone = {f.name.value for f in _methods(done) if f.name.value in orphans or _empty(f)}
+    body = [s for s in done.body.body if not (isinstance(s, cst.FunctionDef) and s.name.value in gone)]
+    smaller = done.with_changes(body=done.body.with_changes(body=body))
+    call = m.Call(m.Attribute(m.Name("self"), m.Name(m.MatchIfTrue(gone.__contains__))), args=[])
+    statement = m.SimpleStatementLine([m.Expr(call)])
+    return m.replace(smaller, statement, cst.RemoveFromParent()) if gone else smaller  # type: ignore[return-value, arg-type]
 
 
 def _empty(function: cst.FunctionDef) -> bool:

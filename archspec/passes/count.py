@@ -106,7 +106,9 @@ def spread(module: str, step: Step) -> str:
     head, _, tail = module.partition("blocks.")
     index, dot, rest = tail.partition(".")
     first, last = int(index), int(index) + (step.repeat - 1) * step.period
-    middle = f"{first}-{last}" if step.period == 1 else f"{first},{first + step.period}..{last}"
+    if step.period == 1:
+        return f"{head}blocks.{first}-{last}{dot}{rest}"
+    middle = f"{first},{last}" if step.repeat == 2 else f"{first},{first + step.period}..{last}"
     return f"{head}blocks.{middle}{dot}{rest}"
 
 

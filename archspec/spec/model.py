@@ -36,11 +36,14 @@ class Block:
 
 @dataclass(frozen=True)
 class Layer:
-    """A place in a stack: its block, the name that the spec gave the block, and the group that shares weights."""
+    """A place in a stack: its block, the name that the spec gave the block, and the group that shares weights.
+
+    Name and group are how the spec was written, not what it says (segments know what is shared): they do not compare.
+    """
 
     block: Block
-    label: str = ""
-    group: int | None = None
+    label: str = field(default="", compare=False, repr=False)
+    group: int | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ class Spec:
     def aux_losses(self) -> bool:
         """Whether routers add a loss of their own in training."""
         parts = (p for s in self.stacks for g in s.segments for la in g.layers for _, p in la.block.parts)
-        return any(getattr(p, "has_aux_loss", False) for p in parts)
+        return any(getattr(p, "balance_loss", 0) or getattr(p, "z_loss", 0) for p in parts)
 
     def prefix(self, stack: Stack) -> str:
         """What stands before the tensor names of a stack: nothing when there is only one."""

@@ -1,4 +1,4 @@
-"""A resolved spec as YAML: every derived size and default written out, the wiring as lines; it loads to an equal spec."""
+"""A resolved spec as YAML that loads to an equal one: every derived size and default, the wiring as lines."""
 
 from collections.abc import Iterator, Mapping
 from itertools import groupby

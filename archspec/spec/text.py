@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 WIDTH = 110
+_FORMS = (str.lower, str.title, str.upper)
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*(?: [A-Za-z0-9_./=()+*~-]+)*")
-_WORDS = frozenset("true True TRUE false False FALSE null Null NULL yes Yes YES no No NO on On ON off Off OFF".split())
+_WORDS = frozenset(form(w) for w in ("true", "false", "null", "yes", "no", "on", "off") for form in _FORMS)
 
 
 def dump(data: Mapping[str, Any]) -> str:
@@ -19,9 +20,12 @@ def _entry(key: str, value: Any, indent: int) -> Iterator[str]:
     """`key: value`, at its place."""
     pad = " " * indent
     line = f"{pad}{scalar(key)}: {flow(value)}"
-    if not isinstance(value, Mapping | list | tuple) or not value or (indent and len(line) <= WIDTH and _flat(value)):
+    if not isinstance(value, Mapping | list | tuple) or not value:
         yield line
     elif isinstance(value, Mapping):
+        if len(line) <= WIDTH and _short(value, 2 if indent else 1):
+            yield line
+            return
         yield f"{pad}{scalar(key)}:"
         for name, child in value.items():
             yield from _entry(name, child, indent + 2)
@@ -45,17 +49,11 @@ def _item(value: Any, indent: int) -> Iterator[str]:
     yield from lines[1:]
 
 
-def _flat(value: Any) -> bool:
-    """Whether a value reads well on one line: no list of texts, and mappings no more than two deep."""
+def _short(value: Any, depth: int) -> bool:
+    """Whether a mapping reads well on one line: no more than so deep, and without lists of anything but numbers."""
     if isinstance(value, Mapping):
-        return all(not isinstance(v, Mapping) or _flat(v) for v in value.values()) and not any(
-            map(_texts, value.values())
-        )
-    return not _texts(value)
-
-
-def _texts(value: Any) -> bool:
-    return isinstance(value, list | tuple) and any(isinstance(item, str) for item in value)
+        return depth > 0 and all(_short(child, depth - 1) for child in value.values())
+    return not isinstance(value, list | tuple) or all(isinstance(item, int | float) for item in value)
 
 
 def flow(value: Any) -> str:

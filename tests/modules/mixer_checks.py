@@ -81,8 +81,8 @@ def held(state: dict[str, Any]) -> int:
     return total
 
 
-def check_compiles(m: nn.Module) -> None:
-    x = tokens(8)
+def check_compiles(m: nn.Module, T: int = 8) -> None:
+    x = tokens(T)
     torch._dynamo.reset()
     compiled = torch.compile(m, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), m(x), rtol=0, atol=1e-10)

@@ -85,7 +85,7 @@ def test_examples(fields: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("fields", EXAMPLES, ids=named)
 def test_compiles(fields: dict[str, Any]) -> None:
-    check_compiles(mixer(fields))
+    check_compiles(mixer(fields), T=3)
 
 
 def test_lstm_compiles_in_float32() -> None:

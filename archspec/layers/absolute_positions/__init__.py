@@ -1,0 +1,1 @@
+"""Declarations of positions added to the embedding; one file a kind."""

@@ -1,0 +1,1 @@
+"""Declarations of embeddings; one file a kind."""

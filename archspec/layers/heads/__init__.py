@@ -1,0 +1,1 @@
+"""Declarations of heads; one file a kind."""

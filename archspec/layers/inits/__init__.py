@@ -1,0 +1,1 @@
+"""Declarations of ways to start the weights; one file a kind."""

@@ -1,0 +1,1 @@
+"""Declarations of norms; one file a kind."""

@@ -1,0 +1,1 @@
+"""Declarations of positions inside attention; one file a kind."""

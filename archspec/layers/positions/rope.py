@@ -36,11 +36,11 @@ class Rope(Component):
         {"interleaved": True, "theta": 500.0},
         {"fraction": 0.5, "scaling": {"kind": "linear", "factor": 4.0}},
         {"scaling": {"kind": "ntk", "factor": 4.0}},
-        {"scaling": {"kind": "dynamic", "factor": 4.0}},
+        {"scaling": {"kind": "dynamic", "factor": 4.0, "original_max_seq_len": 8}},
         {"scaling": {"kind": "yarn", "factor": 4.0, "original_max_seq_len": 8, "mscale": 1.0, "mscale_all_dim": 0.5}},
         {"scaling": {"kind": "llama3", "factor": 8.0, "original_max_seq_len": 16}},
         {"scaling": {"kind": "proportional", "fraction": 0.5}},
-        {"scaling": {"kind": "longrope", "original_max_seq_len": 32, "short_factor": _SHORT, "long_factor": _LONG}},
+        {"scaling": {"kind": "longrope", "original_max_seq_len": 8, "short_factor": _SHORT, "long_factor": _LONG}},
     )
 
     kind: Literal["rope"] = "rope"

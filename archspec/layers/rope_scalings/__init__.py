@@ -1,0 +1,1 @@
+"""Declarations of ways to stretch RoPE to longer texts; one file a kind."""

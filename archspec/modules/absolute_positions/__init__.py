@@ -1,0 +1,1 @@
+"""Modules of positions added to the embedding; one file a kind."""

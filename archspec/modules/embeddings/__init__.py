@@ -1,0 +1,1 @@
+"""Modules of embeddings; one file a kind."""

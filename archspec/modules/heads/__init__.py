@@ -1,0 +1,1 @@
+"""Modules of heads; one file a kind."""

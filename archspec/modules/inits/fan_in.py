@@ -6,7 +6,7 @@ from archspec.layers.inits.fan_in import FanInInit as Config
 
 
 def init_weights(model: nn.Module, c: Config) -> None:
-    """Draw linear layers, then tables (a tied head starts as its table), then what modules set themselves, then experts."""
+    """Draw linear layers, tables (last, for a head tied to one), what modules set themselves, stacked experts."""
     draw = truncated_normal if c.truncated else nn.init.normal_
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):

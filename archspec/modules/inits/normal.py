@@ -6,7 +6,7 @@ from archspec.layers.inits.normal import NormalInit as Config
 
 
 def init_weights(model: nn.Module, c: Config) -> None:
-    """Draw linear layers, then tables (a tied head starts as its table), then what modules set themselves, then experts."""
+    """Draw linear layers, tables (last, for a head tied to one), what modules set themselves, stacked experts."""
     draw = truncated_normal if c.truncated else nn.init.normal_
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
@@ -25,7 +25,7 @@ def init_weights(model: nn.Module, c: Config) -> None:
         if reset is not None and not type(module).__module__.startswith("torch."):
             reset()
     for name, weight in model.named_parameters():
-        if weight.dim() == 3 and name.endswith(("gate_proj", "up_proj", "down_proj")):  # one matrix an expert
+        if weight.dim() == 3 and name.endswith(("gate_proj", "up_proj", "down_proj")):
             if c.residual_scale == "depth":
                 residual = name.endswith("down_proj")
                 draw(weight, std=c.std * (2 * c.n_layers) ** -0.5 if residual else c.std)

@@ -6,7 +6,7 @@ from archspec.layers.inits.pytorch import PyTorchInit as Config
 
 
 def init_weights(model: nn.Module, c: Config) -> None:
-    """Let linear layers draw, then tables (a tied head starts as its table), then the modules that contain them."""
+    """Draw linear layers, tables (last, for a head tied to one), then what modules set themselves."""
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             module.reset_parameters()

@@ -6,7 +6,7 @@ from archspec.layers.inits.t5 import T5Init as Config
 
 
 def init_weights(model: nn.Module, c: Config) -> None:
-    """Draw linear layers, then tables (a tied head starts as its table), then what modules set themselves, then experts."""
+    """Draw linear layers, tables (last, for a head tied to one), what modules set themselves, stacked experts."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             std = module.weight[0].numel() ** -0.5
@@ -19,7 +19,7 @@ def init_weights(model: nn.Module, c: Config) -> None:
                 nn.init.zeros_(module.bias)
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding):
-            relative = name.endswith("position.table") or name.endswith("position_bias.table")
+            relative = name.endswith(("position.table", "position_bias.table")) and "embedding." not in name
             nn.init.normal_(module.weight, std=c.factor * c.d_model**-0.5 if relative else c.factor)
     for module in model.modules():
         reset = getattr(module, "reset_parameters", None)

@@ -6,7 +6,7 @@ from archspec.layers.inits.xavier import XavierInit as Config
 
 
 def init_weights(model: nn.Module, c: Config) -> None:
-    """Draw linear layers, then tables (a tied head starts as its table), then what modules set themselves, then experts."""
+    """Draw linear layers, tables (last, for a head tied to one), what modules set themselves, stacked experts."""
     draw = nn.init.xavier_uniform_ if c.distribution == "uniform" else nn.init.xavier_normal_
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):

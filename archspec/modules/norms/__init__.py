@@ -1,0 +1,1 @@
+"""Modules of norms; one file a kind."""

@@ -1,0 +1,1 @@
+"""Modules of positions inside attention; one file a kind."""

@@ -63,19 +63,25 @@ class Rope(nn.Module):
             )
         elif c.scaling_kind == "longrope":
             # Row 0 is for short texts, row 1 for those of more than original_max_seq_len tokens.
-            lengths = (c.scaling.original_max_seq_len, c.scaling.original_max_seq_len + 1)
             frequencies = torch.stack(
-                [
+                (
                     longrope_frequencies(
                         c.dim,
                         c.theta,
                         c.scaling.short_factor,
                         c.scaling.long_factor,
                         c.scaling.original_max_seq_len,
-                        length,
-                    )
-                    for length in lengths
-                ]
+                        c.scaling.original_max_seq_len,
+                    ),
+                    longrope_frequencies(
+                        c.dim,
+                        c.theta,
+                        c.scaling.short_factor,
+                        c.scaling.long_factor,
+                        c.scaling.original_max_seq_len,
+                        c.scaling.original_max_seq_len + 1,
+                    ),
+                )
             )
         self.bits.copy_(frequencies.view(torch.int32))
 
@@ -91,7 +97,8 @@ class Rope(nn.Module):
             else:
                 frequencies = self.bits.view(torch.float32)
         elif c.scaling_kind == "longrope":
-            frequencies = self.bits.view(torch.float32)[int(start + T > c.scaling.original_max_seq_len)]
+            short, long = self.bits.view(torch.float32)
+            frequencies = long if start + T > c.scaling.original_max_seq_len else short
         else:
             frequencies = self.bits.view(torch.float32)
         cos, sin = rope_tables(torch.arange(start, start + T, device=q.device), frequencies)  # (T, dim / 2)

@@ -1,0 +1,1 @@
+"""Empty: `modules/positions/rope.py` computes the frequencies of every kind of scaling."""

@@ -61,6 +61,9 @@ def _rows(flow: Flow, into: dict[str, list[Edge]], out: dict[str, list[Edge]]) -
     """The longest way from an input; late nodes right below what reads them."""
     row: dict[str, int] = {}
     waits = {n: [e.source for e in into[n]] + [c.source for c in flow.nodes[n].covers] for n in flow.nodes}
+    for node in flow.nodes.values():
+        for edge in node.covers:
+            waits[edge.target].append(node.name)
     order = _ordered(waits)
     for n in order:
         row[n] = max((row[s] + 1 for s in waits[n]), default=0)
