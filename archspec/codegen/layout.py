@@ -1,5 +1,6 @@
 """Keeping specialised code as its author would have laid it out: line lengths, returns, and methods nobody calls."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,10 @@ def fitted(statement: cst.SimpleStatementLine, indent: int) -> cst.SimpleStateme
     if "\n" in text or not calls:
         return statement
     outer = max(calls, key=lambda c: len(code(c)))
-    return flat.deep_replace(outer, _tall(outer))  # type: ignore[return-value]
+    tall: Any = _tall(outer)
+    folded: Any = flat.deep_replace(outer, tall)
+    assert isinstance(folded, cst.SimpleStatementLine)
+    return folded
 
 
 class _Flat(cst.CSTTransformer):
@@ -101,8 +105,7 @@ def _methods(cls: cst.ClassDef) -> list[cst.FunctionDef]:
 
 
 def _called(cls: cst.ClassDef) -> set[str]:
-    found = m.findall(cls, m.Attribute(value=m.Name("self")))
-    return {a.attr.value for a in found if isinstance(a, cst.Attribute)}
+    return set(re.findall(r"\bself\.(\w+)", code(cls)))
 
 
 def _without_methods(original: cst.ClassDef, done: cst.ClassDef) -> cst.ClassDef:
@@ -112,7 +115,8 @@ def _without_methods(original: cst.ClassDef, done: cst.ClassDef) -> cst.ClassDef
     smaller = done.with_changes(body=done.body.with_changes(body=body))
     call = m.Call(m.Attribute(m.Name("self"), m.Name(m.MatchIfTrue(gone.__contains__))), args=[])
     statement = m.SimpleStatementLine([m.Expr(call)])
-    return m.replace(smaller, statement, cst.RemoveFromParent()) if gone else smaller  # type: ignore[return-value, arg-type]
+    without: Any = m.replace(smaller, statement, cst.RemoveFromParent()) if gone else smaller
+    return smaller if not isinstance(without, cst.ClassDef) else without
 
 
 def _empty(function: cst.FunctionDef) -> bool:
@@ -123,14 +127,18 @@ def _empty(function: cst.FunctionDef) -> bool:
 
 def _without_params(cls: cst.ClassDef) -> cst.ClassDef:
     for method in _methods(cls):
-        used = {n.value for n in m.findall(method.body, m.Name()) if isinstance(n, cst.Name)}
         params = method.params.params
+        if all(p.default is None for p in params):
+            continue
+        used = set(re.findall(r"\w+", code(method.body)))
         kept = [p for p in params if p.default is None or p.name.value in used]
         if len(kept) == len(params):
             continue
         gone = {p.name.value: i - 1 for i, p in enumerate(params) if p not in kept}  # self is not an argument
-        cls = cls.deep_replace(method, with_params(method, kept))  # type: ignore[assignment]
-        return cls.visit(_WithoutArguments(method.name.value, gone))  # type: ignore[return-value]
+        shorter: Any = with_params(method, kept)
+        replaced: Any = cls.deep_replace(method, shorter)
+        done: Any = replaced.visit(_WithoutArguments(method.name.value, gone))
+        return cls if not isinstance(done, cst.ClassDef) else done
     return cls
 
 

@@ -23,9 +23,9 @@ def build(spec: Spec, *, device: str | torch.device | None = None) -> nn.Module:
     """
     module = load_text(generate(spec), f"{spec.name}_{spec.digest}")
     if device is None:
-        return module.Model()  # type: ignore[no-any-return]
+        return module.Model()
     with torch.device(device):
-        return module.Model()  # type: ignore[no-any-return]
+        return module.Model()
 
 
 def load_text(text: str, name: str) -> ModuleType:

@@ -27,7 +27,6 @@ UNKNOWN = object()
 CONFIG = m.Name("c") | m.Attribute(m.Name("self"), m.Name("c"))
 SCAFFOLD = m.SimpleStatementLine([m.Assign([m.AssignTarget(CONFIG)], value=CONFIG)])
 PURE: dict[str, Any] = {"len": len, "min": min, "max": max}
-IMPURE = m.Call(~m.OneOf(*(m.Name(name) for name in PURE))) | m.GeneratorExp() | m.ListComp() | m.Lambda()
 
 
 class Namer(Protocol):
@@ -69,6 +68,7 @@ class _Specialise(cst.CSTTransformer):
         self.c, self.namer = c, namer
         self.names = {"c": c, "self": _Self(c), "__builtins__": PURE}
         self.pure: dict[cst.CSTNode, bool] = {}
+        self.prose: dict[cst.CSTNode, bool] = {}
         self.replaced: dict[cst.CSTNode, Any] = {}
         self.elifs: set[cst.If] = set()
         self.depth = 0
@@ -77,7 +77,7 @@ class _Specialise(cst.CSTTransformer):
 
     def value(self, node: cst.BaseExpression) -> Any:
         """What an expression comes to if it depends on the config and nothing else, or UNKNOWN."""
-        if not self.reads_config(node) or m.findall(node, IMPURE):
+        if not self.reads_config(node) or not is_pure(node):
             return UNKNOWN
         try:
             return eval(f"({code(node)})", dict(self.names))
@@ -87,9 +87,16 @@ class _Specialise(cst.CSTTransformer):
     def reads_config(self, node: cst.CSTNode) -> bool:
         """Whether the config occurs in a node; remembered, for every node above it asks again."""
         if node not in self.pure:
-            here = m.matches(node, CONFIG)
-            self.pure[node] = here or any([self.reads_config(child) for child in node.children])
+            self.pure[node] = is_config(node) or any([self.reads_config(child) for child in node.children])
         return self.pure[node]
+
+    def concerns(self, node: cst.CSTNode) -> bool:
+        """Whether there is anything to do in a node: the config, or prose that may name sizes."""
+        if node not in self.prose:
+            here = isinstance(node, cst.Comment) or (isinstance(node, cst.SimpleString) and '"""' in node.value)
+            below = any([self.concerns(child) for child in node.children])
+            self.prose[node] = here or below or self.reads_config(node)
+        return self.prose[node]
 
     def truth(self, node: cst.BaseExpression) -> Any:
         """As `value`, for a condition: one decided side may decide an and/or."""
@@ -111,6 +118,9 @@ class _Specialise(cst.CSTTransformer):
 
     def on_visit(self, node: cst.CSTNode) -> bool:
         """Decide from the top, so that nothing is ever looked at inside a dead branch."""
+        if not self.concerns(node):
+            self.replaced[node] = node
+            return False
         if not self.reads_config(node):
             return super().on_visit(node)
         if isinstance(node, cst.IfExp):
@@ -148,11 +158,10 @@ class _Specialise(cst.CSTTransformer):
                 if found is None:
                     return literal(value)
                 names[field] = found
-            renamed = m.replace(
-                node, m.Attribute(CONFIG), lambda a, _: cst.Name(names[a.attr.value])  # type: ignore[union-attr]
-            )
-            if not m.findall(renamed, CONFIG):
-                return renamed  # type: ignore[return-value]
+            rename: Any = lambda a, _: cst.Name(names[a.attr.value])  # noqa: E731 - the library's own types say too little
+            renamed = m.replace(node, m.Attribute(CONFIG), rename)
+            if isinstance(renamed, cst.BaseExpression) and not m.findall(renamed, CONFIG):
+                return renamed
         return literal(value)
 
     # Statements
@@ -265,6 +274,22 @@ class _Specialise(cst.CSTTransformer):
         if '"""' not in updated.value:
             return updated
         return updated.with_changes(value=self.namer.prose(updated.value, self.c))
+
+
+def is_config(node: cst.CSTNode) -> bool:
+    """Whether a node is `c` or `self.c`."""
+    if isinstance(node, cst.Name):
+        return node.value == "c"
+    return isinstance(node, cst.Attribute) and m.matches(node, CONFIG)
+
+
+def is_pure(node: cst.CSTNode) -> bool:
+    """Whether an expression calls nothing but len, min and max."""
+    if isinstance(node, cst.Call) and not (isinstance(node.func, cst.Name) and node.func.value in PURE):
+        return False
+    if isinstance(node, cst.GeneratorExp | cst.ListComp | cst.Lambda):
+        return False
+    return all(is_pure(child) for child in node.children)
 
 
 def enclosed(node: Any, outer: cst.BaseExpression) -> Any:

@@ -255,7 +255,9 @@ class Structure:
         ]
         lines += self.header("forward", ", ".join(arguments))
         lines += self.model_docstring()
-        lines += [*(f"        {line}" for line in run), f"        return self.head({x})"]
+        own = {a.of: a.name for a in spec.arguments if a.stack == spec.main.name}
+        given = ", ".join([x, *(f"{i}={own[i]}" for i in spec.head.inputs)])
+        lines += [*(f"        {line}" for line in run), f"        return self.head({given})"]
         if spec.aux_losses:
             lines += self.aux_loss()
         self.writer.parts["Model"] = "\n".join(lines)

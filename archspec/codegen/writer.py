@@ -9,7 +9,8 @@ import libcst.matchers as m
 
 from archspec.codegen.names import Constants, class_names, uses
 from archspec.codegen.sources import KERNELS, definition, free_names, home, source
-from archspec.codegen.specialise import code, specialise
+from archspec.codegen.layout import code
+from archspec.codegen.specialise import specialise
 from archspec.errors import GenerateError
 from archspec.layers.base import Component
 from archspec.spec.model import Block, Spec
@@ -96,7 +97,8 @@ class Writer:
                 self.imports.add((*source(module).imports[name], name))
         if not renamed:
             return node
-        return m.replace(node, m.Name(m.MatchIfTrue(renamed.__contains__)), lambda n, _: cst.Name(renamed[n.value]))  # type: ignore[union-attr]
+        rename: Any = lambda n, _: cst.Name(renamed[n.value])  # noqa: E731 - the library's own types say too little
+        return m.replace(node, m.Name(m.MatchIfTrue(renamed.__contains__)), rename)
 
     def helper(self, module: str, name: str) -> str:
         """A helper function or value, copied; returns what it is called here."""

@@ -42,7 +42,7 @@ class Stack(nn.Module):
         return self.norm(x) if self.c.final_norm is not None else x
 
 
-def segment_blocks(segment: Segment, d_model: int) -> list[nn.Module]:
+def segment_blocks(segment: Segment, d_model: int) -> list[Block]:
     """The blocks of a segment; a shared one holds the same modules again and again."""
     if segment.shared:
         return [Block(layer.block, d_model) for layer in segment.layers] * segment.repeat
@@ -75,18 +75,24 @@ class Model(nn.Module):
         names = [a.name for a in self.spec.arguments]
         given = dict(zip(names, args, strict=False)) | kwargs
         if len(self.spec.stacks) == 1:
-            return self.head(self.single(given.pop(names[0]), **given))  # type: ignore[no-any-return]
+            single: Stack = self.__dict__["single"]
+            return self.head(single(given.pop(names[0]), **given), **self.pooling(given))
         state = given.get("state")
         outputs: dict[str, Tensor] = {}
         for stack in self.spec.stacks:
             run = _Run(self, stack, given, outputs)
             last = stack is self.spec.main
             outputs[stack.name] = run() if last else once(state, f"{stack.name}_output", run)
-        return self.head(outputs[self.spec.main.name])  # type: ignore[no-any-return]
+        return self.head(outputs[self.spec.main.name], **self.pooling(given))
+
+    def pooling(self, given: dict[str, Any]) -> dict[str, Any]:
+        """What the head takes beside the hidden states: the mask of the main stack, where it pools over tokens."""
+        own = {a.of: a.name for a in self.spec.arguments if a.stack == self.spec.main.name}
+        return {i: given.get(own[i]) for i in self.spec.head.inputs}
 
     def aux_loss(self) -> Tensor:
         """The sum of the routers' losses of the last forward pass in training."""
-        found = [m.aux_loss for m in self.modules() if isinstance(getattr(m, "aux_loss", None), Tensor)]
+        found = [loss for m in self.modules() if isinstance(loss := getattr(m, "aux_loss", None), Tensor)]
         return torch.stack(found).sum() if found else torch.zeros(())
 
 
@@ -105,7 +111,7 @@ class _Run:
             inputs["memory_mask"] = self.given.get(f"{self.stack.memory}_mask")
         if self.stack.has_state:
             inputs["state"] = substate(self.given.get("state"), self.stack.name)
-        return self.model.get_submodule(self.stack.name)(x, **inputs)  # type: ignore[no-any-return]
+        return self.model.get_submodule(self.stack.name)(x, **inputs)
 
 
 def eager(spec: Spec) -> Model:

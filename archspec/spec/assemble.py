@@ -183,7 +183,7 @@ class Assembler:
             return None
         expander = Expander(define, self.problems)
         places = expander.expand(blocks, f"{path}blocks")
-        used |= {id(p) for p in places}
+        used |= {id(p.node) for p in places}
         places = override(places, body.value.get("overrides"), f"{path}overrides", name, self.problems)
         scope = scope.with_numbers({"n_layers": len(places)})
         read_by_others = any(_reads(b, name) for b in self.stack_bodies().values()) if not single else False
@@ -279,7 +279,7 @@ class Assembler:
             bodies = [b.value for b in node.value.values() if isinstance(b.value, dict)]
             extended = {b["extends"].value for b in bodies if "extends" in b}
         for name, place in define.items():
-            if id(place) not in used and name not in extended:
+            if id(place.node) not in used and name not in extended:
                 self.problem(place.node, f"define.{name}", "is used by no layer; remove it, or name it in blocks")
 
     def check_ties(self, spec: Spec) -> None:

@@ -85,7 +85,8 @@ class _Building:
         if len(self.resolver.problems) > self.errors:
             return None
         order = dict.fromkeys(wiring.calls())
-        return Block(tuple((n, p) for n in order if (p := parts[n]) is not None), wiring, self.dropout)
+        dropout = self.dropout if "dropout" in order else 0.0  # a default that this wiring does not use
+        return Block(tuple((n, p) for n in order if (p := parts[n]) is not None), wiring, dropout)
 
     def _defaults(self) -> None:
         found: dict[str, Any] = {}

@@ -148,7 +148,7 @@ class _Filling:
             return self.scope.numbers[name]
         if name in self.given:
             return self._given(name, self.given[name])
-        if self.base is not None:
+        if self.base is not None and self._acts(name):
             return getattr(self.base, name)
         if "formula" in marks:
             return self._arithmetic(name, marks["formula"])

@@ -62,7 +62,8 @@ class _Shrinking:
         numbers["d_embedding"] = getattr(main.embedding, "tied_width", main.d_model)
         head = self.component(old.head, numbers)
         init = self.component(old.init, numbers)
-        return replace(old, name=f"{old.name}_small", stacks=stacks, head=head, init=init, expect=(), **common)
+        small = replace(old, name=f"{old.name}_small", stacks=stacks, head=head, init=init, expect=())
+        return replace(small, vocab_size=common["vocab_size"], max_seq_len=common["max_seq_len"])
 
     def stack(self, stack: Stack) -> Stack:
         """One stack: every segment keeps its period and at most two repeats of it."""
@@ -132,7 +133,8 @@ class _Shrinking:
             value = evaluate(extra(type(c).model_fields[name])["formula"], lookup)
         except Fault:
             return False
-        return abs(value - getattr(c, name)) <= 1e-9 * abs(value)
+        actual: float = getattr(c, name)
+        return abs(value - actual) <= 1e-9 * abs(actual)
 
     def size(self, value: int) -> int:
         """A width, cut."""

@@ -76,6 +76,10 @@ class Attention(Component):
         """Refuse heads that do not divide."""
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_heads = {self.n_heads} must be a multiple of n_kv_heads = {self.n_kv_heads}")
+        both_ways = getattr(self.position, "bidirectional", None)
+        if both_ways is not None and self.mask != "prefix" and both_ways != (self.mask == "bidirectional"):
+            wanted = str(not both_ways).lower()
+            raise ValueError(f"position.bidirectional must be {wanted} where mask is {self.mask}")
 
     @property
     def inputs(self) -> tuple[str, ...]:

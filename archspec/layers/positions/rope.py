@@ -81,12 +81,12 @@ class Rope(Component):
 
     @property
     def attention_factor(self) -> float:
-        """What cosines and sines are multiplied with (YaRN and LongRoPE raise the scores by its square)."""
+        """What cosines and sines are multiplied with."""
         return 1.0 if self.scaling is None else float(self.scaling.table_factor)
 
     @property
     def score_factor(self) -> float:
-        """What the scale of the softmax is multiplied with where only a slice of a head turns (DeepSeek's YaRN)."""
+        """What MLA multiplies the scale of its softmax with (DeepSeek's YaRN)."""
         return 1.0 if self.scaling is None else float(self.scaling.score_factor)
 
     @property

@@ -21,7 +21,8 @@ class PatchEmbedding(nn.Module):
             self.position = build(c.position)
         if c.norm is not None:
             self.norm = build(c.norm, c.d_model)
-        self.reset_parameters()
+        if c.class_token != "none":
+            self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Start the class token small."""

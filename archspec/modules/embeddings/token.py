@@ -28,16 +28,14 @@ class TokenEmbedding(nn.Module):
             self.project = nn.Linear(c.d_factor, c.d_model, bias=c.factor_bias)
 
     def forward(self, tokens: Tensor, state: State | None = None, token_types: Tensor | None = None) -> Tensor:
-        """tokens (B, T), and their segments (B, T) or none for segment 0 -> (B, T, d_model)."""
+        """tokens (B, T) -> (B, T, d_model)."""
         c = self.c
-        x = self.token(tokens)  # (B, T, d_model), or narrower when factorised
+        x = self.token(tokens)  # (B, T, width of the table)
         if c.scale != 1:
             x = x * c.scale
         if c.token_types is not None:
-            if token_types is None:
-                x = x + self.token_type.weight[0]
-            else:
-                x = x + self.token_type(token_types)
+            # Without segments (B, T), all tokens are of segment 0.
+            x = x + (self.token_type.weight[0] if token_types is None else self.token_type(token_types))
         if c.position is not None:
             x = x + self.position(x, advance(state, tokens.shape[1]))
         if c.norm is not None:

@@ -8,15 +8,16 @@ from archspec.layers.inits.normal import NormalInit as Config
 def init_weights(model: nn.Module, c: Config) -> None:
     """Draw linear layers, tables (last, for a head tied to one), what modules set themselves, stacked experts."""
     draw = truncated_normal if c.truncated else nn.init.normal_
-    for name, module in model.named_modules():
+    for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
-            if c.residual_scale == "depth":
-                residual = name.endswith(("o_proj", "down_proj", "out_proj"))
-                draw(module.weight, std=c.std * (2 * c.n_layers) ** -0.5 if residual else c.std)
-            else:
-                draw(module.weight, std=c.std)
+            draw(module.weight, std=c.std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+    if c.residual_scale == "depth":
+        # What writes to the residual stream starts smaller, the more so the deeper the model.
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Linear) and name.endswith(("o_proj", "down_proj", "out_proj")):
+                draw(module.weight, std=c.std * (2 * c.n_layers) ** -0.5)
     for module in model.modules():
         if isinstance(module, nn.Embedding):
             draw(module.weight, std=c.embedding_std)

@@ -59,6 +59,7 @@ class Attention(nn.Module):
         if c.qk_norm == "head":
             q = self.q_norm(q)
         if c.mask == "cross":
+            assert memory is not None
             k, v = once(state, "memory", lambda: self.keys_and_values(memory))  # the memory does not change
         else:
             k, v = self.keys_and_values(x)

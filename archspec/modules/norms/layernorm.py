@@ -17,7 +17,8 @@ class LayerNorm(nn.Module):
             self.weight = nn.Parameter(torch.empty(dim))
         if c.shifted:
             self.bias = nn.Parameter(torch.empty(dim))
-        self.reset_parameters()
+        if c.affine:
+            self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Start as the plain norm."""

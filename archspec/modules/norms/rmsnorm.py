@@ -15,7 +15,7 @@ class RMSNorm(nn.Module):
         self.c = c
         if c.weight:
             self.weight = nn.Parameter(torch.empty(dim))
-        self.reset_parameters()
+            self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Start as the plain norm."""

@@ -58,7 +58,7 @@ def extent(lines: tuple[Line, ...]) -> tuple[float, float]:
     if not lines:
         return 0.0, 0.0
     height = sum(LEADING * line.size for line in lines) + SPACING * (len(lines) + 1)
-    return max(line.width for line in lines) + 2, height
+    return max(line.width for line in lines) + 4, height + 1
 
 
 def wrap(text: str, size: float, width: float, bold: bool = False) -> list[str]:

@@ -1,0 +1,162 @@
+"""The properties that every model must have, each as a function of a `Sample`; None where one does not apply."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from archspec.codegen.load import build
+from archspec.graph import lower, steps
+from archspec.layers.ops import Experts
+from archspec.passes.count import count
+from archspec.spec.model import Spec
+from archspec.verify.report import Check
+from archspec.verify.sample import Sample
+
+Result = tuple[bool, str] | None
+TOLERANCE = 1e-8  # in float64, in units of the largest output
+
+
+def tensors(spec: Spec) -> Check:
+    """Parameters and buffers by name, shape and order: the count against the module, which is built without memory."""
+    model = build(spec, device="meta")
+    built = {n: tuple(p.shape) for n, p in model.named_parameters()}
+    kept = set(model.state_dict())
+    built |= {n: tuple(b.shape) for n, b in model.named_buffers() if n in kept}
+    counted = {t.name: t.shape for t in count(spec).tensors}
+    parameters = [t.name for t in count(spec).tensors if not t.buffer]
+    if built != counted:
+        odd = sorted(set(built.items()) ^ set(counted.items()))[:3]
+        return Check("tensors", False, f"counted and built tensors differ, first in {odd}")
+    if parameters != [n for n, _ in model.named_parameters()]:
+        return Check("tensors", False, "counted and built tensors stand in another order")
+    total = sum(p.numel() for p in model.parameters())
+    return Check("tensors", True, f"{len(built):,} tensors, {total:,} parameters, equal by name, shape and order")
+
+
+def generated_equals_eager(sample: Sample) -> Result:
+    """The generated file and the interpreted spec, to the bit, outputs and gradients."""
+    model = sample.model()
+    twin = sample.twin(model)
+    inputs = sample.inputs()
+    loss, target = sample.loss(model, inputs)
+    other, _ = sample.loss(twin, inputs, target)
+    loss.backward()
+    other.backward()
+    pairs = zip(model.named_parameters(), twin.parameters(), strict=True)
+    apart = [n for (n, p), q in pairs if not _same(p.grad, q.grad)]
+    ok = torch.equal(loss, other) and not apart
+    return ok, "outputs and gradients equal to the bit" if ok else f"they differ, first in {apart[:1] or 'the loss'}"
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    return (a is None and b is None) or (a is not None and b is not None and torch.equal(a, b))
+
+
+def gradients(sample: Sample) -> Result:
+    """Every parameter is reached by the loss."""
+    model = sample.model().train()
+    sample.loss(model, sample.inputs())[0].backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None]
+    bad = [n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+    if without or bad:
+        return False, f"no gradient: {without[:3]}" if without else f"not finite: {bad[:3]}"
+    return True, f"all {sum(1 for _ in model.parameters())} parameters get a finite gradient"
+
+
+@torch.no_grad()
+def causal(sample: Sample) -> Result:
+    """A later token changes no earlier output: to the bit, or but for rounding where tokens share experts.
+
+    An expert multiplies the rows that chose it as one matrix; how a product is split up, and so how it rounds, depends
+    on how many rows there are.
+    """
+    if not sample.spec.causal or not _by_token(sample):
+        return None
+    model = sample.model()
+    inputs = sample.inputs()
+    before = model(*inputs)
+    shared = any(isinstance(step.op, Experts) for step in steps(lower(sample.spec)))
+    limit = 1e-12 if shared else 0.0
+    for t in range(1, sample.tokens):
+        changed = _changed(inputs[-1], t, sample)
+        after = model(*inputs[:-1], changed)
+        if _error(before[:, :t], after[:, :t], before) > limit:
+            return False, f"token {t} changes an output before it"
+        if torch.equal(before[:, t], after[:, t]):
+            return False, f"token {t} does not change its own output"
+    exact = "but for rounding below 1e-12 (experts)" if shared else "to the bit"
+    return True, f"changing any of {sample.tokens} tokens leaves every earlier output as it was, {exact}"
+
+
+def _by_token(sample: Sample) -> bool:
+    return sample.spec.arguments[0].of != "images"
+
+
+def _changed(x: Tensor, t: int, sample: Sample) -> Tensor:
+    x = x.clone()
+    x[:, t] = (x[:, t] + 1) % sample.spec.vocab_size if not x.is_floating_point() else x[:, t] + 1  # type: ignore[operator]
+    return x
+
+
+@torch.no_grad()
+def lengths(sample: Sample) -> Result:
+    """f(x[:k]) = f(x)[:k] for every k."""
+    if not sample.spec.causal or not _by_token(sample):
+        return None
+    model = sample.model()
+    *context, x = sample.inputs()
+    whole = model(*context, x)
+    worst = max(_error(model(*context, x[:, :k]), whole[:, :k], whole) for k in range(1, sample.tokens))
+    return worst < TOLERANCE, f"largest difference {worst:.1e} over every length up to {sample.tokens}"
+
+
+@torch.no_grad()
+def decoding(sample: Sample) -> Result:
+    """The whole sequence at once, in pieces, and token by token with the state."""
+    if not sample.spec.causal or not sample.spec.main.has_state:
+        return None
+    model = sample.model()
+    *context, x = sample.inputs()
+    whole = model(*context, x)
+    n = sample.tokens
+    pieces = {"token by token": [1] * n, "in two": [n // 2, n - n // 2], "a prompt, then tokens": [n - 2, 1, 1]}
+    errors = {}
+    for name, sizes in pieces.items():
+        state: dict[str, Any] = {}
+        parts = [model(*context, part, state=state) for part in x.split([s for s in sizes if s], dim=1)]
+        errors[name] = _error(torch.cat(parts, dim=1), whole, whole)
+    worst = max(errors.values())
+    return worst < TOLERANCE, f"largest difference {worst:.1e}: {', '.join(errors)}"
+
+
+def _error(a: Tensor, b: Tensor, scale: Tensor) -> float:
+    return float((a - b).abs().max() / scale.abs().max().clamp_min(1e-30))
+
+
+def learns(sample: Sample) -> Result:
+    """The loss on one batch falls in a few steps of training."""
+    model = build(sample.spec).train()
+    inputs = sample.inputs(torch.float32)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    first, target = sample.loss(model, inputs)
+    last = first
+    for _ in range(30):
+        optimizer.zero_grad()
+        last, _ = sample.loss(model, inputs, target)
+        last.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    detail = f"{float(first.detach()):.3f} to {float(last.detach()):.3f} in 30 steps"
+    return bool(last.isfinite()) and float(last.detach()) < 0.9 * float(first.detach()), detail
+
+
+CHECKS: tuple[tuple[str, Callable[[Sample], Result]], ...] = (
+    ("generated = eager", generated_equals_eager),
+    ("gradients", gradients),
+    ("causal", causal),
+    ("any length", lengths),
+    ("decoding", decoding),
+    ("loss falls", learns),
+)
