@@ -14,6 +14,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+CLOSE = 0.65  # how alike two words must be (0 to 1) for one to be taken for the other
+LONGEST_WORD = 60
+MOST_WORDS = 40
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Mark:
@@ -74,8 +78,18 @@ class Fault(ValueError):
     """One mistake in one piece of text; whoever knows the place makes it a `Problem`."""
 
 
+def closest(word: str, known: Iterable[str]) -> str:
+    """The known word that is so like this one that it was probably meant, or nothing."""
+    if len(word) > LONGEST_WORD:
+        return ""
+    return next(iter(get_close_matches(word, sorted(set(known) - {word}), n=1, cutoff=CLOSE)), "")
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` when a known word is close, else `; known: a, b, c`."""
-    names = sorted(known)
-    close = get_close_matches(word, names, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"
+    names = sorted(set(known) - {word})
+    close = closest(word, names)
+    if close:
+        return f"; did you mean {close!r}?"
+    more = ", ..." if len(names) > MOST_WORDS else ""
+    return f"; known: {', '.join(names[:MOST_WORDS])}{more}" if names else ""

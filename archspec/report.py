@@ -293,10 +293,7 @@ def _records(count: Count, by: str) -> list[dict[str, Any]]:
     if by == "module":
         columns = ("module", "kind", "shape", "count", "copies", "total", "note")
         return [{name: getattr(row, name) for name in columns} for row in count.rows]
-    return [
-        {"name": t.name, "shape": list(t.shape), "count": t.count} | ({"buffer": True} if t.buffer else {})
-        for t in count.tensors
-    ]
+    return [{"name": t.name, "shape": list(t.shape), "count": t.count, "buffer": t.buffer} for t in count.tensors]
 
 
 FORMATS: dict[str, Callable[[Count, str], str]] = {

@@ -10,7 +10,7 @@ import click
 from archspec.errors import suggest
 from archspec.layers.base import Component, extra
 from archspec.layers.registry import ROLES, everything
-from archspec.spec.resolve import bare, settable
+from archspec.spec.values import bare, settable
 
 WIDTHS = (24, 26, 26, 24, 56)  # of the columns field, type, default, acts when, meaning
 

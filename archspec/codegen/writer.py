@@ -134,7 +134,7 @@ class Writer:
         """The whole file."""
         body = "".join(self._spaced())
         sizes = [
-            f"{name} = {value!r}  # {note}" if note else f"{name} = {value!r}"
+            size_line(name, value, note)
             for name, (value, note) in self.constants.used.items()
             if re.search(rf"\b{name}\b", body)
         ]
@@ -178,6 +178,12 @@ class Writer:
         names = sorted({(i[1], i[2]) for i in kept if i[0] == module and i[1]}, key=lambda n: _isort(n[0]))
         inside = ", ".join(name if name == alias else f"{name} as {alias}" for name, alias in names)
         return f"from {module} import {inside}"
+
+
+def size_line(name: str, value: float, note: str) -> str:
+    """A constant with its meaning behind it, or above it where the line would be too long."""
+    line = f"{name} = {value!r}  # {note}"
+    return line if len(line) <= 120 else f"# {note}\n{name} = {value!r}"
 
 
 def _isort(name: str) -> tuple[int, str]:

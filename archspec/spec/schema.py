@@ -15,7 +15,7 @@ from archspec.layers.registry import everything
 from archspec.spec.block import PART_ROLES
 from archspec.spec.document import BLOCK_KEYS, ITEM_KEYS, STACK_KEYS, TOP_KEYS
 from archspec.spec.expect import KEYS
-from archspec.spec.resolve import bare, limits, nullable, numeric, settable
+from archspec.spec.values import bare, limits, nullable, numeric, settable
 from archspec.spec.source import REPLACE
 from archspec.spec.wiring import BUILTINS
 
@@ -28,7 +28,11 @@ TEXT: Schema = {"type": "string"}
 WHOLE: Schema = {"type": "integer", "minimum": 1}
 SWITCH: Schema = {"type": "boolean"}
 RATE: Schema = {"type": "number", "minimum": 0, "exclusiveMaximum": 1}
-ARITHMETIC: Schema = {"type": "string", "minLength": 1, "description": "arithmetic on named sizes: 8/3 * d_model"}
+ARITHMETIC: Schema = {
+    "type": "string",
+    "pattern": r"^[A-Za-z0-9_.+*/%(), \t-]+$",
+    "description": "arithmetic on named sizes: 8/3 * d_model",
+}
 ROUNDED: Schema = {
     "type": "object",
     "description": "arithmetic, rounded up to a multiple",

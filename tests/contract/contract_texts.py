@@ -34,6 +34,13 @@ class Texts:
         """The text of that file."""
         return self.path(spec, standalone).read_text()
 
+    def all(self, specs: list[Spec], standalone: list[Spec]) -> None:
+        """Write whatever is not written yet."""
+        for spec in specs:
+            self.path(spec)
+        for spec in standalone:
+            self.path(spec, standalone=True)
+
     def model(self, spec: Spec, seed: int = 0) -> nn.Module:
         """A model of the generated text, its weights drawn with that seed."""
         module = load_text(self.text(spec), f"{spec.name}_{spec.digest}")

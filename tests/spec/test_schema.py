@@ -78,7 +78,7 @@ def test_every_key_and_field_has_its_description() -> None:
 
 GOOD = {
     "a kind by name": {"mixer": "mamba"},
-    "a size by arithmetic": {"ffn": {"kind": "mlp", "d_ff": "8/3 * d_model"}},
+    "a size by arithmetic": {"ffn": {"kind": "mlp", "d_ff": "7/2 * d_model"}},
     "a size rounded": {"ffn": {"kind": "mlp", "d_ff": {"of": "8/3 * d_model", "multiple_of": 256}}},
     "a slot left out": {"mixer": {"kind": "attention", "n_heads": 2, "position": "none", "window": None}},
     "a slot in a slot": {
@@ -100,6 +100,7 @@ BAD = {
     "a field that no kind has": {"mixer": {"n_haeds": 4}},
     "an inherited size": {"mixer": {"kind": "attention", "n_heads": 4, "d_model": 8}},
     "a size that is not whole": {"ffn": {"kind": "mlp", "d_ff": 1.5}},
+    "text that is no arithmetic": {"ffn": {"kind": "mlp", "d_ff": "d_model; 1"}},
     "a size below one": {"ffn": {"kind": "mlp", "d_ff": 0}},
     "a word that is no choice": {"ffn": {"kind": "mlp", "activation": "sine"}},
     "text for a switch": {"ffn": {"kind": "mlp", "bias": "yes"}},

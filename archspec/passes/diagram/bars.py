@@ -1,14 +1,14 @@
 """The footer: parameters by class as stacked bars, total and active, and what decoding keeps."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from archspec.graph import Step
 from archspec.layers.base import Component
-from archspec.passes.count import Count
+from archspec.layers.ops import Attend
+from archspec.passes.count import cache_bytes
 from archspec.passes.diagram.scene import Scene, Shape, texts
-from archspec.passes.diagram.style import GREY, INK, MOE, RECURRENT, TABLE, Tone, tone
-from archspec.passes.diagram.text import ELLIPSIS, Line, amount, extent, measure, share, size, wrap
+from archspec.passes.diagram.style import GREY, INK, RECURRENT, TABLE, Tone, tone
+from archspec.passes.diagram.text import ELLIPSIS, Line, amount, extent, joined, measure, share, size
 
 BAR, PITCH, LABELS = 20.0, 34.0, 100.0
 PAD = 14.0
@@ -39,9 +39,10 @@ class Footer:
         """Settle heights for a width."""
         notes_w, notes_h = extent(self.notes)
         self.wide = width >= 620 + notes_w
-        self.rest = 190.0 if self.wide else 150.0
-        self.length = width - LABELS - self.rest - 3 * PAD - (notes_w + 2 * PAD if self.wide else 0)
+        room = width - LABELS - 3 * PAD - (notes_w + 2 * PAD if self.wide else 0)
+        self.length = room - 170.0
         self.beside = [self._beside(values) for _, values in self.bars]
+        self.length = room - max(extent(lines)[0] for lines in self.beside)
         self.pitch = max([PITCH, *(extent(lines)[1] + 4 for lines in self.beside)])
         bars = self.pitch * len(self.bars)
         self.height = 2 * 9 + (max(bars, notes_h) if self.wide else bars + notes_h + 4)
@@ -76,8 +77,10 @@ class Footer:
             x += w
 
     def _inside(self, piece: Piece, value: int, whole: int, w: float) -> tuple[Line, ...]:
-        long = f"{piece.name} {share(value, whole)}"
-        return (Line(long, 9),) if measure(long, 9) + 10 <= w else ()
+        for text in (f"{piece.name} {share(value, whole)}", share(value, whole)):
+            if measure(text, 9) + 10 <= w:
+                return (Line(text, 9),)
+        return ()
 
     def _beside(self, values: list[int]) -> tuple[Line, ...]:
         whole = sum(values) or 1
@@ -86,20 +89,10 @@ class Footer:
             for p, v in zip(self.pieces, values, strict=True)
             if v and not self._inside(p, v, whole, self.length * v / whole)
         ]
-        lines = _listed(small, self.rest - PAD)
-        return texts(lines, 8, GREY)
+        lines = joined(small, ", ", 8, 170.0)
+        return texts(lines if len(lines) <= 4 else [*lines[:3], f"{lines[3]} {ELLIPSIS}"], 8, GREY)
 
 
-def _listed(parts: list[str], width: float) -> list[str]:
-    """Parts with commas in lines, none broken inside."""
-    lines: list[str] = []
-    for part in parts:
-        joined = f"{lines[-1]}, {part}" if lines else part
-        if lines and measure(joined, 8) <= width:
-            lines[-1] = joined
-        else:
-            lines.append(part)
-    return lines if len(lines) <= 4 else [*lines[:3], f"{lines[3]} {ELLIPSIS}"]
 
 
 def _square(shape: Shape) -> Shape:
@@ -109,58 +102,59 @@ def _square(shape: Shape) -> Shape:
     )  # fmt: skip
 
 
-def footer(every: list[Step], counted: Count, max_seq_len: int | None, titles: dict[int, str]) -> Footer:
-    """Sort the parameters into classes, the largest first."""
-    pieces: dict[str, Piece] = {}
+def pieces(every: list[Step]) -> list[Piece]:
+    """The parameters by class, the largest first."""
+    found: dict[str, Piece] = {}
+    classes: dict[int, tuple[str, Tone]] = {}
     for step in every:
-        name, hue = _class(step.component, titles)
-        piece = pieces.setdefault(name, Piece(name, hue))
+        if not step.params:
+            continue
+        if id(step.component) not in classes:
+            classes[id(step.component)] = _class(step.component)
+        name, hue = classes[id(step.component)]
+        piece = found.setdefault(name, Piece(name, hue))
         for p in step.params:
             if not p.buffer:
                 piece.total += step.copies * p.count
                 piece.active += step.copies * (p.count * p.active[0] // p.active[1])
-    ordered = sorted((p for p in pieces.values() if p.total), key=lambda p: -p.total)
-    bars = [(f"total {amount(counted.total, 4)}", [p.total for p in ordered])]
-    if counted.active != counted.total:
-        bars.append((f"active {amount(counted.active, 4)}", [p.active for p in ordered]))
-    return Footer(ordered, bars, cache_lines(every, counted, max_seq_len))
+    return sorted((p for p in found.values() if p.total), key=lambda p: -p.total)
 
 
-def _class(component: Component | None, titles: dict[int, str]) -> tuple[str, Tone]:
+def footer(every: list[Step], found: list[Piece], max_seq_len: int | None) -> Footer:
+    """One bar, or two where a token does not use all parameters."""
+    total, active = sum(p.total for p in found), sum(p.active for p in found)
+    bars = [(f"total {amount(total, 4)}", [p.total for p in found])]
+    if active != total:
+        bars.append((f"active {amount(active, 4)}", [p.active for p in found]))
+    return Footer(found, bars, cache_lines(every, max_seq_len))
+
+
+def _class(component: Component | None) -> tuple[str, Tone]:
     if component is None:
         return TABLE.name, TABLE
-    hue = titles_tone(component)
-    if hue is RECURRENT:
-        return component.title.partition(",")[0], hue
-    return ("MoE" if hue is MOE else hue.name), hue
+    hue = tone(component)
+    return (component.title.partition(",")[0] if hue is RECURRENT else hue.name), hue
 
 
-def titles_tone(component: Component) -> Tone:
-    """The hue of a component."""
-    return tone(component)
-
-
-def cache_lines(every: Iterable[Step], counted: Count, tokens: int | None) -> tuple[Line, ...]:
+def cache_lines(steps: list[Step], tokens: int | None) -> tuple[Line, ...]:
     """What one sequence keeps while it is decoded: the part that grows, and the fixed part."""
-    steps = list(every)
-    if not counted.kv_bytes_per_token and not counted.state_bytes:
+    growing = 2 * sum(s.op.cache.per_token * s.repeat for s in steps)
+    fixed = sum((2 * s.op.cache.fixed + 4 * s.op.cache.exact) * s.repeat for s in steps)
+    if not growing and not fixed:
         return (Line("keeps nothing between tokens", 9, color=INK), Line("no cache, no state", 8.5, color=GREY))
     parts = []
-    if counted.kv_bytes_per_token:
-        limit = counted.kv_bytes_per_token if tokens is None else _grown(steps, tokens)
-        parts.append(f"KV {size(limit)}" + (" / token" if tokens is None else ""))
-    if counted.state_bytes:
-        parts.append(f"state {size(counted.state_bytes)}")
-    where = f"cache at T = {tokens}: " if tokens and counted.kv_bytes_per_token else "cache: "
+    if growing:
+        limit = growing if tokens is None else cache_bytes(steps, tokens) - fixed
+        name = "KV " if any(isinstance(s.op, Attend) and s.op.cache.per_token for s in steps) else ""
+        parts.append(name + size(limit) + (" / token" if tokens is None else ""))
+    if fixed:
+        parts.append(f"state {size(fixed)}")
+    where = f"cache at T = {tokens}: " if tokens and growing else "cache: "
     lines = [Line(where + "  +  ".join(parts), 9.5, color=INK)]
-    lines.append(Line(_decoding(steps), 8.5, color=GREY))
-    lines.append(Line("one sequence, 2 bytes a number, recurrent states 4", 8.5, color=GREY))
+    lines.append(Line(_decoding([s for s in steps if s.stack == steps[-1].stack]), 8.5, color=GREY))
+    exact = ", recurrent states 4" if any(s.op.cache.exact for s in steps) else ""
+    lines.append(Line(f"one sequence, 2 bytes a number{exact}", 8.5, color=GREY))
     return tuple(lines)
-
-
-def _grown(steps: list[Step], tokens: int) -> int:
-    caches = [(s.repeat, s.op.cache) for s in steps]
-    return 2 * sum(n * c.per_token * (tokens if c.limit is None else min(tokens, c.limit)) for n, c in caches)
 
 
 def _decoding(steps: list[Step]) -> str:
@@ -183,4 +177,3 @@ def _decoding(steps: list[Step]) -> str:
     )
 
 
-__all__ = ["Footer", "footer", "wrap"]

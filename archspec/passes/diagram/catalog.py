@@ -8,8 +8,8 @@ from archspec.layers.base import Component
 from archspec.layers.ops import Attend, Experts, Op
 from archspec.passes.diagram.component import memory_text
 from archspec.passes.diagram.describe import params
-from archspec.passes.diagram.style import Tone, tone
-from archspec.passes.diagram.text import DOT, TIMES, amount, share
+from archspec.passes.diagram.style import MOE, Tone, tone
+from archspec.passes.diagram.text import TIMES, amount, share
 from archspec.spec.model import Block, Spec
 
 MOST_KINDS = 8
@@ -28,7 +28,7 @@ class Kind:
     title: str = ""
 
     @property
-    def facts(self) -> str:
+    def facts(self) -> list[str]:
         """Multiplicity, and memory or size, for the header of its panel."""
         experts = next((op for op in self.ops if isinstance(op, Experts)), None)
         parts = [f"{TIMES}{self.layers}"]
@@ -39,12 +39,17 @@ class Kind:
         memory = memory_text(self.ops)
         if experts is not None:
             active = share(experts.top_k, experts.n_experts)
-            parts.append(f"{experts.n_experts} experts, top-{experts.top_k} {DOT} {active} active")
+            parts += [f"{experts.n_experts} experts, top-{experts.top_k}", f"{active} active"]
         if memory:
-            parts.append(memory if len(self.windows) < 2 else memory.partition(", at most")[0])
+            parts += memory if len(self.windows) < 2 else [m for m in memory if not m.startswith("at most")]
         elif experts is None:
             parts.append(f"{amount(params(self.ops))} each")
-        return f" {DOT} ".join(parts)
+        return parts
+
+    @property
+    def reach(self) -> str:
+        """The windows in words, when there are several."""
+        return "window " + " or ".join(str(w or "full") for w in self.windows) if len(self.windows) > 1 else ""
 
 
 def _windows(windows: dict[int | None, int]) -> str:
@@ -57,7 +62,14 @@ class Catalog:
 
     kinds: list[Kind] = field(default_factory=list)
     of: dict[int, Kind] = field(default_factory=dict)
+    cells: dict[int, tuple[str, Tone]] = field(default_factory=dict)
     left_out: int = 0
+
+    def cell(self, part: Component) -> tuple[str, Tone]:
+        """Name and hue of the small cell of a component."""
+        if id(part) not in self.cells:
+            self.cells[id(part)] = (short(part, self.of[id(part)].tone), self.of[id(part)].tone)
+        return self.cells[id(part)]
 
 
 def main_parts(block: Block) -> Iterator[tuple[str, Component]]:
@@ -119,7 +131,8 @@ def _name(kinds: list[Kind]) -> None:
     """Titles; where two kinds have one title, the mask or the width tells them apart."""
     for kind in kinds:
         title = kind.component.title.partition(",")[0]
-        kind.title = f"{title} mixer" if kind.component.role == "mixer" and " " not in title else title
+        plain = kind.component.role == "mixer" and " " not in title and "attention" not in title
+        kind.title = f"{title} mixer" if plain else title
     for kind in kinds:
         same = [k for k in kinds if k is not kind and k.title.partition(" (")[0] == kind.title]
         if same:
@@ -134,18 +147,16 @@ def _difference(kind: Kind, others: list[Kind]) -> str:
     return f"{amount(params(kind.ops))}"
 
 
-def short(component: Component) -> str:
+def short(component: Component, hue: Tone) -> str:
     """A name for a small cell."""
     title, kind = component.title.partition(",")[0], str(getattr(component, "kind", ""))
     words = title.replace("-", " ").split()
     if title.lower().endswith("attention") and component.role == "mixer" and len(words) > 1:
-        if getattr(component, "mask", "") == "cross":
-            name = "cross-attn"
-        else:
-            name = "".join(w[0] for w in words).upper()
-            name = name if kind != "attention" else f"{name} attn"
+        cross = getattr(component, "mask", "") == "cross"
+        letters = kind if 1 < len(kind) < 5 else "".join(w[0] for w in words)
+        name = "cross-attn" if cross else letters.upper()
         window = getattr(component, "window", None)
         return f"{name}, w {window}" if window else name
-    if any(isinstance(op, Experts) for op in component.ops()):
-        return "MoE"
+    if hue is MOE:
+        return MOE.name
     return title if len(title) <= 14 else kind.replace("_", " ") or title[:14]

@@ -15,6 +15,7 @@ from archspec.passes.diagram.describe import (
     params,
     slices,
     spelled,
+    with_line,
     with_state,
 )
 from archspec.passes.diagram.flow import SINK, SOURCE, Edge, Flow, Node, bare, beside, box, circle, white
@@ -25,9 +26,9 @@ SMALL = 0.15  # share of the parameters up to which a branch is drawn as one box
 Ops = dict[str, Op]
 
 
-def component_flow(component: Component, hue: Tone, d_model: int) -> Flow:
-    """What the panel of a component shows."""
-    ops = {op.name: op for op in component.ops()}
+def component_flow(component: Component, hue: Tone, d_model: int, reach: str = "") -> Flow:
+    """What the panel of a component shows; `reach` says in words what its window is, when it has several."""
+    ops = {op.name: _unwindowed(op) if reach else op for op in component.ops()}
     ops, merged = _collapsed(_absorbed(ops))
     flow = Flow()
     _sources(flow, ops, component, d_model)
@@ -35,12 +36,18 @@ def component_flow(component: Component, hue: Tone, d_model: int) -> Flow:
     for op in ops.values():
         node = merged.get(op.name, ("", ()))
         _add(flow, op, component, hue, readers[op.name], node)
+        if reach and isinstance(op, Attend):
+            flow.nodes[op.name] = with_line(flow.nodes[op.name], reach)
     last = next(reversed(ops.values()))
     flow.add(bare(SINK, shape_text(last.shape)), (last.name,))
     _dispatch(flow, ops)
     _labels(flow, ops)
     _caches(flow, ops, hue)
     return flow
+
+
+def _unwindowed(op: Op) -> Op:
+    return replace(op, window=None, cache=replace(op.cache, limit=None)) if isinstance(op, Attend) else op
 
 
 # Fewer ops: parameters without inputs, small branches
@@ -257,7 +264,7 @@ def _beside(flow: Flow, edge: Edge, text: str) -> None:
     flow.replace(edge, replace(edge, target=name, order=0), replace(edge, source=name))
 
 
-def memory_text(ops: Iterable[Op]) -> str:
+def memory_text(ops: Iterable[Op]) -> list[str]:
     """What a component keeps while decoding, in words: what grows with each token, and what does not."""
     every = tuple(ops)
     grows = 2 * sum(op.cache.per_token for op in every)
@@ -266,7 +273,8 @@ def memory_text(ops: Iterable[Op]) -> str:
     name = "KV cache" if any(isinstance(op, Attend) for op in every) else "cache"
     parts = [f"{name} {size(grows)} / token / layer"] if grows else []
     parts += [f"fixed state {size(fixed)} / layer / sequence"] if fixed else []
-    return ", ".join(parts) + (f", at most {max(limits - {None}):d} tokens" if grows and None not in limits else "")  # type: ignore[type-var,arg-type]
+    most = max((limit or 0 for limit in limits), default=0)
+    return [*parts, *([f"at most {most} tokens"] if grows and None not in limits else [])]
 
 
 __all__ = ["INK", "Line", "Node", "amount", "component_flow", "extent"]

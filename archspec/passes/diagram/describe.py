@@ -18,8 +18,8 @@ from archspec.layers.ops import (
     Route,
     Scan,
 )
-from archspec.passes.diagram.flow import PAD_Y, Node, box, circle, white
-from archspec.passes.diagram.grid import grid_size
+from archspec.passes.diagram.flow import PAD_X, PAD_Y, Node, box, circle, white
+from archspec.passes.diagram.grid import MOST, grid_size
 from archspec.passes.diagram.style import GREY, MOE, NORM, Tone
 from archspec.passes.diagram.text import (
     ARROW,
@@ -142,7 +142,6 @@ def _attend(op: Attend, component: Component, hue: Tone) -> Node:
     facts = [f"window {op.window}"] if op.window else []
     facts += ["ALiBi"] if getattr(position, "slopes", False) else []
     facts += ["T5 bias"] if kind == "t5" and params(op) else []
-    facts += ["no positional encoding"] if position is None and op.keys == "S" else []
     facts += [f"soft-cap {component.softcap:g}"] if getattr(component, "softcap", None) else []  # type: ignore[attr-defined]
     facts += ["sinks"] if getattr(component, "sinks", False) else []
     facts += [amount(params(op))] if op.params else []
@@ -167,13 +166,21 @@ def _keeps(op: Op) -> bool:
     return bool(op.cache.fixed or op.cache.exact)
 
 
+def with_line(node: Node, text: str) -> Node:
+    """The node with one more grey line."""
+    node.lines = (*node.lines, Line(text, 8, color=GREY))
+    w, h = extent(node.lines)
+    node.w, node.h = max(node.w, w + PAD_X), h + PAD_Y + 1
+    return node
+
+
 def with_state(node: Node, text: str) -> Node:
     """The node with a dashed box in it for what it keeps."""
     node.inset = (Line(text, 8, color=GREY),)
     w, h = extent(node.inset)
     _, own = extent(node.lines)
     node.w = max(node.w, w + 30)
-    node.h = own + h + PAD_Y + 6
+    node.h = own + h + PAD_Y + 9
     return node
 
 
@@ -182,7 +189,7 @@ def _route(op: Route) -> Node:
     score = next((p for p in parts if p in ("softmax", "sigmoid")), "")
     title = ", ".join([*([score] if score else []), f"top-{op.top_k}"])
     rest = [p for p in parts if p != score and not p.startswith(f"top-{op.top_k} of")]
-    subs = [line for part in rest[:3] for line in wrap(part, 8, 105)]
+    subs = [line for part in rest[:3] for line in wrap(part.partition(" moved by")[0], 8, 105)]
     found = white(op.name, title, subs)
     found.split = True
     return found
@@ -193,13 +200,15 @@ def _experts(op: Experts) -> Node:
     parts = [p.strip() for p in op.note.split(",")]
     name = {"silu": "SwiGLU ", "gelu": "GEGLU ", "gelu_tanh": "GEGLU "}.get(parts[1] if len(parts) > 1 else "", kind)
     each = params(op) // op.n_experts
+    drawn = f", {MOST} drawn" if op.n_experts > MOST else ""
     lines = (
         Line(f"{op.n_experts} {name if op.matrices == 3 else ''}experts", 11, True),
         Line(f"{op.d_model} {ARROW} {op.d_ff} {ARROW} {op.d_model} {DOT} {amount(each)} each", 8, color=GREY),
-        Line(f"{op.top_k} of {op.n_experts} run for each token", 8, color=GREY),
+        Line(f"{op.top_k} of {op.n_experts} run for each token{drawn}", 8, color=GREY),
     )
-    w, h = grid_size(op.n_experts, lines)
-    return Node(op.name, "grid", lines, MOE, w=w, h=h, grid=(op.n_experts, op.top_k))
+    n = min(op.n_experts, MOST)
+    w, h = grid_size(n, lines)
+    return Node(op.name, "grid", lines, MOE, w=w, h=h, grid=(n, min(op.top_k, n)))
 
 
 def cache_text(op: Op) -> str:

@@ -35,7 +35,8 @@ def to_dot(scene: Scene, name: str = "model") -> str:
 
 
 def _shape(s: Shape) -> str:
-    size = f'pos="{_place(s.x, s.y)}" width={s.w / 72:.4f} height={s.h / 72:.4f}'
+    air = 8 if s.form == "text" and s.lines else 0  # nothing is drawn there, and Graphviz measures a little differently
+    size = f'pos="{_place(s.x, s.y)}" width={(s.w + air) / 72:.4f} height={(s.h + air) / 72:.4f}'
     if s.form == "text":
         return f"[{size} shape=none label={_label(s.lines)}]"
     if s.form == "dot":

@@ -4,15 +4,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from archspec.graph import lower, steps
-from archspec.passes.count import count
-from archspec.passes.diagram.bars import Footer, footer
+from archspec.passes.diagram.bars import Footer, footer, pieces
 from archspec.passes.diagram.catalog import Catalog, Kind, catalog, main_parts
 from archspec.passes.diagram.component import component_flow
 from archspec.passes.diagram.macro import Macro, Place
 from archspec.passes.diagram.place import Placed
 from archspec.passes.diagram.scene import Path, Scene, Shape, texts
 from archspec.passes.diagram.style import GREY, HAIR, PANEL, Tone
-from archspec.passes.diagram.text import DOT, Line, amount, extent, wrap
+from archspec.passes.diagram.text import DOT, Line, amount, extent, joined
 from archspec.passes.diagram.wired import layer_flow, wiring_name
 from archspec.spec.model import Block, Spec
 
@@ -43,7 +42,7 @@ class Panel:
 
     content: Content
     title: str
-    facts: str
+    facts: list[str]
     tone: Tone = PANEL
     foot: tuple[Line, ...] = ()
     letter: str = ""
@@ -53,9 +52,9 @@ class Panel:
         self.heading: tuple[Line, ...] = (Line(self.title, size, True),)
         least = max(self.content.width + 2 * PAD, extent(self.heading)[0] + 56, 150)
         room = max(least - 2 * PAD, 190)
-        self.heading += texts(wrap(self.facts, 9, room), 9, GREY)
+        self.heading += texts(joined(self.facts, f" {DOT} ", 9, room), 9, GREY)
         foot = extent(self.foot)
-        self.width = max(least, extent(self.heading[1:])[0] + 2 * PAD, foot[0] + 2 * PAD)
+        self.width = max(least, extent(self.heading[1:])[0] + 40, foot[0] + 2 * PAD)
         self.header = extent(self.heading)[1] + 8
         self.height = self.header + HEADER_GAP + self.content.height + foot[1] + PAD
 
@@ -82,22 +81,22 @@ class Panel:
 
 def draw(spec: Spec) -> Scene:
     """The figure of a spec."""
-    graph = lower(spec)
-    every = list(steps(graph))
-    counted = count(spec, graph)
+    every = list(steps(lower(spec)))
+    shares = pieces(every)
+    total, active = sum(p.total for p in shares), sum(p.active for p in shares)
     kinds = catalog(spec)
     zoom, block = _richest(spec)
-    macro = Macro(spec, zoom)
-    total = f"{amount(counted.total, 4)} params"
-    active = f" {DOT} {amount(counted.active, 4)} active / token" if counted.active != counted.total else ""
+    macro = Macro(spec, zoom, kinds)
+    facts = [f"{amount(total, 4)} params"]
+    facts += [f"{amount(active, 4)} active / token"] if active != total else []
     panels = [
-        Panel(macro, spec.name, total + active),
+        Panel(macro, spec.name, facts),
         _layer_panel(spec, zoom, block, kinds),
         *(_kind_panel(spec, kind) for kind in kinds.kinds),
     ]
     for panel, letter in zip(panels, "abcdefghijklmnopqrstuvwxyz", strict=False):
         panel.letter = letter
-    return _composed(panels, macro, footer(every, counted, spec.max_seq_len, {}))
+    return _composed(panels, macro, footer(every, shares, spec.max_seq_len))
 
 
 def _richest(spec: Spec) -> tuple[Place, Block]:
@@ -121,12 +120,12 @@ def _layer_panel(spec: Spec, zoom: Place, block: Block, kinds: Catalog) -> Panel
     name = wiring_name(block)
     lines = block.wiring.lines() if name.startswith("custom") else ()
     flow = layer_flow(block, spec.stacks[stack].d_model, kinds)
-    return Panel(Placed(flow), title, name, foot=texts(lines[:12], 8, GREY))
+    return Panel(Placed(flow), title, [name], foot=texts(lines[:12], 8, GREY))
 
 
 def _kind_panel(spec: Spec, kind: Kind) -> Panel:
     d_model = getattr(kind.component, "d_model", spec.main.d_model)
-    flow = component_flow(kind.component, kind.tone, d_model)
+    flow = component_flow(kind.component, kind.tone, d_model, kind.reach)
     return Panel(Placed(flow), kind.title, kind.facts, kind.tone)
 
 
@@ -193,4 +192,4 @@ def _even(panels: list[Panel], rows: int) -> list[list[Panel]]:
     options = [
         [panels[:at], *_even(panels[at:], rows - 1)] for at in range(2, len(panels) - rows + 2)
     ] or [[panels]]
-    return min(options, key=lambda o: max(_width(r) for r in o))
+    return min(options, key=lambda o: (round(max(_width(r) for r in o) / 50), -len(o[0])))

@@ -8,6 +8,7 @@ from archspec.passes.diagram.style import MOE, WHITE
 from archspec.passes.diagram.text import Line, extent
 
 NUMBERED = 64  # experts up to which squares carry their number
+MOST = 512  # squares that are drawn
 
 
 def cell(n: int) -> float:
@@ -16,8 +17,11 @@ def cell(n: int) -> float:
 
 
 def columns(n: int) -> int:
-    """Squares of a row: 8 where that makes few rows, else about twice as many as rows."""
-    return min(n, 8) if n <= 32 else ceil(sqrt(2 * n) / 8) * 8
+    """Squares of a row: 8 where that makes few rows, else about twice as many as rows, without a rest if possible."""
+    if n <= 32:
+        return min(n, 8)
+    least = ceil(sqrt(2 * n))
+    return next((c for c in range(least, 2 * least) if n % c == 0), least)
 
 
 def grid_size(n: int, lines: tuple[Line, ...]) -> tuple[float, float]:
@@ -32,8 +36,9 @@ def grid_size(n: int, lines: tuple[Line, ...]) -> tuple[float, float]:
 
 
 def chosen(n: int, k: int) -> set[int]:
-    """Which experts to fill: spread over the grid."""
-    return {int((j + 0.45) * n / k) for j in range(k)}
+    """Which experts to fill: one of each k-th part of the grid, here and there."""
+    step = n // k
+    return {j * step + (13 * j * j + 7 * j + 3) % step for j in range(k)}
 
 
 def draw_grid(scene: Scene, node: Node, x: float, y: float) -> Shape:

@@ -5,15 +5,14 @@ Several stacks stand side by side, with an arrow from the one that is read to th
 
 from dataclasses import dataclass, field
 
-from archspec.layers.base import Component
 from archspec.layers.ops import Embedding, Linear
-from archspec.passes.diagram.catalog import main_parts, short
+from archspec.passes.diagram.catalog import Catalog, main_parts
 from archspec.passes.diagram.describe import counted, params, spelled
 from archspec.passes.diagram.flow import PAD_X
 from archspec.passes.diagram.scene import Path, Scene, Shape, texts
-from archspec.passes.diagram.style import DARK, FRAME, GREY, INK, NORM, RAIL, TABLE, Tone, tone
+from archspec.passes.diagram.style import DARK, FRAME, GREY, INK, NORM, RAIL, TABLE, Tone
 from archspec.passes.diagram.text import ARROW, DOTS, TIMES, Line, extent, measure, shape_text, shorten
-from archspec.spec.model import Layer, Segment, Spec, Stack
+from archspec.spec.model import Segment, Spec, Stack
 
 CELL, PITCH, ARROWS, COLUMN_GAP = 23.0, 30.0, 20.0, 46.0
 MOST_ROWS = 26
@@ -65,9 +64,9 @@ class Column:
 class Macro:
     """The macro view of a spec; `zoom` is the layer that another panel shows."""
 
-    def __init__(self, spec: Spec, zoom: Place | None):
+    def __init__(self, spec: Spec, zoom: Place | None, kinds: Catalog):
         self.spec, self.zoom = spec, zoom
-        self.columns = [_column(spec, i, stack) for i, stack in enumerate(spec.stacks)]
+        self.columns = [_column(spec, i, stack, kinds) for i, stack in enumerate(spec.stacks)]
         self.width = sum(c.w for c in self.columns) + COLUMN_GAP * (len(self.columns) - 1)
         self.gaps = max(_gaps(c) for c in self.columns)
         self.height = max(_height(c) for c in self.columns)
@@ -76,7 +75,7 @@ class Macro:
     def paint(self, scene: Scene, left: float, bottom: float, width: float, height: float) -> None:
         """Draw it in the middle of a room, its arrows stretched to fill the height."""
         x = left + (width - self.width) / 2
-        spare = min(max(height - self.height, 0) / self.gaps, 22)
+        spare = min(max(height - self.height, 0) / self.gaps, 36)
         y = bottom + (height - self.height - spare * self.gaps) / 2
         for column in self.columns:
             self._paint(scene, column, x + column.w / 2, y, spare)
@@ -170,8 +169,8 @@ class Macro:
         scene.draw(Path(((out.right + 2, out.y), (lane, out.y), (lane, target.y), (target.left, target.y)), pen=1.2))
 
 
-def _column(spec: Spec, index: int, stack: Stack) -> Column:
-    stripes = [_stripe(index, i, s) for i, s in enumerate(stack.segments)]
+def _column(spec: Spec, index: int, stack: Stack, kinds: Catalog) -> Column:
+    stripes = [_stripe(index, i, s, kinds) for i, s in enumerate(stack.segments)]
     _elide(stripes)
     main = stack is spec.main
     column = Column(stack, stripes, _embedding(stack), _head(spec) if main else (), _output(spec) if main else "memory")
@@ -184,16 +183,18 @@ def _column(spec: Spec, index: int, stack: Stack) -> Column:
     return column
 
 
-def _stripe(stack: int, number: int, segment: Segment) -> Stripe:
+def _stripe(stack: int, number: int, segment: Segment, kinds: Catalog) -> Stripe:
     rows: list[Row] = []
     for i, layer in enumerate(segment.layers):
-        cells = [(short(part), tone(part)) for _, part in main_parts(layer.block)]
+        cells = [kinds.cell(part) for _, part in main_parts(layer.block)]
         place = (stack, number, i)
         if rows and rows[-1].cells == cells and len(segment.layers) > 8:
             rows[-1].places.append(place)
             rows[-1].times += 1
         else:
-            rows.append(Row(str(segment.start + i), cells, [place]))
+            last = segment.start + segment.repeat - 1
+            alone = len(segment.layers) == 1 and segment.repeat > 1
+            rows.append(Row(f"{segment.start}-{last}" if alone else str(segment.start + i), cells, [place]))
     tag = f"{TIMES} {segment.repeat}" if segment.repeat > 1 else ""
     tag += ", one set of weights" if segment.shared and segment.repeat > 1 else ""
     return _sized(Stripe(rows, tag))
@@ -268,5 +269,3 @@ def _output(spec: Spec) -> str:
     word = {"lm": "logits", "masked_lm": "logits", "classification": "scores", "none": "hidden states"}.get(kind, "")
     return f"{word} {shape_text(shape)}".strip()
 
-
-__all__ = ["Component", "Layer", "Macro"]

@@ -128,7 +128,7 @@ def _leave_cost(
     row, cost = layered.row[edge.target], 0.25 * abs(position[target] - position[chain.index])
     if side_entry(layered.flow.nodes[edge.target], edge):
         left = position[chain.index] < position[target]
-        cost += 0.4 * (left if edge.style != "control" else not left) + 0.5 * (edge.style == "residual" and left)
+        cost += 0.4 * (left if edge.style != "control" else not left) + 2.5 * (edge.style == "residual" and left)
         for d in _between(order, position, target, chain.index):
             cost += 3.0 * _in_row(layered.chains[d], row)
         return cost + 2.5 * _same_side(layered, position, chain, edge, left)
@@ -176,9 +176,25 @@ class Columns:
         self.found, self.layered = found, found.layered
         self.x = dict.fromkeys(found.order, 0.0)
         self.rows = [self._row(r) for r in range(self.layered.n_rows)]
+        self._settle()
+        self._align()
+
+    def _settle(self) -> None:
         for _ in range(60):
             if not self._push():
                 break
+
+    def _align(self) -> None:
+        """Put all residual rails of one side at one place."""
+        rails = [
+            c.index for c in self.layered.chains if not c.nodes and c.leave is not None and c.leave.style == "residual"
+        ]
+        for side in (-1, 1):
+            own = [c for c in rails if self.x[c] * side > 0]
+            if len(own) > 1:
+                outer = side * max(side * self.x[c] for c in own)
+                self.x |= dict.fromkeys(own, outer)
+                self._settle()
 
     def ends(self, name: str) -> tuple[float, float]:
         """Left and right end of a node."""

@@ -135,7 +135,7 @@ class Placed:
         iw, ih = extent(node.inset)
         _, th = extent(node.lines)
         inner = Shape(
-            x, outer.bottom + 6 + ih / 2, iw + 14, ih, node.inset, border=node.tone.border, pen=0.9, dashed=True
+            x, outer.bottom + 5 + (ih + 3) / 2, iw + 14, ih + 3, node.inset, border=node.tone.border, pen=0.9, dashed=True
         )
         self.scene.add(outer, inner)
         self.scene.text(x, outer.top - 3 - th / 2, *node.lines)

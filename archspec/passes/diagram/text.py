@@ -74,6 +74,18 @@ def wrap(text: str, size: float, width: float, bold: bool = False) -> list[str]:
     return lines
 
 
+def joined(parts: list[str], between: str, size: float, width: float, bold: bool = False) -> list[str]:
+    """Parts joined into lines of at most `width` points; a part is broken only when it is wider than a line."""
+    lines: list[str] = []
+    for part in parts:
+        longer = f"{lines[-1]}{between}{part}" if lines else part
+        if lines and measure(longer, size, bold) <= width:
+            lines[-1] = longer
+        else:
+            lines += wrap(part, size, width, bold)
+    return lines
+
+
 def shorten(text: str, size: float, width: float, bold: bool = False) -> str:
     """The text, cut with an ellipsis where it is wider than `width` points."""
     if measure(text, size, bold) <= width:

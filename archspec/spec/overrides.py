@@ -1,0 +1,120 @@
+"""Changes of single layers: `{at: "layers[0:3].ffn", set: {d_ff: 64}}`, or `replace` for a whole node."""
+
+import re
+from collections.abc import Mapping
+
+from archspec.errors import Fault, Problem
+from archspec.spec.blocks import Place
+from archspec.spec.keys import unknown
+from archspec.spec.source import REPLACE, Node, assign, merge
+from archspec.spec.values import shown
+
+KEYS = ("at", "set", "replace")
+MOST_CHANGES = 1 << 14
+FORM = re.compile(r"(?:(?P<stack>[A-Za-z_]\w*)\.)?layers\[(?P<index>[^\]]*)\](?P<rest>(?:\.[A-Za-z_]\w*)*)")
+USE = 'write {at: "layers[0:3].ffn", set: {...}} or {at: ..., replace: {...}}'
+
+
+def override(places: list[Place], node: Node | None, path: str, stack: str, problems: list[Problem]) -> list[Place]:
+    """The layers after the `overrides` of a stack; layers that were one node and are changed alike stay one node."""
+    if node is None:
+        return places
+    if not isinstance(node.value, list):
+        problems.append(Problem(node.mark, path, f"must be a list of {{at: ..., set: ...}}, not {node.kind_name()}"))
+        return places
+    work = _Overrides(places, stack, problems)
+    for i, item in enumerate(node.value):
+        work.take(item, f"{path}[{i}]")
+    return work.places
+
+
+class _Overrides:
+    """The layers while they are changed."""
+
+    def __init__(self, places: list[Place], stack: str, problems: list[Problem]):
+        self.places, self.stack, self.problems = list(places), stack, problems
+        self.changes = 0
+
+    def take(self, item: Node, path: str) -> None:
+        """One override."""
+        if not isinstance(item.value, dict):
+            self.problems.append(Problem(item.mark, path, f"must be a mapping, not {item.kind_name()}; {USE}"))
+            return
+        if item.value.keys() not in ({"at", "set"}, {"at", "replace"}):
+            if not unknown(item, KEYS, path, "an override", self.problems):
+                self.problems.append(Problem(item.mark, path, f"needs `at`, and one of `set` and `replace`; {USE}"))
+            return
+        try:
+            chosen, rest = self._selected(item.value["at"])
+        except Fault as fault:
+            self.problems.append(Problem(item.value["at"].mark, f"{path}.at", str(fault)))
+            return
+        try:
+            self._change(chosen, rest, item.value)
+        except Fault as fault:
+            self.problems.append(Problem(item.mark, path, str(fault)))
+
+    def _change(self, chosen: list[int], rest: str, fields: Mapping[str, Node]) -> None:
+        verb = "set" if "set" in fields else "replace"
+        new = fields[verb] if verb == "set" else _replacing(fields[verb])
+        changed: dict[int, Place] = {}
+        for index in chosen:
+            place = self.places[index]
+            if id(place) not in changed:
+                self._count()
+                changed[id(place)] = place if place.broken else _changed(place, rest, new)
+            self.places[index] = changed[id(place)]
+        if all(place is not None and id(place) in changed for place in changed.values()) and not any(
+            place.broken for place in changed.values()
+        ):
+            raise Fault("changes nothing; remove it")
+
+    def _count(self) -> None:
+        self.changes += 1
+        if self.changes > MOST_CHANGES:
+            raise Fault(f"the overrides change different layers more than {MOST_CHANGES} times")
+
+    def _selected(self, at: Node) -> tuple[list[int], str]:
+        """The layers that `at` names, and the path in each of them."""
+        match = FORM.fullmatch(at.value) if isinstance(at.value, str) else None
+        if match is None:
+            raise Fault(f"at = {shown(at)} must be like layers[3], layers[0:3].ffn or layers[::6].mixer")
+        if match["stack"] not in (None, self.stack):
+            where = f"this is the stack {self.stack!r}; leave the name out" if self.stack else "there are no stacks"
+            raise Fault(f"at = {shown(at)} names the stack {match['stack']!r}; {where}")
+        return self._layers(at, _numbers(at, match["index"])), match["rest"].removeprefix(".")
+
+    def _layers(self, at: Node, parts: list[int | None]) -> list[int]:
+        n = len(self.places)
+        if len(parts) == 1 and parts[0] is not None:
+            chosen = [parts[0] % n] if -n <= parts[0] < n else []
+        else:
+            chosen = list(range(n))[slice(*parts)]
+        if not chosen:
+            raise Fault(f"at = {shown(at)} selects no layer; there are {n}, from 0 to {n - 1}")
+        return chosen
+
+
+def _numbers(at: Node, index: str) -> list[int | None]:
+    """The parts of an index or slice, as whole numbers."""
+    texts = [part.strip() for part in index.split(":")]
+    right = all(re.fullmatch(r"-?[0-9]{1,9}|", text) for text in texts)
+    if not right or len(texts) > 3 or texts == [""] or (len(texts) == 3 and texts[2] and int(texts[2]) == 0):
+        raise Fault(f"at = {shown(at)}: an index is a whole number, or a slice start:stop:step")
+    return [int(text) if text else None for text in texts]
+
+
+def _replacing(new: Node) -> Node:
+    """The node, marked so that merging puts it in the place of what was there."""
+    if not isinstance(new.value, dict):
+        return new
+    return Node({**new.value, REPLACE: Node(True, new.mark)}, new.mark, new.keys)
+
+
+def _changed(place: Place, rest: str, new: Node) -> Place:
+    """The layer with one change, or the same object where it changes nothing."""
+    if not isinstance(place.node.value, dict):
+        return place
+    node = assign(place.node, rest, new) if rest else merge(place.node, new)
+    same = node.plain() == place.node.plain()
+    return place if same else Place(node, place.path, place.label, place.group)

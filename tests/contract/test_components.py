@@ -1,0 +1,377 @@
+"""What every component promises, over every example of every kind: a new file is held to it as soon as it exists."""
+
+import inspect
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from contract_specs import (
+    D_MODEL,
+    LENGTH,
+    SIZES,
+    aux_loss,
+    cases,
+    cut,
+    double,
+    example,
+    found_at,
+    host,
+    hosted,
+    inputs,
+    kinds,
+    name,
+    redraw,
+    remembers,
+)
+from contract_texts import Texts, interpreted
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from archspec.graph import lower, problems, steps
+from archspec.layers.base import Component, NormComponent
+from archspec.layers.ops import FFTConv, Op, Run
+from archspec.layers.registry import ROLES, find
+from archspec.modules import build
+from archspec.passes.count import count
+from archspec.passes.tensors import registered
+from archspec.spec.model import INPUTS, Spec
+from archspec.spec.resolve import make
+
+T = 16
+SCOPE = {**SIZES, "d_embedding": D_MODEL, "n_heads": 4, "head_dim": 16}
+MIXERS = cases("mixer")
+CALLED = ("embedding", "norm", "scale", "mixer", "ffn", "head")  # roles whose modules are called with x
+
+
+def component(role: str, kind: str, number: int) -> Component:
+    if role == "rope_scaling":
+        return found_at(hosted(role, kind, number), role, kind)
+    scope = {**SCOPE, "d_memory": 12} if kind == "attention" else SCOPE
+    return make(role, example(role, kind, number), **scope)
+
+
+def module(c: Component) -> nn.Module:
+    return build(c, D_MODEL) if isinstance(c, NormComponent) else build(c)
+
+
+def ops(c: Component) -> tuple[Op, ...]:
+    return (c.op("", D_MODEL),) if isinstance(c, NormComponent) else c.ops()
+
+
+each = pytest.mark.parametrize(("role", "kind", "number"), cases(), ids=map(name, cases()))
+each_mixer = pytest.mark.parametrize(("role", "kind", "number"), MIXERS, ids=map(name, MIXERS))
+with_module = [c for c in cases() if c[0] not in ("init", "rope_scaling")]
+each_module = pytest.mark.parametrize(("role", "kind", "number"), with_module, ids=map(name, with_module))
+called = cases(*CALLED)
+each_called = pytest.mark.parametrize(("role", "kind", "number"), called, ids=map(name, called))
+
+
+# What a component says of itself
+
+
+@pytest.mark.parametrize(("role", "kind"), kinds(), ids=map(name, kinds()))
+def test_kind_describes_itself(role: str, kind: str) -> None:
+    cls = find(role, kind)
+    assert cls.role == role
+    assert cls.model_fields["kind"].default == kind
+    text = inspect.getmodule(cls).__doc__ or ""
+    assert "Source" in text, "the docstring of the file names its source"
+    for field, info in cls.model_fields.items():
+        assert field == "kind" or info.description, field
+        assert "\n" not in (info.description or ""), field
+    assert cls.examples
+    assert cls.__doc__
+    assert find(role, kind).__name__ == getattr(inspect.getmodule(cls), cls.__name__).__name__
+
+
+def test_every_role_has_kinds() -> None:
+    assert {role for role, _ in kinds()} == set(ROLES)
+
+
+# Tensors, FLOPs, dataflow
+
+
+@each_module
+def test_ops_name_the_tensors_of_the_module(role: str, kind: str, number: int) -> None:
+    c = component(role, kind, number)
+    with torch.device("meta"):
+        m = module(c)
+    declared = [p for p in registered([p for op in ops(c) for p in op.params])]
+    tied = {"proj.weight"} if getattr(c, "tied", False) else set()
+    have = [(n, tuple(p.shape)) for n, p in m.named_parameters() if n not in tied]
+    assert [(p.name.removeprefix("."), p.shape) for p in declared if not p.buffer] == have
+    kept = [(n, tuple(b.shape)) for n, b in m.named_buffers() if n in m.state_dict()]
+    assert [(p.name, p.shape) for p in declared if p.buffer] == kept
+    assert all(p.is_meta for p in m.parameters())
+
+
+@each
+def test_ops_are_a_dataflow(role: str, kind: str, number: int) -> None:
+    spec = hosted(role, kind, number)
+    assert problems(lower(spec)) == []
+    c = component(role, kind, number)
+    known = {"x", *INPUTS, "token_types"}
+    for op in ops(c):
+        assert set(op.inputs) <= known, (op.name, op.inputs)
+        assert op.name not in known
+        known.add(op.name)
+    read = {i for op in ops(c) for i in op.inputs}
+    assert {op.name for op in ops(c)} - read == {op.name for op in ops(c)[-1:]}
+    assert {i for i in c.inputs if i in ("memory", "bias")} <= read | {"state"}
+
+
+# What FlopCounterMode cannot see: FFTs. What is no product of matrices, and yet seen as one: see below.
+def counted_flops(spec: Spec) -> int:
+    with torch.device("meta"):
+        model = interpreted(spec).eval()
+        given = {k: v.to("meta") for k, v in inputs(spec, T=T).items()}
+    with FlopCounterMode(display=False) as counter:
+        model(**given)
+    return int(counter.get_total_flops())
+
+
+@each
+def test_flops_are_those_that_torch_counts(role: str, kind: str, number: int) -> None:
+    spec = hosted(role, kind, number)
+    tokens = getattr(spec.main.embedding, "n_tokens", T)
+    run = Run(B=2, T=tokens, S=tokens, M=tokens)
+    every = [s for s in steps(lower(spec)) if not isinstance(s.op, FFTConv)]
+    assert sum(s.op.flops(run) * s.repeat for s in every) == counted_flops(spec)
+
+
+# Inputs
+
+
+PATHS = {"embedding": "embedding", "norm": "blocks.0.norm1", "scale": "blocks.0.gain", "ffn": "blocks.0.ffn",
+         "head": "head", "mixer": "blocks.0.mixer"}  # fmt: skip
+
+
+@each_called
+def test_inputs_are_what_forward_takes_once_specialised(role: str, kind: str, number: int, texts: Texts) -> None:
+    spec = hosted(role, kind, number)
+    crosses = role == "mixer" and len(spec.stacks) > 1
+    path = "decoder.blocks.0.cross" if crosses else PATHS[role]
+    part = texts.model(spec).get_submodule(path)
+    takes = list(inspect.signature(part.forward).parameters)[1:]
+    assert takes == [i for i in component(role, kind, number).inputs if i in takes or i != "state" or spec.causal]
+
+
+@pytest.mark.parametrize("pool", ["last", "mean"])
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_padding_does_not_change_what_a_head_pools(kind: str, pool: str) -> None:
+    head = {"kind": kind, "pool": pool, **({"n_classes": 3} if kind == "classification" else {})}
+    spec = hosted_document({"mixer": {"kind": "attention", "n_heads": 2, "mask": "bidirectional"}}, head)
+    model = redraw(interpreted(spec)).double().eval()
+    given = inputs(spec, T=6)
+    mask = torch.tensor([[True] * 4 + [False] * 2] * 2)
+    short = model(**cut(spec, given, 0, 4))
+    torch.testing.assert_close(model(**given, mask=mask), short, rtol=0, atol=1e-12)
+
+
+def hosted_document(block: dict[str, Any], head: dict[str, Any]) -> Spec:
+    from archspec.spec.load import load
+
+    return load({"name": "padded", **SIZES, "blocks": [block], "head": head})
+
+
+# Causality, pieces, prefixes
+
+
+def layer(role: str, kind: str, number: int) -> tuple[Component, nn.Module, dict[str, Any]]:
+    """A component in float64 at unit gain, and what its forward needs beside x."""
+    c = component(role, kind, number)
+    torch.manual_seed(0)
+    m = redraw(module(c)).double().eval()
+    memory = torch.randn(2, 7, getattr(c, "d_memory", 1), dtype=torch.double)
+    return c, m, {"memory": memory} if "memory" in c.inputs else {}
+
+
+def bias_of(c: Component, T: int, S: int) -> dict[str, Tensor]:
+    """A bias such as the stack's shared table gives, by distance alone."""
+    if "bias" not in c.inputs:
+        return {}
+    table = torch.randn(4, 64, dtype=torch.double, generator=torch.Generator().manual_seed(5))
+    distance = torch.arange(S - T, S).unsqueeze(1) - torch.arange(S)
+    return {"bias": table[: c.n_heads, distance.clamp(min=0)].unsqueeze(0)}  # type: ignore[attr-defined]
+
+
+def sequence(T: int, seed: int = 1) -> Tensor:
+    return torch.randn(2, T, D_MODEL, dtype=torch.double, generator=torch.Generator().manual_seed(seed))
+
+
+def is_causal(c: Component) -> bool:
+    own = bool(getattr(c, "causal", True)) and not getattr(c, "bidirectional", False)
+    return own and "mask" not in c.inputs and "prefix_len" not in c.inputs
+
+
+CAUSAL = [case for case in cases("mixer", "ffn") if is_causal(component(*case))]
+each_causal = pytest.mark.parametrize(("role", "kind", "number"), CAUSAL, ids=map(name, CAUSAL))
+
+
+@each_causal
+def test_later_tokens_change_nothing(role: str, kind: str, number: int) -> None:
+    c, m, memory = layer(role, kind, number)
+    x = sequence(T)
+    y = m(x, **memory, **bias_of(c, T, T))
+    for k in (1, 5, 11, T - 1):
+        other = torch.cat((x[:, :k], 3 * sequence(T, seed=k)[:, k:]), dim=1)
+        y2 = m(other, **memory, **bias_of(c, T, T))
+        if any(isinstance(op, FFTConv) for op in c.ops()):  # an FFT mixes all tokens and cancels to rounding error
+            torch.testing.assert_close(y2[:, :k], y[:, :k], rtol=0, atol=1e-12)
+        else:
+            assert torch.equal(y2[:, :k], y[:, :k])
+        assert not torch.equal(y2[:, k:], y[:, k:])
+
+
+NOT_CAUSAL = [case for case in cases("mixer", "ffn") if case not in CAUSAL]
+
+
+@pytest.mark.parametrize(("role", "kind", "number"), NOT_CAUSAL, ids=map(name, NOT_CAUSAL))
+def test_later_tokens_do_change_what_is_not_causal(role: str, kind: str, number: int) -> None:
+    """So that the declaration says neither too much nor too little."""
+    c, m, memory = layer(role, kind, number)
+    x = sequence(T)
+    extra = {"prefix_len": T} if "prefix_len" in c.inputs else {}
+    other = torch.cat((x[:, :-1], 3 * x[:, -1:]), dim=1)
+    assert not torch.equal(m(other, **memory, **extra)[:, :-1], m(x, **memory, **extra)[:, :-1])
+
+
+@each_causal
+def test_output_does_not_depend_on_how_long_the_sequence_is(role: str, kind: str, number: int) -> None:
+    c, m, memory = layer(role, kind, number)
+    x = sequence(LENGTH)
+    y = m(x, **memory, **bias_of(c, LENGTH, LENGTH))
+    for k in (1, 2, 3, 4, 7, 8, 13, 16, 17, 31):
+        short = m(x[:, :k], **memory, **bias_of(c, k, k))
+        torch.testing.assert_close(short, y[:, :k], rtol=0, atol=1e-9)
+
+
+DECODES = [case for case in cases("mixer", "ffn") if "state" in component(*case).inputs]
+each_decoding = pytest.mark.parametrize(("role", "kind", "number"), DECODES, ids=map(name, DECODES))
+
+
+@each_decoding
+def test_whole_equals_pieces_equals_token_by_token(role: str, kind: str, number: int) -> None:
+    c, m, memory = layer(role, kind, number)
+    length = min(LENGTH, remembers(c))
+    x = sequence(length)
+    prefix = {"prefix_len": 4} if "prefix_len" in c.inputs else {}
+    whole = m(x, **memory, **prefix, **bias_of(c, length, length))
+    for sizes in ([length], [4, 1, 3, length - 8], [9] * (length // 9) + [length % 9], [4] + [1] * (length - 4)):
+        compare(c, m, x, whole, sizes, memory | prefix)
+    if not prefix:  # a prefix that sees itself must come in one piece
+        compare(c, m, x, whole, [1] * length, memory)
+
+
+def compare(c: Component, m: nn.Module, x: Tensor, whole: Tensor, sizes: list[int], given: dict[str, Any]) -> None:
+    for grad in (False, True):
+        state: dict[str, Any] = {}
+        done: list[Tensor] = []
+        with torch.set_grad_enabled(grad):
+            for piece in x.split(sizes, dim=1):
+                seen = sum(d.shape[1] for d in done)
+                bias = bias_of(c, piece.shape[1], seen + piece.shape[1])
+                done.append(m(piece, **given, **bias, state=state))
+        torch.testing.assert_close(torch.cat(done, dim=1), whole, rtol=0, atol=1e-9)
+
+
+ROTATED = [case for case in cases("position", "rope_scaling", "absolute_position", "embedding") if case[1] != "patch"]
+
+
+@pytest.mark.parametrize(("role", "kind", "number"), ROTATED, ids=map(name, ROTATED))
+def test_model_with_positions_decodes_as_the_whole(role: str, kind: str, number: int) -> None:
+    spec = hosted(role, kind, number)
+    if not spec.causal:
+        pytest.skip("sees later tokens")
+    model = redraw(interpreted(spec)).double().eval()
+    length = min(remembers(part) for la in spec.main.layers for _, part in la.block.parts)
+    given = double(inputs(spec, optional=True, T=length))
+    whole = model(**given)
+    state: dict[str, Any] = {}
+    ends = [*range(3, length), length]
+    pieces = [cut(spec, given, a, b) for a, b in zip([0, *ends], ends, strict=False)]
+    decoded = torch.cat([model(**p, state=state) for p in pieces], dim=1)
+    torch.testing.assert_close(decoded, whole, rtol=0, atol=1e-9)
+
+
+def held(state: Any) -> Counter[str]:
+    """Elements that a state holds for one sequence, by name."""
+    found: Counter[str] = Counter()
+    for key, value in state.items():
+        if isinstance(value, dict):
+            found += held(value)
+        elif isinstance(value, Tensor):
+            start, end = state.get(f"{key}_span", (0, None))
+            found[key] += value[:, :, start:end].numel() if end is not None else value.numel()
+    return found
+
+
+NOT_PER_SEQUENCE = ("filters", "memory")  # what all sequences share; what cross-attention makes of the memory
+
+
+@each_decoding
+def test_state_has_the_size_that_is_declared(role: str, kind: str, number: int) -> None:
+    c, m, memory = layer(role, kind, number)
+    for n in (3, T):
+        state: dict[str, Any] = {}
+        with torch.no_grad():
+            for piece in sequence(n)[:1].split(1, dim=1):
+                seen = sum(1 for _ in state)
+                m(piece, **{k: v[:1] for k, v in memory.items()}, **bias_of(c, 1, 1 + seen * 0), state=state) if (
+                    "bias" not in c.inputs
+                ) else None
+            if "bias" in c.inputs:
+                m(sequence(n)[:1], **bias_of(c, n, n), state=state)
+        # A window of w keys needs the last w - 1 of them between two calls.
+        declared = sum(
+            op.cache.per_token * (n if op.cache.limit is None else min(n, op.cache.limit - 1))
+            + op.cache.fixed
+            + op.cache.exact
+            for op in c.ops()
+        )
+        found = sum(v for k, v in held(state).items() if k not in NOT_PER_SEQUENCE)
+        assert found == declared
+
+
+# Gradients and compilation
+
+
+@each
+def test_every_parameter_gets_a_gradient(role: str, kind: str, number: int) -> None:
+    spec = hosted(role, kind, number)
+    model = redraw(interpreted(spec)).train()
+    given = inputs(spec, optional=True)
+    y = model(**given)
+    weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
+    ((y * weight).sum() + aux_loss(model)).backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+COMPILED = [(role, kind, 0) for role, kind in kinds("mixer", "ffn", "norm", "scale")] + [("mixer", "attention", 3)]
+
+
+@pytest.mark.parametrize(("role", "kind", "number"), COMPILED, ids=map(name, COMPILED))
+def test_compiles_as_one_graph(role: str, kind: str, number: int, texts: Texts) -> None:
+    spec = hosted(role, kind, number)
+    part = redraw(texts.model(spec).get_submodule(PATHS[role])).eval()
+    x = sequence(8).float()
+    torch.compiler.reset()
+    compiled = torch.compile(part, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x), part(x))
+
+
+def test_count_is_the_sum_of_the_tensors() -> None:
+    for case in cases():
+        spec = hosted(*case)
+        counted = count(spec)
+        assert counted.total == sum(p.numel() for p in interpreted(spec).parameters()), case
+        assert counted.total == sum(t.count for t in counted.tensors if not t.buffer), case
+
+
+def test_hosts_hold_the_component_that_is_asked_for() -> None:
+    for role, kind, number in cases():
+        c = found_at(hosted(role, kind, number), role, kind)
+        said = {k: v for k, v in example(role, kind, number).items() if not isinstance(v, dict | list)}
+        assert {k: getattr(c, k) for k in said} == said, (role, kind, number)
+        assert host(role, example(role, kind, number))[0]["name"]
