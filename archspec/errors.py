@@ -16,6 +16,7 @@ from difflib import get_close_matches
 
 CLOSE = 0.65  # how alike two words must be (0 to 1) for one to be taken for the other
 LONGEST_WORD = 60
+MOST_COMPARED = 500
 MOST_WORDS = 40
 
 
@@ -82,7 +83,8 @@ def closest(word: str, known: Iterable[str]) -> str:
     """The known word that is so like this one that it was probably meant, or nothing."""
     if len(word) > LONGEST_WORD:
         return ""
-    return next(iter(get_close_matches(word, sorted(set(known) - {word}), n=1, cutoff=CLOSE)), "")
+    names = sorted(set(known) - {word})[:MOST_COMPARED]
+    return next(iter(get_close_matches(word, names, n=1, cutoff=CLOSE)), "")
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

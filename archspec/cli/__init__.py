@@ -3,6 +3,6 @@
 Exit codes: 0 when all is well, 1 for a bad spec or a failed check, 2 for wrong use.
 """
 
-from archspec.cli.main import main
+from archspec.cli.commands import main
 
 __all__ = ["main"]

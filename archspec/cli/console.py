@@ -131,10 +131,10 @@ def written(name: str) -> Iterator[Path]:
 
 
 class Progress:
-    """A line on a terminal that says what takes so long; nothing in a pipe, a file or within half a second."""
+    """A line on a terminal that says what takes so long; nothing in a pipe or file, or for the first `wait` seconds."""
 
-    def __init__(self, what: str):
-        self.what = what
+    def __init__(self, what: str, wait: float = 0.5):
+        self.what, self.wait = what, wait
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._turn, daemon=True) if sys.stderr.isatty() else None
 
@@ -148,7 +148,7 @@ class Progress:
             self.thread.join()
 
     def _turn(self) -> None:
-        if self.done.wait(0.5):
+        if self.done.wait(self.wait):
             return
         for sign in cycle("|/-\\"):
             click.echo(f"\r{sign} {self.what}", err=True, nl=False)

@@ -7,6 +7,8 @@ from typing import Any
 import libcst as cst
 import libcst.matchers as m
 
+from archspec.codegen.sources import free_names
+
 WIDTH = 120
 
 
@@ -130,7 +132,7 @@ def _without_params(cls: cst.ClassDef) -> cst.ClassDef:
         params = method.params.params
         if all(p.default is None for p in params):
             continue
-        used = set(re.findall(r"\w+", code(method.body)))
+        used = set(free_names(method))
         kept = [p for p in params if p.default is None or p.name.value in used]
         if len(kept) == len(params):
             continue

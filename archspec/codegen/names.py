@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from archspec.layers.base import Component
+from archspec.layers.base import Component, extra
 from archspec.spec.model import Block, Spec
 
 
@@ -99,17 +99,30 @@ class Constants:
         """The constant that holds `c.field`, noted as used; None when the value is not a number."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
+        field = source(c, field)
         text = self.peek(c, field)
         self.used[text] = (value, describe(c, field))
         return text
 
     def peek(self, c: Component, field: str) -> str:
         """The name without noting its use."""
+        field = source(c, field)
         if len(self.values.get(field, ())) <= 1:
             return field.upper()
         if len(self.by_kind.get((type(c).__name__, field), ())) <= 1:
             return f"{snake(type(c).__name__)}_{field}".upper()
         return f"{snake(self.names[c])}_{field}".upper()
+
+
+def source(c: Component, field: str) -> str:
+    """The field that a size was taken from: n_kv_heads of multi-head attention is n_heads."""
+    info = type(c).model_fields.get(field)
+    formula = extra(info).get("formula", "") if info else ""
+    taken = "d_model" if formula == "d_embedding" else formula
+    same_thing = set(taken.split("_")) <= set(field.split("_")) or (taken == "d_model" and field in ("dim", "d_embed"))
+    if same_thing and taken in type(c).model_fields and getattr(c, taken) == getattr(c, field):
+        return source(c, taken)
+    return field
 
 
 def dir_numbers(c: Component) -> list[str]:

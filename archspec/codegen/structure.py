@@ -1,5 +1,9 @@
 """The text of what holds the layers together: blocks from their wiring, stacks, and the model itself."""
 
+import libcst as cst
+
+from archspec.codegen.layout import code
+from archspec.codegen.layout import fitted as fold
 from archspec.codegen.writer import Writer
 from archspec.layers.base import Component, NormComponent
 from archspec.spec.model import Block, Segment, Spec, Stack
@@ -117,8 +121,15 @@ class Structure:
 
     def fitted(self, statement: str) -> list[str]:
         """A statement in the body of a method; parentheses fold a long one."""
-        if len(statement) + 8 <= WIDTH:
-            return ["        " + statement]
+        bare = statement.partition("  # ")[0]
+        for said in (statement, bare):
+            if len(said) + 8 <= WIDTH:
+                return ["        " + said]
+        parsed = cst.parse_statement(bare)
+        assert isinstance(parsed, cst.SimpleStatementLine)
+        folded = code(fold(parsed, 8)).rstrip("\n").splitlines()
+        if len(folded) > 1 and all(len(line) + 8 <= WIDTH for line in folded):
+            return ["        " + line for line in folded]
         head, _, value = statement.partition(" = ") if not statement.startswith("return ") else ("return", "", statement[7:])
         opening = f"{head} = (" if head != "return" else "return ("
         pieces = value.split(" + ")
@@ -278,13 +289,13 @@ class Structure:
         for stack in self.spec.stacks:
             call = f"self.{stack.name}({', '.join(self.stack_arguments(stack))})"
             if stack is self.spec.main:
-                lines.append(f"x = {call}  # (B, T, {self.width(stack)})")
+                lines += [line[8:] for line in self.fitted(f"x = {call}  # (B, T, {self.width(stack)})")]
             elif self.spec.arguments[-1].of == "state":
                 self.writer.need("archspec.kernels.state", "once")
                 remembered = f'{stack.name} = once(state, "{stack.name}_output", lambda: {call})'
                 lines += [line[8:] for line in self.fitted(remembered)]
             else:
-                lines.append(f"{stack.name} = {call}  # (B, T, {self.width(stack)})")
+                lines += [line[8:] for line in self.fitted(f"{stack.name} = {call}  # (B, T, {self.width(stack)})")]
         return lines, "x"
 
     def stack_arguments(self, stack: Stack) -> list[str]:

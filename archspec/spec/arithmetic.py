@@ -28,6 +28,7 @@ _NUMBERS = re.compile(r"(?<![A-Za-z0-9_.])[0-9.][A-Za-z0-9_.]*")
 _NUMBER = re.compile(r"(?:[0-9]+(?:_[0-9]+)*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][0-9]*)?")
 # how many arguments each function takes; 0 means one or more
 _ARGUMENTS = {"ceil": 1, "floor": 1, "round": 1, "sqrt": 1, "round_up": 2, "min": 0, "max": 0}
+FUNCTIONS = frozenset(_ARGUMENTS)
 
 
 def is_expression(text: str) -> bool:

@@ -4,7 +4,7 @@ import re
 
 from archspec.errors import Problem, suggest
 from archspec.spec.blocks import Place
-from archspec.spec.keys import bad_block_name
+from archspec.spec.keys import bad_block_name, clipped
 from archspec.spec.source import Node, merge
 from archspec.spec.values import shown
 

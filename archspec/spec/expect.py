@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from archspec.errors import Problem, suggest
+from archspec.errors import Problem
+from archspec.spec.keys import unknown
 from archspec.spec.source import Node
+from archspec.spec.values import must_be
 
 KEYS = {
     "params": "all parameters, tied ones once",
@@ -17,7 +19,7 @@ KEYS = {
     "buffers": "elements of persistent buffers",
     "layers": "layers that run, of all stacks",
     "kv_bytes_per_token": "bytes that the decoding caches grow by for each token, at 2 bytes an element",
-    "state_bytes": "bytes of fixed decoding state for each sequence, at 2 bytes an element and 4 where states are exact",
+    "state_bytes": "bytes of fixed decoding state for each sequence, at 2 bytes an element, 4 where states are exact",
 }
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
 BINARY = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "B": 1}
@@ -51,15 +53,15 @@ def parse_expect(node: Node | None, problems: list[Problem]) -> tuple[tuple[str,
     if not isinstance(node.value, Mapping):
         problems.append(Problem(node.mark, "expect", f"must map what is counted to a value, not {node.kind_name()}"))
         return ()
+    unknown(node, KEYS, "expect", "what is counted", problems)
     found = []
     for key, child in node.value.items():
         if key not in KEYS:
-            mark = node.keys.get(key, child.mark)
-            problems.append(Problem(mark, f"expect.{key}", f"nothing called {key!r} is counted{suggest(key, KEYS)}"))
             continue
         expectation = read(key, child.value)
         if expectation is None:
-            message = f'{key} = {child.plain()!r} must be a whole number, or text such as "<= 128 KiB" or "~46.7B"'
+            example = '"<= 128 KiB"' if is_bytes(key) else '"~46.7B"'
+            message = must_be(key, child, f"a whole number, or text such as {example}")
             problems.append(Problem(child.mark, f"expect.{key}", message))
         else:
             found.append((key, expectation))
@@ -68,13 +70,19 @@ def parse_expect(node: Node | None, problems: list[Problem]) -> tuple[tuple[str,
 
 def read(key: str, value: object) -> Expectation | None:
     """One expectation, or None when it cannot be read."""
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return Expectation(key, "==", Fraction(value), Fraction(0), str(value))
     match = FORM.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         return None
     digits, unit = match["number"].replace("_", ""), match["unit"] or ""
-    binary = key.endswith("bytes_per_token") or key.endswith("bytes")
-    scale = (BINARY if binary and unit in BINARY else BINARY | UNITS)[unit]
+    scale = (UNITS | BINARY if is_bytes(key) else UNITS).get(unit)
+    if scale is None:
+        return None
     step = Fraction(1, 10 ** len(digits.partition("e")[0].partition(".")[2])) * scale
     return Expectation(key, match["op"] or "==", Fraction(digits) * scale, step, str(value).strip())
+
+
+def is_bytes(key: str) -> bool:
+    """Whether a key counts bytes, so that `B` is a byte and KiB, MiB and GiB are units."""
+    return "bytes" in key

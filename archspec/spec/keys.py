@@ -28,17 +28,18 @@ SYNONYMS = {
     **dict.fromkeys(("tie_word_embeddings", "tie"), "tied"),
 }
 # what generated code calls its own: attributes of a PyTorch module, and names that its methods use
-TAKEN = frozenset(
-    "add_module apply bfloat16 bias blocks buffers call_super_init children compile cpu cuda device double dropout "
-    "dtype dump_patches embedding eval extra_repr final_norm float forward get_buffer get_extra_state get_parameter "
-    "get_submodule half head init ipu layers load_state_dict losses mask memory model modules mtia named_buffers "
-    "named_children named_modules named_parameters nn parameters position_bias prefix_len register_backward_hook "
-    "register_buffer register_forward_hook register_forward_pre_hook register_full_backward_hook "
-    "register_full_backward_pre_hook register_load_state_dict_post_hook register_load_state_dict_pre_hook "
-    "register_module register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ "
-    "self set_extra_state set_submodule share_memory state state_dict to to_empty torch train training type x xpu "
-    "zero_grad math".split()
-)
+_WORDS = """
+add_module apply bfloat16 bias blocks buffers call_super_init children compile cpu cuda device double
+dropout dtype dump_patches embedding eval extra_repr final_norm float forward get_buffer get_extra_state
+get_parameter get_submodule half head init ipu layers load_state_dict losses mask math memory model modules
+mtia named_buffers named_children named_modules named_parameters nn parameters position_bias prefix_len
+register_backward_hook register_buffer register_forward_hook register_forward_pre_hook
+register_full_backward_hook register_full_backward_pre_hook register_load_state_dict_post_hook
+register_load_state_dict_pre_hook register_module register_parameter register_state_dict_post_hook
+register_state_dict_pre_hook requires_grad_ self set_extra_state set_submodule share_memory state state_dict
+to to_empty torch train training type x xpu zero_grad
+"""
+TAKEN = frozenset(_WORDS.split())
 
 
 class Problems(list[Problem]):
@@ -88,7 +89,25 @@ def clipped(text: str) -> str:
 def bad_name(name: str) -> str:
     """What is wrong with a name that generated code will use as its own; nothing when it is right."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or len(name) > LONGEST_NAME:
-        return f"must be letters, digits and _, start with a letter and have at most {LONGEST_NAME} characters"
+        return f"cannot be a name: it is letters, digits and _, starts with a letter and has at most {LONGEST_NAME}"
     if keyword.iskeyword(name) or name in TAKEN:
         return "is a word that the generated code needs; choose another"
+    return ""
+
+
+def bad_block_name(name: str) -> str:
+    """What is wrong with the name of a block, which patterns use; nothing when it is right."""
+    if re.fullmatch(r"x\d+", name):
+        return "cannot be the name of a block: in a pattern it would be a repeat; choose another"
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or len(name) > LONGEST_NAME:
+        return f"cannot be the name of a block: it is letters, digits and _, at most {LONGEST_NAME}"
+    return ""
+
+
+def bad_size_name(name: str, taken: Collection[str]) -> str:
+    """What is wrong with the name of a size, which arithmetic uses; nothing when it is right."""
+    if name in taken:
+        return "is a size or function that every spec has; choose another word"
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or keyword.iskeyword(name) or len(name) > LONGEST_NAME:
+        return f"cannot be the name of a size: it is letters, digits and _, at most {LONGEST_NAME}; choose another word"
     return ""

@@ -152,7 +152,9 @@ class Spec:
             before = "" if len(self.stacks) == 1 else f"{stack.name}_"
             reads = str(getattr(stack.embedding, "reads", "tokens"))
             required.append(Argument(before + reads, reads, stack.name, False))
-            takes = {*stack.inputs, *stack.embedding.inputs, *(self.head.inputs if stack is self.main else ())} | ({"mask"} if stack.name in memories else set())
+            takes = {*stack.inputs, *stack.embedding.inputs, *(self.head.inputs if stack is self.main else ())} | (
+                {"mask"} if stack.name in memories else set()
+            )
             optional += [
                 Argument(before + i, i, stack.name) for i in ("token_types", "mask", "prefix_len") if i in takes
             ]

@@ -41,7 +41,8 @@ class _Overrides:
             self.problems.append(Problem(item.mark, path, f"must be a mapping, not {item.kind_name()}; {USE}"))
             return
         if item.value.keys() not in ({"at", "set"}, {"at", "replace"}):
-            if not unknown(item, KEYS, path, "an override", self.problems):
+            unknown(item, KEYS, path, "an override", self.problems)
+            if item.value.keys() <= set(KEYS):
                 self.problems.append(Problem(item.mark, path, f"needs `at`, and one of `set` and `replace`; {USE}"))
             return
         try:
@@ -58,15 +59,15 @@ class _Overrides:
         verb = "set" if "set" in fields else "replace"
         new = fields[verb] if verb == "set" else _replacing(fields[verb])
         changed: dict[int, Place] = {}
+        idle = bool(chosen)
         for index in chosen:
             place = self.places[index]
             if id(place) not in changed:
                 self._count()
-                changed[id(place)] = place if place.broken else _changed(place, rest, new)
+                changed[id(place)] = _changed(place, rest, new)
+            idle = idle and changed[id(place)] is place and not place.broken
             self.places[index] = changed[id(place)]
-        if all(place is not None and id(place) in changed for place in changed.values()) and not any(
-            place.broken for place in changed.values()
-        ):
+        if idle:
             raise Fault("changes nothing; remove it")
 
     def _count(self) -> None:
@@ -86,6 +87,8 @@ class _Overrides:
 
     def _layers(self, at: Node, parts: list[int | None]) -> list[int]:
         n = len(self.places)
+        if not n:  # what is wrong with the blocks is told already
+            return []
         if len(parts) == 1 and parts[0] is not None:
             chosen = [parts[0] % n] if -n <= parts[0] < n else []
         else:
@@ -113,7 +116,7 @@ def _replacing(new: Node) -> Node:
 
 def _changed(place: Place, rest: str, new: Node) -> Place:
     """The layer with one change, or the same object where it changes nothing."""
-    if not isinstance(place.node.value, dict):
+    if place.broken or not isinstance(place.node.value, dict):
         return place
     node = assign(place.node, rest, new) if rest else merge(place.node, new)
     same = node.plain() == place.node.plain()

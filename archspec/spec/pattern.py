@@ -10,6 +10,7 @@ from typing import NoReturn
 from archspec.errors import Fault, suggest
 
 MAX_LAYERS = 4096
+MAX_LENGTH = 1 << 16
 
 _TOKEN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+|[()*]")
 _GAP = re.compile(r"[\s,]*")
@@ -22,9 +23,8 @@ def parse_pattern(text: str, known: Collection[str]) -> list[str]:
     Raises Fault for wrong syntax, for a name that is not in `known`, for a repeat below 1 and for more than 4096 layers
     (found before they are written out).
     """
-    for name in known:
-        if _REPEAT.fullmatch(name):
-            raise Fault(f"a block may not be called {name!r}: in a pattern it would be a repeat")
+    if len(text) > MAX_LENGTH:
+        raise Fault(f"pattern {_shown(text)!r}: longer than {MAX_LENGTH} characters; repeat groups, as in (a b)x4")
     return _Parser(text, known).layers()
 
 
@@ -83,6 +83,8 @@ class _Parser:
             self.repeat(following)
             return 2
         elif _REPEAT.fullmatch(token):
+            if token in self.known:
+                raise Fault(f"a block may not be called {token!r}: in a pattern it would be a repeat")
             self.repeat(token[1:])
         else:
             self.name(token)

@@ -20,8 +20,24 @@ from archspec.spec.arithmetic import evaluate
 from archspec.spec.keys import Problems, near, unknown
 from archspec.spec.scope import Scope, Silent, UnknownSize
 from archspec.spec.source import Node, from_plain
-from archspec.spec.values import Value, article, bare, empty, fit, fits, freeze, kind_of, limits, must_be, nullable
-from archspec.spec.values import numeric, settable, shown, size_formula, wanted
+from archspec.spec.values import (
+    Value,
+    article,
+    bare,
+    empty,
+    fit,
+    fits,
+    freeze,
+    kind_of,
+    limits,
+    must_be,
+    nullable,
+    numeric,
+    settable,
+    shown,
+    size_formula,
+    wanted,
+)
 
 __all__ = ["Resolver", "Scope", "Value", "bare", "fit", "kind_of", "limits", "make", "nullable", "numeric", "settable",
            "shown", "wanted"]  # fmt: skip
@@ -113,11 +129,10 @@ class _Filling:
     def component(self) -> Component | None:
         """The component, or None after its problems were kept."""
         assert isinstance(self.node.value, dict)
-        if len(self.given) < len(self.node.value):
+        if len(self.given) < len(self.node.value):  # some key is no field
             what = kind_of(self.cls)
-            fields = set(settable(self.cls))
-            told = {k for k, info in self.cls.model_fields.items() if extra(info).get("inherited")}
-            meant = unknown(self.node, fields | told, self.path, what, self.resolver.problems)
+            told = self.cls.model_fields.keys() - set(settable(self.cls))
+            meant = unknown(self.node, settable(self.cls), self.path, what, self.resolver.problems, told)
             self.failed |= {""} | (meant - self.given.keys())
         slots = [(name, info) for name, info in self.cls.model_fields.items() if "slot" in extra(info)]
         for name in self.cls.model_fields:
@@ -149,7 +164,7 @@ class _Filling:
         info = self.cls.model_fields[name]
         node = self.given.get(name)
         formula = extra(info).get("formula") if node is None else node.value
-        if isinstance(formula, str) and formula and not (node and empty(node)):
+        if isinstance(formula, str) and formula.strip() and formula.strip() != shown(value):
             return f"{name} = {formula} = {shown(value)} must be {wanted(info, value)}"
         return must_be(name, node or Node(value, self.node.mark), wanted(info, value))
 
@@ -159,7 +174,7 @@ class _Filling:
             return self._inherited(name, info)
         if name in self.given:
             return self._given(name, self.given[name])
-        if self.base is not None:
+        if self.base is not None and self._acts(name):
             return getattr(self.base, name)
         if "formula" in marks:
             return self._arithmetic(name, marks["formula"])
@@ -203,8 +218,8 @@ class _Filling:
                 if fault.name != node.value.strip():
                     raise
                 what = wanted(self.cls.model_fields[name])
-                advice = fault.advice if "did you mean" in fault.advice else ""
-                raise Fault(f"{must_be(name, node, what)}; no size {fault.name!r} is known here{advice}") from None
+                unknown_size = f"no size {fault.name!r} is known here{fault.near}"
+                raise Fault(f"{must_be(name, node, what)}; {unknown_size}") from None
         if numeric(self.cls, name) and isinstance(node.value, dict):
             return self._arithmetic(name, size_formula(node))
         return freeze(node.plain())
@@ -228,7 +243,7 @@ class _Filling:
         if name in GIVEN_BY_SPEC:
             self._need(name)
         known = {*self.scope.numbers, *(k for k in self.cls.model_fields if numeric(self.cls, k))}
-        raise UnknownSize(name, suggest(name, known - set(self.pending)))
+        raise UnknownSize(name, known - set(self.pending))
 
     def _own_number(self, name: str) -> Value:
         self._fill(name)
@@ -237,7 +252,7 @@ class _Filling:
             raise Fault(f"{name} is not set here")
         if name in self.failed or value is None:
             raise Silent
-        return value  # type: ignore[no-any-return]
+        return value
 
     # Slots
 

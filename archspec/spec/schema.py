@@ -15,8 +15,8 @@ from archspec.layers.registry import everything
 from archspec.spec.block import PART_ROLES
 from archspec.spec.document import BLOCK_KEYS, ITEM_KEYS, STACK_KEYS, TOP_KEYS
 from archspec.spec.expect import KEYS
-from archspec.spec.values import bare, limits, nullable, numeric, settable
 from archspec.spec.source import REPLACE
+from archspec.spec.values import bare, limits, nullable, numeric, settable
 from archspec.spec.wiring import BUILTINS
 
 Schema = dict[str, Any]

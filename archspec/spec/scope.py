@@ -1,10 +1,11 @@
 """What surrounds a component: sizes that its arithmetic may name, and defaults that it inherits."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from archspec.errors import Fault
+from archspec.errors import Fault, suggest
+from archspec.spec.keys import clipped
 from archspec.spec.values import Value
 
 
@@ -44,6 +45,8 @@ class Silent(Fault):
 class UnknownSize(Fault):
     """Arithmetic names a size that nobody knows."""
 
-    def __init__(self, name: str, advice: str):
-        super().__init__(f"no size {name!r} is known here{advice}")
-        self.name, self.advice = name, advice
+    def __init__(self, name: str, known: Collection[str]):
+        advice = suggest(name, known)
+        super().__init__(f"no size {clipped(name)!r} is known here{advice}")
+        self.name = name
+        self.near = advice if advice.startswith("; did you mean") else ""

@@ -7,8 +7,8 @@ from typing import Any
 from archspec.layers.base import Component, NormComponent, extra
 from archspec.spec.block import SUBLAYERS
 from archspec.spec.model import Block, Segment, Spec, Stack
-from archspec.spec.values import kind_of
 from archspec.spec.text import dump
+from archspec.spec.values import kind_of
 
 SIZES = ("d_model", "vocab_size", "max_seq_len")
 

@@ -21,7 +21,10 @@ LIMIT = 1e30
 SUBLAYERS = ("mixer", "cross", "ffn")
 
 _TARGET = re.compile(r"[a-z][a-z0-9_]*")
-_RESERVED = frozenset({"self", "torch", "nn"})
+# what a block's `forward` takes beside x, and what it calls
+_RESERVED = frozenset(
+    {"self", "torch", "nn", "state", "mask", "memory", "memory_mask", "bias", "prefix_len", "substate"}
+)
 _OPERATORS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*"}
 _ALLOWED = "only names, numbers, + - *, parentheses and calls such as mixer(x) are allowed"
 
@@ -170,8 +173,10 @@ def _expr(node: ast.expr, line: str, depth: int) -> Expr:
             left, right = _expr(node.left, line, depth + 1), _expr(node.right, line, depth + 1)
             return Binary(_OPERATORS[type(sign)], left, right)
         case ast.Call(func=ast.Name(id=module), args=arguments, keywords=keywords):
-            if len(arguments) != 1 or keywords or isinstance(arguments[0], ast.Starred):
-                raise Fault(f"{module} takes exactly one value, found {len(arguments) + len(keywords)}: `{line}`")
+            if keywords or any(isinstance(argument, ast.Starred) for argument in arguments):
+                raise Fault(f"{module} takes one plain value, as in {module}(x): `{line}`")
+            if len(arguments) != 1:
+                raise Fault(f"{module} takes exactly one value, found {len(arguments)}: `{line}`")
             return Call(module, _expr(arguments[0], line, depth + 1))
     raise Fault(f"`{ast.get_source_segment(line, node)}` is not allowed: {_ALLOWED}")
 
@@ -245,7 +250,7 @@ def _check_unread(wiring: Wiring) -> Iterator[str]:
                 yield f"line {at + 1} assigns {step.target!r}, which line {number} overwrites before anything reads it"
                 break
         else:
-            if at + 1 < len(wiring.steps) or step.target != "x":
+            if at + 1 < len(wiring.steps):
                 yield f"line {at + 1} assigns {step.target!r}, which no later line reads"
 
 
@@ -276,6 +281,8 @@ def _comes_from_input(wiring: Wiring) -> bool:
 def _check_uncalled(wiring: Wiring, modules: Collection[str]) -> Iterator[str]:
     """Modules that would have weights and never run."""
     called = set(wiring.calls())
+    if not called <= set(modules):  # the module that was meant there is told already
+        return
     for module in sorted(modules) if isinstance(modules, (set, frozenset)) else modules:
         if module not in called:
             yield f"the module {module!r} is never called"

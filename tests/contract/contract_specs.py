@@ -146,8 +146,8 @@ def at(document: Any, path: tuple[str | int, ...]) -> Any:
 
 
 def found_at(spec: Spec, role: str, kind: str) -> Component:
-    """The component of that kind in a resolved spec."""
-    return next(c for c in every_component(spec) if c.role == role and kind_of(type(c)) == kind)
+    """The component of that kind in a resolved spec: the last one, as hosts put it behind what surrounds it."""
+    return [c for c in every_component(spec) if c.role == role and kind_of(type(c)) == kind][-1]
 
 
 def every_component(spec: Spec) -> Iterator[Component]:

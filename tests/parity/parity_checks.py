@@ -67,9 +67,9 @@ def stacked(pattern: str, n: int) -> Take:
     return Take(pattern, lambda *found: torch.stack(found), n)
 
 
-def row(pattern: str, *index: int) -> Take:
-    """Theirs has more dimensions or is transposed: theirs[index]."""
-    return Take(pattern, lambda t: t[index])
+def rows(pattern: str, start: int, stop: int) -> Take:
+    """Rows start to stop of theirs."""
+    return Take(pattern, lambda t: t[start:stop])
 
 
 def filled(pattern: str, found: Iterable[str]) -> str:

@@ -10,13 +10,18 @@ from pathlib import Path
 import pytest
 
 from archspec.errors import RenderError
+from archspec.graph import lower, steps
+from archspec.layers.registry import everything, find
+from archspec.passes.count import count
 from archspec.passes.diagram import draw, to_dot
+from archspec.passes.diagram.bars import pieces
 from archspec.passes.diagram.dot import escape, rounded
 from archspec.passes.diagram.scene import Path as Way
 from archspec.passes.diagram.scene import Scene, Shape
 from archspec.passes.diagram.text import Line, amount, extent, measure, shorten, size, wrap
 from archspec.render import diagram, render
 from archspec.spec.load import load, loads
+from archspec.spec.model import Spec
 
 SPECS = sorted((Path(__file__).parents[2] / "specs").glob("*.yaml"))
 TOUCH = 0.6  # points that neighbours may share
@@ -93,9 +98,29 @@ blocks: [{repeat: 2, mixer: {kind: mamba2}, ffn: {kind: moe, n_experts: 1024, to
 }
 CUSTOM = {name: HEADER.format(name=name.replace(" ", "_")) + body for name, body in BODIES.items()}
 CUSTOM["hostile names"] = CUSTOM["only attention"].replace(
-    "only_attention", "'<b>&\"]; }} \\\\ \\u00e9 a very long name of a model that nobody would ever choose'"
+    "only_attention", "'<b>&]; } {x} \u00e9\u4e16 a very long name of a model that nobody would choose <!-- --> ' "
 )
 ALL = {path.stem: path.read_text() for path in SPECS} | CUSTOM
+
+
+KINDS = [
+    (role, kind, number)
+    for role in ("mixer", "ffn")
+    for kind, component in everything()[role].items()
+    for number in range(len(component.examples))
+]
+
+
+def example(role: str, kind: str, number: int) -> Spec:
+    """A model of one block with one of the examples that a component gives."""
+    settings = find(role, kind).examples[number]
+    cross = settings.get("mask") == "cross"
+    block = {"cross" if cross else role: {"kind": kind, **settings}}
+    top = {"name": kind, "d_model": 16, "vocab_size": 12, "max_seq_len": 32, "head": {"kind": "lm"}}
+    if not cross:
+        return load({**top, "blocks": [block]})
+    encoder = {"blocks": [{"mixer": {"kind": "attention", "n_heads": 2, "mask": "bidirectional"}}]}
+    return load({**top, "stacks": {"encoder": encoder, "decoder": {"memory": "encoder", "blocks": [block]}}})
 
 
 def scene(name: str) -> Scene:
@@ -104,9 +129,7 @@ def scene(name: str) -> Scene:
 
 
 def overlap(a: Shape, b: Shape) -> bool:
-    return (
-        min(a.right, b.right) - max(a.left, b.left) > TOUCH and min(a.top, b.top) - max(a.bottom, b.bottom) > TOUCH
-    )
+    return min(a.right, b.right) - max(a.left, b.left) > TOUCH and min(a.top, b.top) - max(a.bottom, b.bottom) > TOUCH
 
 
 def inside(inner: Shape, outer: Shape) -> bool:
@@ -168,6 +191,11 @@ def test_nothing_overlaps_or_is_cut_off(name: str) -> None:
     assert not faults(scene(name))
 
 
+@pytest.mark.parametrize(("role", "kind", "number"), KINDS)
+def test_nothing_overlaps_in_any_component(role: str, kind: str, number: int) -> None:
+    assert not faults(draw(example(role, kind, number)))
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_every_line_is_right_angled(name: str) -> None:
     for way in scene(name).paths:
@@ -194,7 +222,7 @@ def test_the_text_is_the_same_each_time() -> None:
 
 def test_user_text_is_escaped() -> None:
     text = diagram(loads(CUSTOM["hostile names"]))
-    assert "&lt;b&gt;&amp;&quot;]; }" in text
+    assert "&lt;b&gt;&amp;]; }" in text
     assert "<b>" not in text
     assert escape("a\x00b \u00e9") == "a b &#233;"
 
@@ -208,6 +236,15 @@ def test_jamba_shows_what_it_is() -> None:
         assert words in text
     for words in ("selective scan", "16 SwiGLU experts", "gate weights", "MoE 87.4 %", "pre-norm residual"):
         assert words in text
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_totals_are_those_of_count(name: str) -> None:
+    path = next((p for p in SPECS if p.stem == name), None)
+    spec = load(path) if path is not None else loads(CUSTOM[name])
+    counted = count(spec)
+    found = pieces(list(steps(lower(spec))))
+    assert (sum(p.total for p in found), sum(p.active for p in found)) == (counted.total, counted.active)
 
 
 def test_custom_wiring_is_drawn_as_it_is() -> None:
@@ -244,7 +281,7 @@ def test_render_writes_each_format(tmp_path: Path) -> None:
 def test_without_graphviz_only_dot_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     spec = loads(CUSTOM["only attention"])
-    with pytest.raises(RenderError, match="Graphviz is not installed.*apt install graphviz.*dot file"):
+    with pytest.raises(RenderError, match=r"Graphviz is not installed.*apt install graphviz.*dot file"):
         render(spec, tmp_path / "a.svg")
     assert list(tmp_path.iterdir()) == []
     assert render(spec, tmp_path / "a.dot").exists()

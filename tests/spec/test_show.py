@@ -30,7 +30,8 @@ def document(role: str, component: dict[str, Any]) -> dict[str, Any]:
         case "mixer" | "ffn" | "norm":
             block[role] = component
         case "position":
-            block["mixer"] = {"kind": "attention", "n_heads": 1, "position": component}
+            mask = "bidirectional" if component.get("bidirectional") else "causal"
+            block["mixer"] = {"kind": "attention", "n_heads": 1, "mask": mask, "position": component}
         case "rope_scaling":
             block["mixer"] = {**ATTENTION, "position": {"kind": "rope", "scaling": component}}
         case "absolute_position":

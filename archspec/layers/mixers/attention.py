@@ -95,6 +95,11 @@ class Attention(Component):
         return self.position if self.position is not None and getattr(self.position, "shared", False) else None
 
     @property
+    def score_scale(self) -> float | None:
+        """The factor of the scores where it is not head_dim ** -0.5."""
+        return None if self.scale == self.head_dim**-0.5 else self.scale
+
+    @property
     def keep(self) -> int | None:
         """Keys that later queries can still see."""
         return None if self.window is None else self.window - 1

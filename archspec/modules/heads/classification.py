@@ -20,7 +20,7 @@ class ClassificationHead(nn.Module):
             self.proj = nn.Linear(c.hidden, c.n_classes, bias=c.bias)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x (B, T, d_model), mask (B, T) True for real tokens -> scores (B, n_classes)."""
+        """x (B, T, d_model) -> scores (B, n_classes)."""
         c = self.c
         if c.pool == "first":
             x = x[:, 0]  # (B, d_model)

@@ -16,7 +16,7 @@ class RegressionHead(nn.Module):
         self.proj = nn.Linear(c.d_model, c.n_outputs, bias=c.bias)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x (B, T, d_model), mask (B, T) True for real ones -> (B, n_outputs), or of each token (B, T, n_outputs)."""
+        """x (B, T, d_model) -> numbers (B, n_outputs), or of each token (B, T, n_outputs)."""
         c = self.c
         if c.pool == "first":
             x = x[:, 0]  # (B, d_model)

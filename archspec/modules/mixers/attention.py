@@ -74,7 +74,7 @@ class Attention(nn.Module):
             causal=c.mask == "causal" or c.mask == "prefix",
             window=c.window,
             prefix_len=prefix_len if c.mask == "prefix" else None,
-            scale=c.scale,
+            scale=c.score_scale,
             softcap=c.softcap,
             sinks=self.sinks if c.sinks else None,
             alibi=self.position() if c.slopes else None,

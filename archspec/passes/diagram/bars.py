@@ -50,7 +50,7 @@ class Footer:
     def paint(self, scene: Scene, left: float, top: float, width: float) -> None:
         """Draw it below `top`."""
         bars = self.pitch * len(self.bars)
-        notes_w, notes_h = extent(self.notes)
+        _, notes_h = extent(self.notes)
         inner = self.height - 18
         first = top - 9 - (max(inner - bars, 0) / 2 if self.wide else 0)
         for i, (label, values) in enumerate(self.bars):
@@ -91,8 +91,6 @@ class Footer:
         ]
         lines = joined(small, ", ", 8, 170.0)
         return texts(lines if len(lines) <= 4 else [*lines[:3], f"{lines[3]} {ELLIPSIS}"], 8, GREY)
-
-
 
 
 def _square(shape: Shape) -> Shape:
@@ -141,7 +139,7 @@ def cache_lines(steps: list[Step], tokens: int | None) -> tuple[Line, ...]:
     growing = 2 * sum(s.op.cache.per_token * s.repeat for s in steps)
     fixed = sum((2 * s.op.cache.fixed + 4 * s.op.cache.exact) * s.repeat for s in steps)
     if not growing and not fixed:
-        return (Line("keeps nothing between tokens", 9, color=INK), Line("no cache, no state", 8.5, color=GREY))
+        return (Line("no cache, no state", 9, color=GREY),)
     parts = []
     if growing:
         limit = growing if tokens is None else cache_bytes(steps, tokens) - fixed
@@ -149,7 +147,7 @@ def cache_lines(steps: list[Step], tokens: int | None) -> tuple[Line, ...]:
         parts.append(name + size(limit) + (" / token" if tokens is None else ""))
     if fixed:
         parts.append(f"state {size(fixed)}")
-    where = f"cache at T = {tokens}: " if tokens and growing else "cache: "
+    where = "" if not growing else f"cache at T = {tokens}: " if tokens else "cache: "
     lines = [Line(where + "  +  ".join(parts), 9.5, color=INK)]
     lines.append(Line(_decoding([s for s in steps if s.stack == steps[-1].stack]), 8.5, color=GREY))
     exact = ", recurrent states 4" if any(s.op.cache.exact for s in steps) else ""
@@ -175,5 +173,3 @@ def _decoding(steps: list[Step]) -> str:
     return "decode: " + ", ".join(
         f"{g} on {totals[g]} layer{'s' if totals[g] != 1 else ''}" for g in ("O(T)", "O(window)", "O(1)") if g in totals
     )
-
-

@@ -108,7 +108,9 @@ def _collect(spec: Spec, exact: bool) -> Catalog:
     return found
 
 
-def _kind(part: Component, exact: bool, by_key: dict[Any, Kind], signatures: dict[Any, set[Any]], found: Catalog) -> Kind:
+def _kind(
+    part: Component, exact: bool, by_key: dict[Any, Kind], signatures: dict[Any, set[Any]], found: Catalog
+) -> Kind:
     ops = part.ops()
     whole = tuple(_unlimited(op) for op in ops)
     names = tuple((type(op).__name__, op.name, op.inputs, op.note if isinstance(op, Attend) else "") for op in ops)

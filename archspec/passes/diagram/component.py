@@ -7,7 +7,6 @@ from archspec.layers.base import Component
 from archspec.layers.ops import Attend, Conv, Elementwise, Experts, Linear, Norm, Op, Recurrent, Route, Scan
 from archspec.passes.diagram.describe import (
     SUB_WIDTH,
-    amount,
     cache_text,
     counted,
     op_node,
@@ -83,7 +82,7 @@ def _collapsed(ops: Ops) -> tuple[Ops, dict[str, tuple[str, tuple[str, ...]]]]:
         outer = tuple(dict.fromkeys(i for m in members for i in m.inputs if i not in inside))
         one = replace(last, inputs=outer, params=tuple(p for m in members for p in m.params))
         merged[last.name] = _summary(members)
-        at = {n: last.name for n in inside}
+        at = dict.fromkeys(inside, last.name)
         ops = {
             n: (one if n == last.name else replace(op, inputs=tuple(dict.fromkeys(at.get(i, i) for i in op.inputs))))
             for n, op in ops.items()
@@ -275,6 +274,3 @@ def memory_text(ops: Iterable[Op]) -> list[str]:
     parts += [f"fixed state {size(fixed)} / layer / sequence"] if fixed else []
     most = max((limit or 0 for limit in limits), default=0)
     return [*parts, *([f"at most {most} tokens"] if grows and None not in limits else [])]
-
-
-__all__ = ["INK", "Line", "Node", "amount", "component_flow", "extent"]

@@ -87,6 +87,12 @@ def slices(op: Op, readers: int) -> list[str]:
 
 def op_node(op: Op, component: Component, hue: Tone, readers: int) -> Node:
     """The box of an op."""
+    found = _op_node(op, component, hue, readers)
+    found.key = isinstance(op, Attend | Scan | FFTConv | Recurrent | Experts)
+    return found
+
+
+def _op_node(op: Op, component: Component, hue: Tone, readers: int) -> Node:
     match op:
         case Linear():
             return _linear(op, hue, readers)
@@ -97,7 +103,7 @@ def op_node(op: Op, component: Component, hue: Tone, readers: int) -> Node:
         case Attend():
             return _attend(op, component, hue)
         case Scan():
-            return _scan(op, hue)
+            return _scan(op, component, hue)
         case FFTConv():
             subs = ["by FFT, O(T log T)", *([amount(params(op))] if op.params else [])]
             return box(op.name, "long convolution", subs, hue, 11, pen=1.8, least=120)
@@ -141,25 +147,27 @@ def _attend(op: Attend, component: Component, hue: Tone) -> Node:
     kind = getattr(position, "kind", "")
     facts = [f"window {op.window}"] if op.window else []
     facts += ["ALiBi"] if getattr(position, "slopes", False) else []
-    facts += ["T5 bias"] if kind == "t5" and params(op) else []
+    facts += [f"T5 bias {amount(params(op))}"] if kind == "t5" and params(op) else []
     facts += [f"soft-cap {component.softcap:g}"] if getattr(component, "softcap", None) else []  # type: ignore[attr-defined]
     facts += ["sinks"] if getattr(component, "sinks", False) else []
-    facts += [amount(params(op))] if op.params else []
     subs = [heads, *wrap(", ".join(facts), 8, SUB_WIDTH)]
     return box(op.name, title, subs, hue, 11, pen=1.8, least=130)
 
 
-def _scan(op: Scan, hue: Tone) -> Node:
+def _scan(op: Scan, component: Component, hue: Tone) -> Node:
     clause = op.note.partition(";")[0].partition(",")[0].strip()
-    title = clause if clause.endswith(("scan", "rule", "recurrence", "retention", "attention")) else op.name
-    subs = [amount(params(op))] if op.params else []
+    title = clause if clause.endswith(("scan", "rule", "recurrence", "retention", "attention")) else ""
+    title = title or f"{component.title.partition(',')[0]} scan"
+    subs = [f"{amount(params(op))} params"] if op.params else []
     return box(op.name, title, subs, hue, 11, pen=1.8, least=110)
 
 
 def _recurrent(op: Recurrent, component: Component, hue: Tone) -> Node:
-    title = f"{component.title.partition(',')[0]} {op.name.replace('_', ' ')}"
+    title = component.title.partition(",")[0]
+    name = op.name.replace("_", " ")
+    title = f"{title} {name if getattr(component, 'depth', 1) > 1 else name.removeprefix('l0').strip()}".strip()
     found = box(op.name, title, [counted(f"{op.d_in} {ARROW} {op.width}", params(op))], hue, 11, pen=1.8, least=110)
-    return with_state(found, f"state {amount(op.cache.fixed + op.cache.exact)} numbers") if _keeps(op) else found
+    return with_state(found, f"state {op.cache.fixed + op.cache.exact} numbers") if _keeps(op) else found
 
 
 def _keeps(op: Op) -> bool:
@@ -187,8 +195,9 @@ def with_state(node: Node, text: str) -> Node:
 def _route(op: Route) -> Node:
     parts = [p.strip() for p in op.note.split(",")] if op.note else []
     score = next((p for p in parts if p in ("softmax", "sigmoid")), "")
-    title = ", ".join([*([score] if score else []), f"top-{op.top_k}"])
-    rest = [p for p in parts if p != score and not p.startswith(f"top-{op.top_k} of")]
+    who = "expert choice" if "expert choice" in parts else f"top-{op.top_k}"
+    title = ", ".join([*([score] if score else []), who])
+    rest = [p for p in parts if p not in (score, who) and not p.startswith(f"top-{op.top_k} of")]
     subs = [line for part in rest[:3] for line in wrap(part.partition(" moved by")[0], 8, 105)]
     found = white(op.name, title, subs)
     found.split = True
@@ -214,11 +223,3 @@ def _experts(op: Experts) -> Node:
 def cache_text(op: Op) -> str:
     """What an attention keeps of a token, in a dashed box."""
     return f"{size(2 * op.cache.per_token)} per token"
-
-
-def merge_params(ops: Iterable[Op]) -> tuple[Param, ...]:
-    """The tensors of several ops."""
-    return tuple(p for op in ops for p in op.params)
-
-
-__all__ = ["circle", "op_node"]

@@ -11,7 +11,7 @@ from archspec.passes.diagram.macro import Macro, Place
 from archspec.passes.diagram.place import Placed
 from archspec.passes.diagram.scene import Path, Scene, Shape, texts
 from archspec.passes.diagram.style import GREY, HAIR, PANEL, Tone
-from archspec.passes.diagram.text import DOT, Line, amount, extent, joined
+from archspec.passes.diagram.text import DOT, Line, amount, extent, joined, wrap
 from archspec.passes.diagram.wired import layer_flow, wiring_name
 from archspec.spec.model import Block, Spec
 
@@ -49,14 +49,15 @@ class Panel:
 
     def __post_init__(self) -> None:
         size = 15 if isinstance(self.content, Macro) else 12.5
-        self.heading: tuple[Line, ...] = (Line(self.title, size, True),)
+        titles = wrap(self.title, size, max(self.content.width - 24, 260), True)[:3]
+        self.heading: tuple[Line, ...] = tuple(Line(t, size, True) for t in titles)
         least = max(self.content.width + 2 * PAD, extent(self.heading)[0] + 56, 150)
         room = max(least - 2 * PAD, 190)
         self.heading += texts(joined(self.facts, f" {DOT} ", 9, room), 9, GREY)
         foot = extent(self.foot)
-        self.width = max(least, extent(self.heading[1:])[0] + 40, foot[0] + 2 * PAD)
+        self.width = max(least, extent(self.heading[len(titles) :])[0] + 40, foot[0] + 2 * PAD)
         self.header = extent(self.heading)[1] + 8
-        self.height = self.header + HEADER_GAP + self.content.height + foot[1] + PAD
+        self.height = self.header + HEADER_GAP + self.content.height + foot[1] + (6 if self.foot else 0) + PAD
 
     def paint(self, scene: Scene, left: float, top: float, width: float, height: float, header: float) -> Shape:
         """Draw it below `top`; all headers of a row are of one height."""
@@ -64,15 +65,13 @@ class Panel:
         frame = Shape(x, top - height / 2, width, height, role="frame", fill=PANEL.fill, border=self.tone.border, pen=1)
         scene.add(frame)
         if self.tone is not PANEL:
-            band = Shape(
-                x, top - header / 2, width, header, role="frame", fill=self.tone.fill, border=self.tone.border
-            )
+            band = Shape(x, top - header / 2, width, header, role="frame", fill=self.tone.fill, border=self.tone.border)
             scene.add(band)
         scene.text(x, top - header / 2, *self.heading)
         scene.text(left + 7, top - 11, Line(self.letter, 11, True), anchor="left")
-        foot_h = extent(self.foot)[1]
+        foot_h = extent(self.foot)[1] + (6 if self.foot else 0)
         if self.foot:
-            scene.text(x, top - height + PAD / 2 + foot_h / 2, *self.foot)
+            scene.text(x, top - height + PAD / 2 + extent(self.foot)[1] / 2, *self.foot)
         bottom = top - height + PAD / 2 + foot_h
         room = height - header - HEADER_GAP / 2 - PAD / 2 - foot_h
         self.content.paint(scene, left, bottom, width, room)
@@ -189,7 +188,5 @@ def _even(panels: list[Panel], rows: int) -> list[list[Panel]]:
     """The panels in that many rows, in order, the widest row as narrow as possible; (a) and (b) stay together."""
     if rows == 1:
         return [panels]
-    options = [
-        [panels[:at], *_even(panels[at:], rows - 1)] for at in range(2, len(panels) - rows + 2)
-    ] or [[panels]]
+    options = [[panels[:at], *_even(panels[at:], rows - 1)] for at in range(2, len(panels) - rows + 2)] or [[panels]]
     return min(options, key=lambda o: (round(max(_width(r) for r in o) / 50), -len(o[0])))

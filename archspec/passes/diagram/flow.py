@@ -25,6 +25,7 @@ class Node:
     w: float = 0.0
     h: float = 0.0
     split: bool = False  # its outputs are different tensors, which leave it side by side
+    key: bool = False  # what the panel is about
     late: bool = False  # stands near what reads it, not near what it reads
     inset: tuple[Line, ...] = ()  # a dashed box inside: the state
     grid: tuple[int, int] = (0, 0)  # experts, and how many of them a token runs

@@ -15,7 +15,7 @@ from archspec.passes.diagram.text import ARROW, DOTS, TIMES, Line, extent, measu
 from archspec.spec.model import Segment, Spec, Stack
 
 CELL, PITCH, ARROWS, COLUMN_GAP = 23.0, 30.0, 20.0, 46.0
-MOST_ROWS = 26
+MOST_ROWS = 16
 
 Place = tuple[int, int, int]  # stack, segment, layer
 
@@ -36,6 +36,7 @@ class Stripe:
 
     rows: list[Row]
     tag: str
+    repeat: int = 1
     h: float = 0.0
 
 
@@ -57,7 +58,7 @@ class Column:
     def stripe_width(self) -> float:
         """Width of the dashed boxes."""
         widest = max(len(r.cells) for s in self.stripes for r in s.rows)
-        times = any(r.times > 1 for s in self.stripes for r in s.rows)
+        times = any(r.times > 1 and r.label != DOTS for s in self.stripes for r in s.rows)
         return 26 + self.index + widest * (self.cell + 7) + (24 if times else 6)
 
 
@@ -149,7 +150,7 @@ class Macro:
                 scene.draw(Path(((x - 7, y), (x, y)), INK, arrow=False))
             scene.add(Shape(x + c.cell / 2, y, c.cell, CELL, (Line(name, 9, True),), fill=hue.fill, border=hue.border))
             x += step
-        if row.times > 1:
+        if row.times > 1 and row.label != DOTS:
             scene.text(first + len(row.cells) * step - 2, y, Line(f"{TIMES}{row.times}", 9, True), anchor="left")
         if self.zoom in row.places and row.cells:
             end = first + len(row.cells) * step - 7
@@ -171,7 +172,7 @@ class Macro:
 
 def _column(spec: Spec, index: int, stack: Stack, kinds: Catalog) -> Column:
     stripes = [_stripe(index, i, s, kinds) for i, s in enumerate(stack.segments)]
-    _elide(stripes)
+    stripes = _elided([_elided_rows(s) for s in stripes])
     main = stack is spec.main
     column = Column(stack, stripes, _embedding(stack), _head(spec) if main else (), _output(spec) if main else "memory")
     names = [name for s in stripes for r in s.rows for name, _ in r.cells]
@@ -197,7 +198,7 @@ def _stripe(stack: int, number: int, segment: Segment, kinds: Catalog) -> Stripe
             rows.append(Row(f"{segment.start}-{last}" if alone else str(segment.start + i), cells, [place]))
     tag = f"{TIMES} {segment.repeat}" if segment.repeat > 1 else ""
     tag += ", one set of weights" if segment.shared and segment.repeat > 1 else ""
-    return _sized(Stripe(rows, tag))
+    return _sized(Stripe(rows, tag, segment.repeat))
 
 
 def _sized(stripe: Stripe) -> Stripe:
@@ -205,18 +206,39 @@ def _sized(stripe: Stripe) -> Stripe:
     return stripe
 
 
-def _elide(stripes: list[Stripe]) -> None:
-    """Leave out the middle of a stack that never repeats."""
-    total = sum(len(s.rows) for s in stripes)
-    if total <= MOST_ROWS:
-        return
-    longest = max(stripes, key=lambda s: len(s.rows))
-    keep = max(len(longest.rows) - (total - MOST_ROWS), 4)
-    low, high = keep // 2, keep - keep // 2
-    gone = longest.rows[low : len(longest.rows) - high]
-    middle = Row(DOTS, [(f"{sum(r.times for r in gone)} more", TABLE)], [p for r in gone for p in r.places])
-    longest.rows = [*longest.rows[:low], middle, *longest.rows[len(longest.rows) - high :]]
-    _sized(longest)
+def _elided_rows(stripe: Stripe) -> Stripe:
+    """A stripe without its middle, where its period is very long."""
+    if len(stripe.rows) <= MOST_ROWS:
+        return stripe
+    low = MOST_ROWS // 2
+    gone = stripe.rows[low : 1 - low]
+    return _sized(Stripe([*stripe.rows[:low], _more(gone, 1), *stripe.rows[1 - low :]], stripe.tag, stripe.repeat))
+
+
+def _elided(stripes: list[Stripe]) -> list[Stripe]:
+    """A stack without its middle, where it has very many segments."""
+    if sum(len(s.rows) + 1.5 for s in stripes) <= 1.5 * MOST_ROWS:
+        return stripes
+    ends: list[list[Stripe]] = []
+    for part, room in ((stripes, 0.7 * MOST_ROWS), (stripes[::-1], 0.4 * MOST_ROWS)):
+        kept: list[Stripe] = []
+        while not kept or room > 0:
+            kept.append(part[len(kept)])
+            room -= len(kept[-1].rows) + 1.5
+        ends.append(kept)
+    first, last = ends[0], ends[1][::-1]
+    gone = stripes[len(first) : len(stripes) - len(last)]
+    if len(gone) < 2:
+        return stripes
+    rows = [_more(s.rows, s.repeat) for s in gone]
+    merged = Row(DOTS, [(f"{sum(r.times for r in rows)} more layers", TABLE)], [p for r in rows for p in r.places])
+    return [*first, _sized(Stripe([merged], "")), *last]
+
+
+def _more(rows: list[Row], repeat: int) -> Row:
+    """One row in the place of many."""
+    n = repeat * sum(r.times for r in rows)
+    return Row(DOTS, [(f"{n} more", TABLE)], [p for r in rows for p in r.places], n)
 
 
 def _gaps(c: Column) -> int:
@@ -238,6 +260,8 @@ def _embedding(stack: Stack) -> tuple[Line, ...]:
     names = {"token": "Token embedding", "patch": "Patch embedding", "features": "Linear embedding"}
     first = next((op for op in ops if isinstance(op, Embedding)), None)
     size = f"{first.rows} {TIMES} {first.dim}" if first and kind == "token" else ""
+    patch = [str(getattr(component, f)) for f in ("patch_size", "patch_size", "channels")] if kind == "patch" else []
+    size = f"patches of {f' {TIMES} '.join(patch)}" if patch else size
     extra = [o for o in ("position", "norm") if getattr(component, o, None) is not None]
     words = [spelled(str(getattr(getattr(component, o), "kind", o))) for o in extra]
     words = [f"{w} positions" if o == "position" else w for o, w in zip(extra, words, strict=True)]
@@ -268,4 +292,3 @@ def _output(spec: Spec) -> str:
     shape = spec.head.ops()[-1].shape
     word = {"lm": "logits", "masked_lm": "logits", "classification": "scores", "none": "hidden states"}.get(kind, "")
     return f"{word} {shape_text(shape)}".strip()
-

@@ -79,6 +79,13 @@ def _in_row(chain: Chain, row: int) -> bool:
     return chain.low <= row <= chain.high
 
 
+def _in_channel(layered: Layered, chain: Chain, row: int) -> bool:
+    """Whether a chain runs from a row to the next."""
+    low = chain.low - (chain.entry is not None)
+    leaves = chain.leave is not None and layered.row[chain.leave.target] > chain.high
+    return low <= row < chain.high + leaves
+
+
 def _cost(layered: Layered, spans: dict[str, set[int]], order: list[int]) -> float:
     """What an order costs: crossings, detours, lines through boxes, and inputs out of their order."""
     position = {c: i for i, c in enumerate(order)}
@@ -103,14 +110,15 @@ def _entry_cost(
     source = layered.chain_of[edge.source]
     if source not in position or source == chain.index:
         return 0.0
-    row, cost = layered.row[edge.source], 0.25 * abs(position[source] - position[chain.index])
+    row, cost = layered.row[edge.source], 0.02 * abs(position[source] - position[chain.index])
     meets = chain.index in spans.get(edge.source, ())
     for d in _between(order, position, source, chain.index):
         other = layered.chains[d]
+        cost += 0.25 * _in_row(other, row + 1)
         if meets:
             cost += 8.0 * (_in_row(other, row) and d not in spans[edge.source])
         elif other.entry is None or other.entry.source != edge.source:
-            cost += 1.0 * (_in_row(other, row) and _in_row(other, row + 1))
+            cost += 1.0 * _in_channel(layered, other, row)
     return cost
 
 
@@ -125,16 +133,15 @@ def _leave_cost(
     target = layered.chain_of[edge.target]
     if target == chain.index:
         return 0.0
-    row, cost = layered.row[edge.target], 0.25 * abs(position[target] - position[chain.index])
+    between = _between(order, position, target, chain.index)
+    row, cost = layered.row[edge.target], 0.02 * abs(position[target] - position[chain.index])
+    cost += 0.25 * sum(_in_row(layered.chains[d], row) for d in between)
     if side_entry(layered.flow.nodes[edge.target], edge):
         left = position[chain.index] < position[target]
         cost += 0.4 * (left if edge.style != "control" else not left) + 2.5 * (edge.style == "residual" and left)
-        for d in _between(order, position, target, chain.index):
-            cost += 3.0 * _in_row(layered.chains[d], row)
+        cost += 3.0 * sum(_in_row(layered.chains[d], row) for d in between)
         return cost + 2.5 * _same_side(layered, position, chain, edge, left)
-    for d in _between(order, position, target, chain.index):
-        cost += 8.0 * (_in_row(layered.chains[d], row) and d not in spans[edge.target])
-    return cost
+    return cost + 8.0 * sum(_in_row(layered.chains[d], row) and d not in spans[edge.target] for d in between)
 
 
 def _same_side(layered: Layered, position: dict[int, int], chain: Chain, edge: Edge, left: bool) -> int:
@@ -238,9 +245,7 @@ class Columns:
         for chains in self.found.spans.values():
             lanes = sorted(chains, key=lambda c: self.found.position[c])
             for p, q in pairwise(lanes):
-                moved |= self._apart(
-                    Block(0, 0, (p,)), Block(0, 0, (q,)), 30 - (self.x[q] - self.x[p])
-                )
+                moved |= self._apart(Block(0, 0, (p,)), Block(0, 0, (q,)), 30 - (self.x[q] - self.x[p]))
         return moved
 
     def _apart(self, left: Block, right: Block, missing: float) -> bool:

@@ -1,7 +1,5 @@
 """A flow with places: sizes first, then boxes and right-angled lines in a scene."""
 
-from itertools import pairwise
-
 from archspec.passes.diagram.flow import Edge, Flow, Node
 from archspec.passes.diagram.grid import draw_grid
 from archspec.passes.diagram.order import Columns, ordered
@@ -135,7 +133,14 @@ class Placed:
         iw, ih = extent(node.inset)
         _, th = extent(node.lines)
         inner = Shape(
-            x, outer.bottom + 5 + (ih + 3) / 2, iw + 14, ih + 3, node.inset, border=node.tone.border, pen=0.9, dashed=True
+            x,
+            outer.bottom + 5 + (ih + 3) / 2,
+            iw + 14,
+            ih + 3,
+            node.inset,
+            border=node.tone.border,
+            pen=0.9,
+            dashed=True,
         )
         self.scene.add(outer, inner)
         self.scene.text(x, outer.top - 3 - th / 2, *node.lines)
@@ -154,9 +159,7 @@ class Placed:
         passing = self.flow.nodes[edge.target].form == "label"
         color = edge.color or (RAIL if edge.style == "residual" else INK)
         pen = 1.4 if edge.style == "residual" else 1.0
-        self.scene.draw(
-            Path(tuple(points), color, pen=pen, dashed=edge.style == "control", arrow=not passing)
-        )
+        self.scene.draw(Path(tuple(points), color, pen=pen, dashed=edge.style == "control", arrow=not passing))
         if edge.label:
             (x0, y), (x1, _) = points[-2:]
             self.scene.text((x0 + x1) / 2, y + 7, Line(edge.label, 8, color=color))
@@ -211,15 +214,10 @@ def _levels(nets: list[Net]) -> dict[str, int]:
     found: dict[str, int] = {}
     taken: list[list[tuple[float, float]]] = []
     for key, low, high in sorted(nets, key=lambda n: (n[2] - n[1], n[0])):
-        for level, used in enumerate(taken):
-            if all(high + 6 < a or b + 6 < low for a, b in used):
-                break
-        else:
-            level = len(taken)
+        free = (i for i, used in enumerate(taken) if all(high + 6 < a or b + 6 < low for a, b in used))
+        level = next(free, len(taken))
+        if level == len(taken):
             taken.append([])
         taken[level].append((low, high))
         found[key] = level
     return found
-
-
-__all__ = ["Placed", "pairwise"]

@@ -94,8 +94,12 @@ def _ordered(waits: dict[str, list[str]]) -> list[str]:
 def _node_chains(
     flow: Flow, row: dict[str, int], into: dict[str, list[Edge]], out: dict[str, list[Edge]]
 ) -> list[Chain]:
+    heavy: set[str] = set()
+    for name in sorted(flow.nodes, key=lambda n: row[n]):
+        if flow.nodes[name].key or any(e.source in heavy for e in into[name]):
+            heavy.add(name)
     main = [SINK]
-    while (edge := _main_input(flow, row, into[main[0]])) is not None:
+    while (edge := _main_input(flow, row, heavy, into[main[0]])) is not None:
         main.insert(0, edge.source)
     chains = [Chain(0, main)]
     taken = set(main)
@@ -111,14 +115,17 @@ def _node_chains(
     return chains
 
 
-def _main_input(flow: Flow, row: dict[str, int], edges: list[Edge]) -> Edge | None:
-    """Which input the main chain comes from: the middle one of three, the longest way into a circle, else the first."""
+def _main_input(flow: Flow, row: dict[str, int], heavy: set[str], edges: list[Edge]) -> Edge | None:
+    """Which input the main chain comes from: the middle one of three, else the first.
+
+    Into a circle it comes from the op that the panel is about, or the longest way.
+    """
     plain = [e for e in edges if e.style != "control"]
     if not plain:
         return None
     if flow.nodes[plain[0].target].form == "circle":
         flowing = [e for e in plain if e.style == "flow"] or plain
-        return max(flowing, key=lambda e: (row[e.source], -e.order))
+        return max(flowing, key=lambda e: (e.source in heavy, row[e.source], -e.order))
     return plain[(len(plain) - 1) // 2] if len(plain) > 2 else plain[0]
 
 

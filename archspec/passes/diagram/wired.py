@@ -95,7 +95,7 @@ class _Layer:
         if part.role in ("norm", "scale"):
             title = spelled(str(getattr(part, "kind", part.title)))
             return box(name, title, (), NORM, 9, least=92)
-        kind = self.kinds.of[id(part)] if id(part) in self.kinds.of else None
+        kind = self.kinds.of.get(id(part))
         title = part.title.partition(",")[0] if kind is None or not kind.title else kind.title
         found = box(name, title, (_size(part),), kind.tone if kind else NORM, 11, least=110)
         found.h += 12

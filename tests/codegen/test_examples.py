@@ -1,0 +1,25 @@
+"""The committed output of the code generator is what it writes today."""
+
+import difflib
+from pathlib import Path
+
+import pytest
+
+import archspec
+
+ROOT = Path(__file__).resolve().parents[2]
+SPECS = sorted((ROOT / "specs").glob("*.yaml"))
+GENERATED = ROOT / "examples" / "generated"
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
+def test_the_committed_file_is_current(path: Path) -> None:
+    fresh = archspec.generate(archspec.load(path))
+    committed = GENERATED / f"{path.stem}.py"
+    old = committed.read_text(encoding="utf-8") if committed.exists() else ""
+    diff = difflib.unified_diff(old.splitlines(), fresh.splitlines(), str(committed.name), "generated now", lineterm="", n=1)
+    assert old == fresh, "run `make generated`:\n" + "\n".join(list(diff)[:60])
+
+
+def test_no_file_is_left_of_a_spec_that_is_gone() -> None:
+    assert {p.stem for p in GENERATED.glob("*.py")} == {p.stem for p in SPECS}

@@ -1,0 +1,192 @@
+"""Changing one setting at a time, and telling what that changes in the model."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+import torch
+from contract_specs import Document, at, aux_loss, double, inputs, redraw
+from torch import Tensor
+
+from archspec.graph import lower, steps
+from archspec.layers.base import Component, NormComponent, extra
+from archspec.layers.ops import Run
+from archspec.layers.registry import find, kinds
+from archspec.modules.model import eager
+from archspec.passes.count import count
+from archspec.spec.model import Spec
+from archspec.spec.resolve import bare, kind_of, numeric, settable
+
+Path = tuple[str | int, ...]
+LEAST = 1e-9  # of the largest output in float64: what counts as a difference and no rounding error
+
+
+# Other values of a field, by its type
+
+
+@dataclass(frozen=True)
+class Change:
+    """Another value for a field; of `numbers` one that acts is enough, for a small step may be lost in rounding."""
+
+    path: Path
+    field: str
+    value: Any
+    number: bool
+
+    def __str__(self) -> str:
+        return f"{'.'.join(map(str, (*self.path, self.field)))} = {self.value}"
+
+
+def changes(c: Component, path: Path) -> Iterator[Change]:
+    """Every change of one field of a component that stands at `path`, and of what is in its slots."""
+    for field in settable(type(c)):
+        if field == "kind":
+            continue
+        current = getattr(c, field)
+        number = numeric(type(c), field) is not None
+        for value in others(type(c), field, current):
+            yield Change(path, field, value, number and value is not None)
+        if isinstance(current, Component):
+            yield from changes(current, (*path, field))
+
+
+def others(cls: type[Component], field: str, current: Any) -> Iterator[Any]:
+    """Values of the field's type other than the current one."""
+    info = cls.model_fields[field]
+    types = bare(info.annotation)
+    if "slot" in extra(info):
+        yield from other_components(extra(info)["slot"], current)
+        return
+    if NoneType in types and current is not None:
+        yield None
+    for t in types:
+        if get_origin(t) is Literal:
+            yield from (v for v in get_args(t) if v != current)
+        elif get_origin(t) is tuple:
+            yield [1.7 * v for v in current or (1.0, 2.0)]
+        elif t is bool:
+            yield not current
+    kind = numeric(cls, field)
+    if kind is int:
+        found = (1, 2, 4, 8) if current is None else (current + 1, 2 * current, current - 1, current // 2, current + 2)
+        yield from (v for v in dict.fromkeys(found) if v != current and v >= 0)
+    elif kind is float:
+        found = (0.5, 3.0) if not current else (1.7 * current, 0.4 * current, 8.0 * current)
+        yield from found
+
+
+def other_components(role: str, current: Component | None) -> Iterator[Any]:
+    """Nothing, and each other kind of the role by its examples."""
+    if current is not None:
+        yield None
+    for kind in kinds(role):
+        if current is None or kind_of(type(current)) != kind:
+            yield from ({"kind": kind, **e} for e in find(role, kind).examples[:2])
+
+
+def changed(document: Document, change: Change) -> Document:
+    """The document after the change; slots on the way that it did not mention are written down."""
+    document = copy.deepcopy(document)
+    here = document
+    for key in change.path:
+        if isinstance(here, dict) and not isinstance(here.get(key), dict | list):
+            here[key] = {"kind": here[key]} if isinstance(here.get(key), str) else {}  # type: ignore[index]
+        here = here[key]  # type: ignore[index]
+    here[change.field] = change.value
+    return document
+
+
+# What a spec does
+
+
+class Observed:
+    """A spec and, computed when asked for, all that can be seen of its model."""
+
+    def __init__(self, spec: Spec):
+        self.spec = spec
+
+    @cached_property
+    def tensors(self) -> Any:
+        return count(self.spec).tensors
+
+    @cached_property
+    def plan(self) -> Any:
+        """Decoding state and FLOPs."""
+        counted, run = count(self.spec), Run(B=2, T=64, S=64, M=64)
+        flops = sum(s.op.flops(run) * s.repeat for s in steps(lower(self.spec)))
+        return counted.kv_bytes_per_token, counted.state_bytes, counted.cache_bytes_at_max, flops
+
+    @cached_property
+    def start(self) -> dict[str, Tensor]:
+        """Initial weights, for one seed."""
+        torch.manual_seed(0)
+        return {k: v.clone() for k, v in eager(self.spec).state_dict().items()}
+
+    @cached_property
+    def given(self) -> list[dict[str, Any]]:
+        return [double(inputs(self.spec, optional)) for optional in (False, True)]
+
+    @cached_property
+    def weights(self) -> dict[str, Tensor]:
+        """Weights at unit gain."""
+        model = eager(self.spec)
+        model.load_state_dict(self.start)
+        return redraw(model).double().state_dict()
+
+    @torch.no_grad()
+    def outputs(self, weights: dict[str, Tensor], training: bool) -> list[Tensor]:
+        """What the model gives with these weights; in training with the losses, and after the biases were moved."""
+        model = eager(self.spec).double()
+        model.load_state_dict(weights)
+        model.train(training)
+        found = []
+        for given in self.given:
+            torch.manual_seed(7)
+            found += [model(**given), aux_loss(model)]
+        if training:
+            for module in model.modules():
+                if hasattr(module, "update_bias"):
+                    module.update_bias()
+            found.append(model.eval()(**self.given[0]))
+        return found
+
+    @cached_property
+    def evaluated(self) -> list[Tensor]:
+        return self.outputs(self.weights, False)
+
+    @cached_property
+    def trained(self) -> list[Tensor]:
+        return self.outputs(self.weights, True)
+
+
+def difference(a: Observed, b: Observed) -> str:
+    """What tells the models apart first: tensors, inputs, outputs, training, start, plan; or nothing."""
+    if a.tensors != b.tensors:
+        return "tensors"
+    shapes = [{k: v.shape for k, v in o.given[0].items()} for o in (a, b)]
+    if shapes[0] != shapes[1]:
+        return "inputs"
+    if differ(a.evaluated, b.outputs(a.weights, False)):
+        return "outputs"
+    if differ(a.trained, b.outputs(a.weights, True)):
+        return "training"
+    if any(not torch.equal(v, b.start[k]) for k, v in a.start.items()):
+        return "start"
+    return "plan" if a.plan != b.plan else ""
+
+
+def differ(a: list[Tensor], b: list[Tensor]) -> bool:
+    return len(a) != len(b) or any(
+        x.shape != y.shape or bool((x - y).abs().max() > LEAST * x.abs().max()) for x, y in zip(a, b, strict=True)
+    )
+
+
+def width(c: Component) -> bool:
+    """Whether a component is told its width by what surrounds it."""
+    return isinstance(c, NormComponent)
+
+
+__all__ = ["Change", "Observed", "at", "changed", "changes", "difference"]

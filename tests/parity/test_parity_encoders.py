@@ -1,0 +1,109 @@
+"""Bidirectional encoders of the transformers library, with segments and padding."""
+
+import pytest
+import torch
+from parity_checks import TOKENS, VOCAB, Family, Rules, assert_same, padded, tokens
+
+SIZES = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 48,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+}
+SMALL = ("d_model=32", f"vocab_size={VOCAB}", "max_seq_len=48")
+BERT: Rules = {
+    "embedding.token.weight": "bert.embeddings.word_embeddings.weight",
+    "embedding.position.table.weight": "bert.embeddings.position_embeddings.weight",
+    "embedding.token_type.weight": "bert.embeddings.token_type_embeddings.weight",
+    "embedding.norm.*": "bert.embeddings.LayerNorm.*",
+    "blocks.*.mixer.q_proj.*": "bert.encoder.layer.*.attention.self.query.*",
+    "blocks.*.mixer.k_proj.*": "bert.encoder.layer.*.attention.self.key.*",
+    "blocks.*.mixer.v_proj.*": "bert.encoder.layer.*.attention.self.value.*",
+    "blocks.*.mixer.o_proj.*": "bert.encoder.layer.*.attention.output.dense.*",
+    "blocks.*.norm1.*": "bert.encoder.layer.*.attention.output.LayerNorm.*",
+    "blocks.*.ffn.up_proj.*": "bert.encoder.layer.*.intermediate.dense.*",
+    "blocks.*.ffn.down_proj.*": "bert.encoder.layer.*.output.dense.*",
+    "blocks.*.norm2.*": "bert.encoder.layer.*.output.LayerNorm.*",
+    "head.transform.*": "cls.predictions.transform.dense.*",
+    "head.norm.*": "cls.predictions.transform.LayerNorm.*",
+    "head.proj.bias": "cls.predictions.bias",
+}
+LAYER = "albert.encoder.albert_layer_groups.0.albert_layers.0"
+ALBERT: Rules = {
+    "embedding.token.weight": "albert.embeddings.word_embeddings.weight",
+    "embedding.position.table.weight": "albert.embeddings.position_embeddings.weight",
+    "embedding.token_type.weight": "albert.embeddings.token_type_embeddings.weight",
+    "embedding.norm.*": "albert.embeddings.LayerNorm.*",
+    "embedding.project.*": "albert.encoder.embedding_hidden_mapping_in.*",
+    "blocks.0.mixer.q_proj.*": f"{LAYER}.attention.query.*",
+    "blocks.0.mixer.k_proj.*": f"{LAYER}.attention.key.*",
+    "blocks.0.mixer.v_proj.*": f"{LAYER}.attention.value.*",
+    "blocks.0.mixer.o_proj.*": f"{LAYER}.attention.dense.*",
+    "blocks.0.norm1.*": f"{LAYER}.attention.LayerNorm.*",
+    "blocks.0.ffn.up_proj.*": f"{LAYER}.ffn.*",
+    "blocks.0.ffn.down_proj.*": f"{LAYER}.ffn_output.*",
+    "blocks.0.norm2.*": f"{LAYER}.full_layer_layer_norm.*",
+    "head.transform.*": "predictions.dense.*",
+    "head.norm.*": "predictions.LayerNorm.*",
+    "head.proj.bias": "predictions.bias",
+}
+ALBERT_SPEC = {
+    "d_model": 32,
+    "vocab_size": VOCAB,
+    "max_seq_len": 48,
+    "mask": "bidirectional",
+    "norm": {"kind": "layernorm", "eps": 1e-12},
+    "wiring": "post",
+    "embedding": {
+        "kind": "token",
+        "d_factor": 16,
+        "position": {"kind": "learned", "dim": 16},
+        "token_types": 2,
+        "norm": {"kind": "layernorm", "eps": 1e-12},
+    },
+    "blocks": [
+        {
+            "repeat": 3,
+            "share": True,
+            "mixer": {"kind": "attention", "n_heads": 4, "qkv_bias": True, "out_bias": True},
+            "ffn": {"kind": "mlp", "d_ff": 56, "activation": "gelu_tanh", "bias": True},
+        }
+    ],
+    "head": {"kind": "masked_lm", "tied": True, "activation": "gelu_tanh"},
+}
+
+FAMILIES = {
+    "bert": Family(
+        "bert_base",
+        (*SMALL, "blocks[0].repeat=2", "blocks[0].mixer.n_heads=4"),
+        "bert",
+        "BertForMaskedLM",
+        {**SIZES, "num_hidden_layers": 2, "intermediate_size": 128},
+        BERT,
+    ),
+    "albert": Family(
+        ALBERT_SPEC,
+        (),
+        "albert",
+        "AlbertForMaskedLM",
+        {**SIZES, "num_hidden_layers": 3, "embedding_size": 16, "intermediate_size": 56},
+        ALBERT,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_masked_lm(name: str) -> None:
+    ours, theirs = FAMILIES[name].pair()
+    inputs = tokens()
+    segments = (torch.arange(TOKENS) >= 7).long().expand(2, -1)
+    mask = padded(TOKENS, 9)
+    assert_same(ours(inputs), theirs(input_ids=inputs).logits)
+    assert_same(ours(inputs, token_types=segments), theirs(input_ids=inputs, token_type_ids=segments).logits)
+    expected = theirs(input_ids=inputs, token_type_ids=segments, attention_mask=mask.long()).logits
+    actual = ours(inputs, token_types=segments, mask=mask)
+    assert_same(actual[mask], expected[mask])

@@ -1,0 +1,377 @@
+"""The command line: what it prints, where, and with which exit code."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+import archspec
+from archspec.cli import main
+from archspec.cli.console import Progress, written
+from archspec.spec.starter import STARTER
+
+TINY = "specs/bert_tiny.yaml"
+BAD = """\
+name: bad
+d_model: 8
+vocab_size: 5
+blocks:
+  - mixer: {kind: atention, n_heads: 2}
+  - {ffn: mlp, dropout: 2}
+"""
+
+
+def run(*arguments: str, stdin: str | bytes | None = None, color: bool = False) -> Result:
+    result = CliRunner().invoke(main, arguments, input=stdin, color=color)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+    assert "Traceback" not in result.output
+    return result
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> str:
+    path = tmp_path / "bad.yaml"
+    path.write_text(BAD)
+    return str(path)
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> str:
+    """A spec that does not keep its promise."""
+    path = tmp_path / "broken.yaml"
+    path.write_text(Path(TINY).read_text().replace("1253", "1254").replace("1_253", "1254"))
+    return str(path)
+
+
+# validate
+
+
+def test_validate_tells_what_is_well() -> None:
+    result = run("validate", TINY, "specs/gpt2.yaml")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[0] == f"{TINY}: ok, 2 layers, 1,253 parameters"
+    assert result.stderr == ""
+
+
+def test_validate_tells_every_mistake_of_every_file(bad: str) -> None:
+    result = run("validate", bad, TINY, "no_such.yaml")
+    assert result.exit_code == 1
+    assert f"{bad}:5:19: blocks[0].mixer.kind: no mixer 'atention'; did you mean 'attention'?\n" in result.stderr
+    assert f"{bad}:6:" in result.stderr
+    assert f"2 problems in {bad}\n" in result.stderr
+    assert "no_such.yaml: no such file\n" in result.stderr
+    assert result.stdout == f"{TINY}: ok, 2 layers, 1,253 parameters\n"
+
+
+def test_validate_holds_the_author_to_the_promise(broken: str) -> None:
+    result = run("validate", broken)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"{broken}: expect.params: 1,254 was promised, 1,253 counted\n")
+
+
+# count
+
+
+def test_count_prints_the_table() -> None:
+    result = run("count", TINY)
+    assert result.exit_code == 0
+    assert "      one layer                               568  mixer 256 + norms 32 + ffn 280\n" in result.stdout
+
+
+def test_count_fails_on_a_broken_promise_after_the_table(broken: str) -> None:
+    result = run("count", broken, "--format", "json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["total"] == 1253
+    assert "1,254 was promised, 1,253 counted" in result.stderr
+
+
+@pytest.mark.parametrize("by", ["tensor", "module", "kind"])
+@pytest.mark.parametrize("form", ["table", "json", "markdown", "csv"])
+def test_count_in_every_form(by: str, form: str) -> None:
+    assert run("count", TINY, "--by", by, "--format", form).exit_code == 0
+
+
+def test_count_reads_standard_input() -> None:
+    result = run("count", "-", "--format", "json", stdin=Path(TINY).read_text())
+    assert json.loads(result.stdout)["total"] == 1253
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"a: [", b"- 1", b"\x00", b"a" * (1 << 21)])
+def test_bad_standard_input_is_a_message(text: bytes) -> None:
+    result = run("count", "-", stdin=text)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("<stdin>")
+
+
+# --set
+
+
+def test_settings_override_the_spec() -> None:
+    result = run("count", TINY, "--set", "vocab_size=6", "--set", "expect.params=1270", "--format", "json")
+    found = json.loads(result.stdout)
+    assert found["total"] == 1253 + 8 + 9
+
+
+@pytest.mark.parametrize("command", ["validate", "show", "count", "build", "render", "verify"])
+def test_every_command_that_takes_a_spec_takes_settings(command: str) -> None:
+    extra = ["-o", "x.dot"] if command == "render" else []
+    result = run(command, TINY, "--set", "d_modle=8", *extra)
+    assert result.exit_code == 1
+    assert "did you mean 'd_model'?" in result.stderr
+    assert not Path("x.dot").exists()
+
+
+@pytest.mark.parametrize("setting", ["d_model", "", "=3", " = 3"])
+def test_a_setting_without_path_or_value_is_wrong_use(setting: str) -> None:
+    result = run("count", TINY, "--set", setting)
+    assert result.exit_code == 2
+    assert "must be path=value, such as d_model=512" in result.stderr
+
+
+@pytest.mark.parametrize("setting", ["blocks[99].x=1", "a..b=1", "blocks[=1", "d_model=[", "name.x=1", "d_model=!!a 1"])
+def test_a_setting_that_cannot_be_read_is_a_message(setting: str) -> None:
+    result = run("count", TINY, "--set", setting)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("--set")
+
+
+# show
+
+
+def test_show_prints_a_spec() -> None:
+    result = run("show", TINY)
+    assert archspec.loads(result.stdout) == archspec.load(TINY)
+
+
+# build
+
+
+@pytest.fixture
+def generated(monkeypatch: pytest.MonkeyPatch) -> None:
+    def generate(spec: Any, standalone: bool = False) -> str:
+        return f"# {spec.name}{' alone' if standalone else ''}\n"
+
+    monkeypatch.setattr(archspec, "generate", generate)
+
+
+@pytest.mark.usefixtures("generated")
+def test_build_prints_or_writes(tmp_path: Path) -> None:
+    path = tmp_path / "model.py"
+    path.write_text("old")
+    assert run("build", TINY).stdout == "# bert_tiny\n"
+    assert run("build", TINY, "--standalone", "-o", str(path)).exit_code == 0
+    assert path.read_text() == "# bert_tiny alone\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.usefixtures("generated")
+@pytest.mark.parametrize("output", ["no/such/folder/model.py", "specs"])
+def test_what_cannot_be_written_is_a_message(output: str) -> None:
+    result = run("build", TINY, "-o", output)
+    assert result.exit_code == 1
+    assert f"Could not open file '{output}'" in result.stderr
+
+
+def test_what_archspec_refuses_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(spec: Any, standalone: bool) -> str:
+        raise archspec.GenerateError("cannot be written out")
+
+    monkeypatch.setattr(archspec, "generate", refuse)
+    result = run("build", TINY)
+    assert result.exit_code == 1
+    assert result.stderr == "error: cannot be written out\n"
+
+
+def test_without_pytorch_there_is_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_torch(spec: Any) -> Any:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(archspec, "verify", no_torch)
+    result = run("verify", TINY)
+    assert result.exit_code == 1
+    assert result.stderr == "this needs PyTorch: pip install 'archspec-compiler[torch]'\n"
+
+
+# render
+
+
+def test_render_writes_dot(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.dot"
+    assert run("render", TINY, "-o", str(path)).exit_code == 0
+    assert path.read_text().startswith("digraph")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_render_to_an_unknown_format_is_wrong_use(tmp_path: Path) -> None:
+    result = run("render", TINY, "-o", str(tmp_path / "x.jpg"))
+    assert result.exit_code == 2
+    assert "must end in one of .svg, .png, .pdf, .dot" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+# verify
+
+
+@pytest.mark.parametrize(("passed", "code"), [(True, 0), (False, 1)])
+def test_verify_reports_and_fails(monkeypatch: pytest.MonkeyPatch, passed: bool, code: int) -> None:
+    class Report:
+        def __init__(self) -> None:
+            self.passed = passed
+
+        def __str__(self) -> str:
+            return "what was checked"
+
+    monkeypatch.setattr(archspec, "verify", lambda spec: Report())
+    result = run("verify", TINY)
+    assert (result.exit_code, result.stdout) == (code, "what was checked\n")
+
+
+# layers
+
+
+def test_layers_lists_every_component() -> None:
+    lines = run("layers").stdout.splitlines()
+    assert lines[0] == "embedding"
+    assert "  attention       Softmax attention with any number of key/value heads." in lines
+
+
+def test_layers_explains_one() -> None:
+    text = run("layers", "attention").stdout
+    assert "    y = o_proj(concat_h softmax(scale * q_h k_h^T + bias + mask) v_h)" in text
+    rows = [" ".join(line.split()) for line in text.splitlines()]
+    assert "head_dim whole number = d_model / n_heads channels of a query or key head" in rows
+    assert "d_model  " not in text  # inherited, so not set here
+
+
+def test_layers_explains_every_kind_of_a_name_and_one_of_a_role() -> None:
+    text = run("layers", "t5").stdout
+    assert text.startswith("position.t5\n")
+    assert "\ninit.t5\n" in text
+    assert "position.t5" not in run("layers", "init.t5").stdout
+
+
+@pytest.mark.parametrize("name", ["atention", "mixer.atention"])
+def test_an_unknown_layer_is_wrong_use(name: str) -> None:
+    result = run("layers", name)
+    assert result.exit_code == 2
+    assert f"no layer '{name}'; did you mean '{name.replace('at', 'att', 1)}'?" in result.stderr
+
+
+# schema, init, completion
+
+
+def test_schema_prints_or_writes(tmp_path: Path) -> None:
+    path = tmp_path / "schema.json"
+    assert run("schema", "-o", str(path)).exit_code == 0
+    assert json.loads(path.read_text()) == json.loads(run("schema").stdout) == archspec.schema()
+
+
+def test_init_writes_a_spec_that_keeps_its_promises(tmp_path: Path) -> None:
+    path = tmp_path / "new.yaml"
+    assert run("init", str(path)).exit_code == 0
+    assert path.read_text() == STARTER
+    assert run("validate", str(path)).exit_code == 0
+
+
+def test_init_overwrites_only_by_force(tmp_path: Path) -> None:
+    path = tmp_path / "new.yaml"
+    path.write_text("mine")
+    result = run("init", str(path))
+    assert result.exit_code == 2
+    assert "exists already; give another name, or --force to overwrite it" in result.stderr
+    assert path.read_text() == "mine"
+    assert run("init", str(path), "--force").exit_code == 0
+    assert path.read_text() == STARTER
+
+
+def test_init_prints_to_standard_output() -> None:
+    assert run("init", "-").stdout == STARTER
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str) -> None:
+    result = run("completion", shell)
+    assert result.exit_code == 0
+    assert "_ARCHSPEC_COMPLETE" in result.stdout
+
+
+# What all commands share
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_every_command_has_help_with_an_example(name: str) -> None:
+    result = run(name, "--help")
+    assert result.exit_code == 0
+    assert f"archspec {name}" in result.stdout
+
+
+def test_help_is_not_cut_off() -> None:
+    lines = run("--help").stdout.partition("Commands:")[2].splitlines()
+    assert not [line for line in lines if line.endswith("...")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["cuont"], "no command 'cuont'; did you mean 'count'?"),
+        (["xyzzy"], "no command 'xyzzy'; known: build, completion, count,"),
+        (["count"], "Missing argument 'SPEC'"),
+        (["count", TINY, "--by", "colour"], "'colour' is not one of"),
+        (["render", TINY], "Missing option '-o'"),
+    ],
+)
+def test_wrong_use_is_told_with_code_two(arguments: list[str], words: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert words in result.stderr
+
+
+@pytest.mark.parametrize("path", ["no_such.yaml", "specs", "", "/dev/null"])
+def test_a_spec_that_cannot_be_read_is_a_message(path: str) -> None:
+    result = run("count", path)
+    assert result.exit_code == 1
+    assert "1 problem in" in result.stderr
+
+
+def test_colours_only_where_they_are_wanted(bad: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\x1b[" not in run("count", bad).stderr
+    assert "\x1b[" in run("count", bad, color=True).stderr
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[" not in run("count", bad, color=True).stderr
+
+
+def test_progress_is_silent_away_from_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("working"):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_turns_on_a_terminal_and_cleans_up(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    progress = Progress("working", wait=0)
+    with progress:
+        progress.done.wait(0.25)
+    text = capsys.readouterr().err
+    assert "| working" in text
+    assert text.endswith("\r")
+
+
+def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), written(str(path)) as draft:  # noqa: PT012
+        draft.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_a_message(tmp_path: Path) -> None:
+    with pytest.raises(click.FileError, match="No space left"), written(str(tmp_path / "file")):
+        raise OSError(28, "No space left on device")
