@@ -26,7 +26,7 @@ $(VENV)/bin/python:
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[torch]'
-	sh tools/graphviz.sh
+	sh .ci/graphviz
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt $(VENV)/.demo

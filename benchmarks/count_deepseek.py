@@ -1,6 +1,6 @@
 """Counting DeepSeek-V3 (671B): `archspec count` as a whole process against transformers on the meta device.
 
-    python benchmarks/count_deepseek.py [--runs 5]
+python benchmarks/count_deepseek.py [--runs 5]
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Time of the generator and size of its files, for one architecture at growing depth.
 
-    python benchmarks/generator.py
+python benchmarks/generator.py
 """
 
 import statistics
@@ -28,7 +28,9 @@ def main() -> None:
     for kinds in (["local"], ["ssm", "local"], ["ssm", "local", "moe"]):
         for layers in (6, 12, 48, 96):
             text = KINDS.format(blocks=f"({' '.join(kinds)})x{layers // len(kinds)}")
-            used = [line for line in text.splitlines() if not line.startswith("  ") or line.split(":")[0].strip() in kinds]
+            used = [
+                line for line in text.splitlines() if not line.startswith("  ") or line.split(":")[0].strip() in kinds
+            ]
             spec = archspec.loads("\n".join(used))
             times = []
             for _ in range(3):

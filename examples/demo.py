@@ -91,7 +91,9 @@ def main() -> None:
     spec = archspec.load(ROOT / "specs" / "bytes_hybrid.yaml")
     code = args.out / "bytes_hybrid.py"
     code.write_text(archspec.generate(spec), encoding="utf-8")
-    print(f"\n2. A hybrid of Mamba, attention and experts, as PyTorch: {code} ({len(code.read_text().splitlines())} lines)")
+    print(
+        f"\n2. A hybrid of Mamba, attention and experts, as PyTorch: {code} ({len(code.read_text().splitlines())} lines)"
+    )
 
     try:
         picture = args.out / "bytes_hybrid.svg"
@@ -105,7 +107,9 @@ def main() -> None:
     model = archspec.build(spec)
     data = standard_library()
     total = archspec.count(spec).total
-    print(f"4. Its {total:,} parameters learn from {len(data) / 1e6:.1f} MB of Python for {args.seconds:.0f} seconds:\n")
+    print(
+        f"4. Its {total:,} parameters learn from {len(data) / 1e6:.1f} MB of Python for {args.seconds:.0f} seconds:\n"
+    )
     train(model.train(), data, args.seconds)
 
     print("\n5. It writes on, one byte at a time, from its decoding state:\n")

@@ -1,6 +1,6 @@
 """Writes examples/generated/: the PyTorch file of every spec in specs/. A test compares them with a fresh run.
 
-    python examples/regenerate.py
+python examples/regenerate.py
 """
 
 from pathlib import Path

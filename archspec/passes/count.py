@@ -5,7 +5,8 @@ share that the router picks (of expert choice, the share on average).
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import networkx as nx
 
@@ -38,7 +39,6 @@ class Count:
 
     name: str
     rows: tuple[Row, ...]
-    tensors: tuple[Tensor, ...]
     total: int
     trainable: int
     active: int
@@ -49,29 +49,34 @@ class Count:
     kv_bytes_per_token: int
     state_bytes: int
     cache_bytes_at_max: int | None
+    graph: "nx.DiGraph[str]" = field(repr=False, compare=False)
+
+    @cached_property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Every tensor of the model, repeats written out."""
+        return tuple(tensors(self.graph))
 
 
 def count(spec: Spec, graph: "nx.DiGraph[str] | None" = None) -> Count:
     """Count the parameters of a spec without building it."""
     graph = lower(spec) if graph is None else graph
     every = list(steps(graph))
-    found = tuple(tensors(graph))
     total = _sum(every, lambda p: 0 if p.buffer else p.count)
     window = spec.max_seq_len
     return Count(
         name=spec.name,
         rows=tuple(rows(every)),
-        tensors=found,
         total=total,
         trainable=total,
         active=_sum(every, lambda p: 0 if p.buffer else p.count * p.active[0] // p.active[1]),
         embedding=_sum((s for s in every if s.part == "embedding"), lambda p: 0 if p.buffer else p.count),
-        tied=_tied(spec, found),
+        tied=_tied(spec, every),
         buffers=_sum(every, lambda p: p.count if p.buffer else 0),
         layers=sum(stack.n_layers for stack in spec.stacks),
         kv_bytes_per_token=2 * sum(s.op.cache.per_token * s.repeat for s in every),
         state_bytes=sum((2 * s.op.cache.fixed + 4 * s.op.cache.exact) * s.repeat for s in every),
         cache_bytes_at_max=None if window is None else cache_bytes(every, window),
+        graph=graph,
     )
 
 
@@ -133,6 +138,6 @@ def _sum(every: Iterable[Step], size: Callable[[Param], int]) -> int:
     return sum(step.copies * size(p) for step in every for p in step.params)
 
 
-def _tied(spec: Spec, found: Iterable[Tensor]) -> int:
-    sizes = {t.name: t.count for t in found}
+def _tied(spec: Spec, every: Iterable[Step]) -> int:
+    sizes = {p.name: p.count for step in every for p in step.params}
     return sum(sizes.get(used, 0) for _, used in spec.ties)

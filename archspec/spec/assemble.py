@@ -91,7 +91,7 @@ class Assembler:
         """Named sizes and defaults of the top."""
         scope = with_sizes(self.resolver, self.document, "", Scope(), lost & set(SIZES))
         norm = self.resolver.component("norm", from_plain("rmsnorm", self.document.mark), "norm", scope)
-        scope = Scope(scope.numbers, {"norm": norm, "wiring": None}, scope.broken)
+        scope = Scope(scope.numbers, {"norm": norm, "wiring": None}, scope.broken, scope.origins)
         return with_defaults(self.resolver, self.document, "", scope)
 
     # Stacks
@@ -202,7 +202,8 @@ class Assembler:
         )
         for path, node in mappings.items():
             assert isinstance(node.value, dict)
-            for key in ("norm", "dropout", "mask", "wiring"):
+            # The top's max_seq_len is also the length for which a plan is made.
+            for key in ("norm", "dropout", "mask", "wiring", "vocab_size", *(["max_seq_len"] if path else [])):
                 given = node.value.get(key)
                 if given is None or not self.own(given.mark) or given.value == USUAL.get(key, given):
                     continue

@@ -33,14 +33,20 @@ def periods(keys: Sequence[int]) -> list[tuple[int, int, int]]:
     best: list[tuple[int, int, int, int]] = [(0, 0, 0, 0)] * (n + 1)  # written, segments, period, repeat from here on
     same = [0] * (LONGEST_PERIOD + 1)  # same[p]: how many keys from here on equal the key p further on
     for i in range(n - 1, -1, -1):
-        options = []
-        for period in range(1, min(LONGEST_PERIOD, n - i) + 1):
-            same[period] = same[period] + 1 if i + period < n and keys[i] == keys[i + period] else 0
+        options = [(best[i + 1][0] + 1, best[i + 1][1] + 1, 1, 1)]
+        kept: list[int] = []
+        for period in range(1, min(LONGEST_PERIOD, n - i - 1) + 1):
+            if keys[i] != keys[i + period]:
+                same[period] = 0
+                continue
+            same[period] += 1
             most = 1 + same[period] // period
-            for repeat in {1, most - 1, most} if most > 1 else {1}:
-                if repeat:
-                    written, segments, _, _ = best[i + period * repeat]
-                    options.append((written + period, segments + 1, period, repeat))
+            if most == 1 or any(period % p == 0 and same[p] >= same[period] + period - p for p in kept):
+                continue  # it never repeats, or a shorter period that divides it repeats all the way
+            kept.append(period)
+            for repeat in range(max(2, most - 1), most + 1):
+                written, segments, _, _ = best[i + period * repeat]
+                options.append((written + period, segments + 1, period, repeat))
         best[i] = min(options)
     found, i = [], 0
     while i < n:

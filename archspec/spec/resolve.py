@@ -53,7 +53,7 @@ class Resolver:
 
     Attributes:
         problems: every mistake so far.
-        reached: the paths of the defaults that some component inherited.
+        reached: the paths of the defaults and sizes that some component or arithmetic took.
         read: the names of the sizes that some arithmetic or component used.
     """
 
@@ -206,6 +206,7 @@ class _Filling:
         if name in self.scope.broken:
             raise Silent
         self.resolver.read.add(name)
+        self.resolver.reached.add(self.scope.origins.get(name, ""))
         return self.scope.numbers[name]
 
     def _given(self, name: str, node: Node) -> Any:

@@ -17,7 +17,7 @@ class Scope:
         numbers: sizes by name.
         defaults: values that components inherit, such as the norm and the dropout.
         broken: sizes that are there but wrong, which was told already.
-        origins: where each default was set, as a path.
+        origins: where each default, and each size but the named ones, was set, as a path.
     """
 
     numbers: Mapping[str, Value] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from archspec.errors import Fault
@@ -41,7 +42,8 @@ def with_sizes(resolver: Resolver, node: Node, path: str, outer: Scope, lost: se
                 raw[name] = (child, where)
     work = _Sizes(resolver, raw, outer)
     found = work.all()
-    return outer.with_numbers(found, {name for name in {*raw, *lost} if name not in found})
+    scope = outer.with_numbers(found, {name for name in {*raw, *lost} if name not in found})
+    return replace(scope, origins={**outer.origins, **{k: raw[k][1] for k in SIZES if k in raw}})
 
 
 class _Sizes:
@@ -63,6 +65,7 @@ class _Sizes:
     def read(self, name: str) -> Value:
         """A size that arithmetic names."""
         self.resolver.read.add(name)
+        self.resolver.reached.add(self.raw[name][1] if name in self.raw else self.outer.origins.get(name, ""))
         return self.size(name)
 
     def size(self, name: str) -> Value:

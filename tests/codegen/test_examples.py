@@ -17,7 +17,9 @@ def test_the_committed_file_is_current(path: Path) -> None:
     fresh = archspec.generate(archspec.load(path))
     committed = GENERATED / f"{path.stem}.py"
     old = committed.read_text(encoding="utf-8") if committed.exists() else ""
-    diff = difflib.unified_diff(old.splitlines(), fresh.splitlines(), str(committed.name), "generated now", lineterm="", n=1)
+    diff = difflib.unified_diff(
+        old.splitlines(), fresh.splitlines(), str(committed.name), "generated now", lineterm="", n=1
+    )
     assert old == fresh, "run `make generated`:\n" + "\n".join(list(diff)[:60])
 
 

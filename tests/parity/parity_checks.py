@@ -121,7 +121,7 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
         if tensor.dim() < 2 or name.endswith("A_log"):
             tensor.add_(0.3 * noise.to(tensor.dtype))
         elif "emb" in name or "token" in name:
-            tensor.copy_(noise)
+            tensor.copy_(0.1 * noise)  # small, so that the epsilon of the first norm shows
         else:
             tensor.copy_(noise / math.sqrt(tensor.shape[-1]))
     return model

@@ -153,7 +153,10 @@ SHORT, LONG = [1.0, 1.1, 1.3, 1.7], [1.2, 2.0, 4.0, 9.0]
 MORE = {
     "llama3 scaling": Family(
         decoder(
-            {"n_kv_heads": 2, "position": {**ROPE, "scaling": {"kind": "llama3", "factor": 8, "original_max_seq_len": 24}}},
+            {
+                "n_kv_heads": 2,
+                "position": {**ROPE, "scaling": {"kind": "llama3", "factor": 8, "original_max_seq_len": 24}},
+            },
             SWIGLU,
             norm={"kind": "rmsnorm", "eps": 1e-6},
         ),

@@ -4,7 +4,13 @@ import pytest
 import torch
 from parity_checks import TOKENS, VOCAB, Family, Rules, assert_same, decoded, padded, stacked, tokens
 
-SMALL = ("d_model=32", f"vocab_size={VOCAB}", "max_seq_len=48", "define.enc.mixer.n_heads=4", "define.dec.cross.n_heads=4")
+SMALL = (
+    "d_model=32",
+    f"vocab_size={VOCAB}",
+    "max_seq_len=48",
+    "define.enc.mixer.n_heads=4",
+    "define.dec.cross.n_heads=4",
+)
 SIZES = {
     "vocab_size": VOCAB,
     "d_model": 32,

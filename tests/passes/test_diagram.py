@@ -4,8 +4,10 @@ import re
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -16,6 +18,8 @@ from archspec.passes.count import count
 from archspec.passes.diagram import draw, to_dot
 from archspec.passes.diagram.bars import pieces
 from archspec.passes.diagram.dot import escape, rounded
+from archspec.passes.diagram.flow import SINK, SOURCE, Flow, bare, box, circle
+from archspec.passes.diagram.place import Placed
 from archspec.passes.diagram.scene import Path as Way
 from archspec.passes.diagram.scene import Scene, Shape
 from archspec.passes.diagram.text import Line, amount, extent, measure, shorten, size, wrap
@@ -194,6 +198,34 @@ def test_nothing_overlaps_or_is_cut_off(name: str) -> None:
 @pytest.mark.parametrize(("role", "kind", "number"), KINDS)
 def test_nothing_overlaps_in_any_component(role: str, kind: str, number: int) -> None:
     assert not faults(draw(example(role, kind, number)))
+
+
+def tangle(seed: int) -> Flow:
+    """A random dataflow of boxes, circles, splits and dashed lines."""
+    rng, flow = Random(seed), Flow()
+    names = [flow.add(bare(SOURCE, "x")).name]
+    for i in range(rng.randint(3, 14)):
+        inputs = rng.sample(names, min(len(names), rng.choice((1, 1, 1, 2, 2, 3))))
+        sign = len(inputs) == 2 and rng.random() < 0.5
+        node = circle(f"n{i}", "+") if sign else box(f"n{i}", "op " * rng.randint(1, 6), ["sub"] * rng.randint(0, 2))
+        node.split = rng.random() < 0.2
+        node.late = rng.random() < 0.2
+        names.append(flow.add(node, inputs).name)
+        if rng.random() < 0.15 and len(inputs) > 1:
+            old = flow.into(node.name)[-1]
+            flow.replace(old, replace(old, style="control", label="a label"))
+    ends = [n for n in names if not flow.out_of(n)]
+    flow.add(bare(SINK, "y"), [flow.add(box("last", "last"), ends).name])
+    return flow
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_any_dataflow_is_drawn_without_overlaps(seed: int) -> None:
+    found, placed = Scene(), Placed(tangle(seed))
+    shapes = placed.paint(found, 0, 0, placed.width, placed.height + 50)
+    found.add(Shape(placed.width / 2, placed.height / 2 + 25, placed.width, placed.height + 50, role="frame"))
+    assert len(shapes) == len(placed.flow.nodes)
+    assert not [f for f in faults(found) if "runs through" not in f]
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -33,14 +33,18 @@ def document(role: str, component: dict[str, Any]) -> dict[str, Any]:
             mask = "bidirectional" if component.get("bidirectional") else "causal"
             block["mixer"] = {"kind": "attention", "n_heads": 1, "mask": mask, "position": component}
         case "rope_scaling":
-            block["mixer"] = {**ATTENTION, "position": {"kind": "rope", "scaling": component}}
+            n_heads = 2 if component["kind"] == "proportional" else 4
+            block["mixer"] = {**ATTENTION, "n_heads": n_heads, "position": {"kind": "rope", "scaling": component}}
         case "absolute_position":
             top["embedding"] = {"kind": "token", "position": component}
         case "scale":
             block |= {"modules": {"gamma": component}, "wiring": ["x = x + gamma(mixer(x))", "x = x + ffn(x)"]}
         case _:
             top[role] = component
-    return {**SIZES, **top, "blocks": [block]}
+    sizes = {
+        name: n for name, n in SIZES.items() if name != "vocab_size" or component["kind"] not in ("features", "patch")
+    }
+    return {**sizes, **top, "blocks": [block]}
 
 
 EXAMPLES = [

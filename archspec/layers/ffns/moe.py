@@ -119,6 +119,11 @@ class MoE(Component):
             raise ValueError(f"top_k = {self.top_k} must be at most n_experts = {self.n_experts}")
         if self.n_shared and not self.d_ff_shared:
             raise ValueError("d_ff_shared = 0 leaves no shared expert; set n_shared = 0, or a width")
+        if self.n_shared > 1 and self.d_ff_shared != self.n_shared * self.d_ff:
+            raise ValueError(
+                f"n_shared = {self.n_shared} has no effect when d_ff_shared = {self.d_ff_shared} is the width of all of"
+                " them together; set n_shared to 1, or remove d_ff_shared"
+            )
         if not self.gated and self.activation == "identity":
             raise ValueError("activation = 'identity' makes plain experts linear; set gated: true, or an activation")
         if self.assignment == "expert" and (self.renormalise or self.correction_bias):

@@ -61,6 +61,11 @@ class Rope(Component):
             raise ValueError(
                 f"scaling.kind = '{self.scaling_kind}' needs at least 4 rotated channels, found {self.dim}"
             )
+        if self.scaling_kind == "proportional" and int(self.scaling.fraction * self.dim // 2) == 0:
+            raise ValueError(
+                f"scaling.fraction = {self.scaling.fraction:g} of {self.dim // 2} pairs lets none of them turn;"
+                " choose more of them, or no position"
+            )
         for name in ("short_factor", "long_factor"):
             factors = getattr(self.scaling, name, None)
             if factors is not None and len(factors) != self.dim // 2:

@@ -27,6 +27,7 @@ class YarnScaling(Component):
     role: ClassVar[str] = "rope_scaling"
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {"original_max_seq_len": 8},
+        {"factor": 4.0, "original_max_seq_len": 512},
         {"factor": 8.0, "original_max_seq_len": 8, "beta_fast": 4.0, "beta_slow": 0.5, "truncate": False},
         {"factor": 8.0, "original_max_seq_len": 8, "attention_factor": 1.5},
         {"factor": 8.0, "original_max_seq_len": 8, "mscale": 1.0, "mscale_all_dim": 0.5},

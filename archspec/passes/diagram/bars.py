@@ -43,6 +43,7 @@ class Footer:
         self.length = room - 170.0
         self.beside = [self._beside(values) for _, values in self.bars]
         self.length = room - max(extent(lines)[0] for lines in self.beside)
+        self.beside = [self._beside(values) for _, values in self.bars]  # a longer bar may hold more
         self.pitch = max([PITCH, *(extent(lines)[1] + 4 for lines in self.beside)])
         bars = self.pitch * len(self.bars)
         self.height = 2 * 9 + (max(bars, notes_h) if self.wide else bars + notes_h + 4)

@@ -13,12 +13,11 @@ from archspec.layers.ops import (
     Linear,
     Norm,
     Op,
-    Param,
     Recurrent,
     Route,
     Scan,
 )
-from archspec.passes.diagram.flow import PAD_X, PAD_Y, Node, box, circle, white
+from archspec.passes.diagram.flow import PAD_X, PAD_Y, Node, box, white
 from archspec.passes.diagram.grid import MOST, grid_size
 from archspec.passes.diagram.style import GREY, MOE, NORM, Tone
 from archspec.passes.diagram.text import (

@@ -88,6 +88,7 @@ def draw(spec: Spec) -> Scene:
     macro = Macro(spec, zoom, kinds)
     facts = [f"{amount(total, 4)} params"]
     facts += [f"{amount(active, 4)} active / token"] if active != total else []
+    facts += [f"{kinds.left_out} rarer kinds of layers not drawn"] if kinds.left_out else []
     panels = [
         Panel(macro, spec.name, facts),
         _layer_panel(spec, zoom, block, kinds),
@@ -100,14 +101,14 @@ def draw(spec: Spec) -> Scene:
 
 def _richest(spec: Spec) -> tuple[Place, Block]:
     """The layer to zoom into: with the most parts, then the most frequent, then the first; of the main stack."""
-    stack, index = spec.main, len(spec.stacks) - 1
-    found: dict[Block, list[int | Place]] = {}
-    for s, segment in enumerate(stack.segments):
+    times: dict[Block, int] = {}
+    first: dict[Block, Place] = {}
+    for s, segment in enumerate(spec.main.segments):
         for i, layer in enumerate(segment.layers):
-            entry = found.setdefault(layer.block, [0, (index, s, i)])
-            entry[0] += segment.repeat  # type: ignore[operator]
-    best = max(found, key=lambda b: (len(list(main_parts(b))), found[b][0]))  # type: ignore[arg-type,return-value]
-    return found[best][1], best  # type: ignore[return-value]
+            times[layer.block] = times.get(layer.block, 0) + segment.repeat
+            first.setdefault(layer.block, (len(spec.stacks) - 1, s, i))
+    best = max(times, key=lambda block: (len(list(main_parts(block))), times[block]))
+    return first[best], best
 
 
 def _layer_panel(spec: Spec, zoom: Place, block: Block, kinds: Catalog) -> Panel:

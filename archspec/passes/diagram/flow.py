@@ -70,12 +70,6 @@ class Flow:
         at = self.edges.index(old)
         self.edges[at : at + 1] = new
 
-    def remove(self, names: Iterable[str]) -> None:
-        """Take nodes out, with their lines."""
-        gone = set(names)
-        self.nodes = {n: node for n, node in self.nodes.items() if n not in gone}
-        self.edges = [e for e in self.edges if e.source not in gone and e.target not in gone]
-
 
 def box(name: str, title: str, subs: Iterable[str] = (), tone: Tone = NEUTRAL, size: float = 10, **look: float) -> Node:
     """A box with a bold title and grey lines below it, as large as they need."""

@@ -25,24 +25,22 @@ class Ordered:
 
 
 def ordered(layered: Layered) -> Ordered:
-    """Put one chain after another where it costs least, then swap neighbours while that helps."""
+    """Put one chain after another where it costs least; then take each out once more and put it where it is best."""
     spans = _spans(layered)
     order = [0]
     for chain in layered.chains[1:]:
-        order = min(
-            ([*order[:i], chain.index, *order[i:]] for i in range(len(order), -1, -1)),
-            key=lambda o: _cost(layered, spans, o),
-        )
-    best = _cost(layered, spans, order)
-    for _ in range(2):
-        for i in range(len(order) - 1):
-            other = [*order[:i], order[i + 1], order[i], *order[i + 2 :]]
-            cost = _cost(layered, spans, other)
-            if cost < best:
-                order, best = other, cost
+        order = _inserted(layered, spans, order, chain.index)
+    for chain in layered.chains[1:] if len(order) > 2 else ():
+        order = _inserted(layered, spans, [c for c in order if c != chain.index], chain.index)
     found = Ordered(layered, order, spans)
     _drop_blocked(found)
     return found
+
+
+def _inserted(layered: Layered, spans: dict[str, set[int]], order: list[int], chain: int) -> list[int]:
+    """The order with a chain in its cheapest place, as far to the right as that may be."""
+    options = ([*order[:i], chain, *order[i:]] for i in range(len(order), -1, -1))
+    return min(options, key=lambda option: _cost(layered, spans, option))
 
 
 def _spans(layered: Layered) -> dict[str, set[int]]:
@@ -61,13 +59,15 @@ def _spans(layered: Layered) -> dict[str, set[int]]:
 
 
 def _drop_blocked(found: Ordered) -> None:
-    """A chain cannot meet a node directly when another stands between them in that row."""
-    for name, chains in found.spans.items():
-        own, row = found.layered.chain_of[name], found.layered.row[name]
-        for c in sorted(chains - {own}, key=lambda c: -abs(found.position[c] - found.position[own])):
-            between = _between(found.order, found.position, c, own)
-            if any(d not in chains and _in_row(found.layered.chains[d], row) for d in between):
-                chains.discard(c)
+    """A chain cannot meet a node at its own place when something else stands between them in that row."""
+    row, chains = found.layered.row, found.layered.chains
+    for name, meeting in found.spans.items():
+        own = found.layered.chain_of[name]
+        others = [s for n, s in found.spans.items() if n != name and row[n] == row[name]]
+        for c in sorted(meeting - {own}, key=lambda c: -abs(found.position[c] - found.position[own])):
+            between = set(_between(found.order, found.position, c, own)) - meeting
+            if any(_in_row(chains[d], row[name]) or any(d in s for s in others) for d in between):
+                meeting.discard(c)
 
 
 def _between(order: list[int], position: dict[int, int], a: int, b: int) -> list[int]:
@@ -158,10 +158,7 @@ def _same_side(layered: Layered, position: dict[int, int], chain: Chain, edge: E
 def _inversions(layered: Layered, position: dict[int, int]) -> float:
     """Inputs of a box that stand in another order than it reads them."""
     cost = 0.0
-    for name, node in layered.flow.nodes.items():
-        if node.form == "circle":
-            continue
-        lanes = [layered.lane_of[e] for e in layered.flow.into(name) if e.style == "flow"]
+    for lanes in layered.fans:
         places = [position[c] for c in lanes if c in position]
         cost += sum(0.6 for i, a in enumerate(places) for b in places[i + 1 :] if a > b)
     return cost

@@ -161,8 +161,10 @@ class Placed:
         pen = 1.4 if edge.style == "residual" else 1.0
         self.scene.draw(Path(tuple(points), color, pen=pen, dashed=edge.style == "control", arrow=not passing))
         if edge.label:
-            (x0, y), (x1, _) = points[-2:]
-            self.scene.text((x0 + x1) / 2, y + 7, Line(edge.label, 8, color=color))
+            (x0, y), (x1, end) = points[-2:]
+            label = Line(edge.label, 8, color=color)
+            if y == end and label.width < abs(x1 - x0):
+                self.scene.text((x0 + x1) / 2, y + 7, label)
 
     def _start(self, edge: Edge, lane: int) -> list[Point]:
         own, node = self.layered.chain_of[edge.source], self.flow.nodes[edge.source]

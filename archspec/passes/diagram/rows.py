@@ -31,6 +31,7 @@ class Layered:
     chains: list[Chain]
     chain_of: dict[str, int]
     lane_of: dict[Edge, int]  # the chain in whose lane a line runs
+    fans: list[list[int]] = field(default_factory=list)  # of each box with several inputs, their chains in order
 
     @property
     def n_rows(self) -> int:
@@ -49,6 +50,10 @@ def layered(flow: Flow) -> Layered:
     found = Layered(flow, row, chains, chain_of, lane_of)
     for chain in chains:
         _extent(found, chain)
+    for name, edges in into.items():
+        lanes = [lane_of[e] for e in edges if e.style == "flow"]
+        if len(lanes) > 1 and flow.nodes[name].form != "circle":
+            found.fans.append(lanes)
     return found
 
 

@@ -1,0 +1,78 @@
+"""Counting: shares, ties, active experts, decoding state, and the names of all tensors."""
+
+import re
+
+import pytest
+
+from archspec import load, loads
+from archspec.passes.count import cache_bytes, count
+from archspec.graph import lower, steps
+
+BASE = """
+d_model: 16
+vocab_size: 10
+max_seq_len: 100
+define:
+  a: {mixer: {kind: attention, n_heads: 4, n_kv_heads: 2}, ffn: none}
+  w: {mixer: {kind: attention, n_heads: 4, n_kv_heads: 2, window: 8}, ffn: none}
+  e: {mixer: none, ffn: {kind: moe, n_experts: 4, top_k: 1, d_ff: 8}}
+  m: {mixer: {kind: mamba}, ffn: none}
+"""
+ATTENTION = 16 * 16 + 2 * 16 * 8 + 16 * 16 + 16  # q, k and v, o, norm
+
+
+def spec(blocks: str, rest: str = "") -> object:
+    names = re.findall(r"\b[a-z]\b", blocks)
+    used = [line for line in BASE.splitlines() if not line.startswith("  ") or line.split(":")[0].strip() in names]
+    return loads("\n".join(used) + f"\nblocks: {blocks}\n{rest}")
+
+
+def test_by_hand() -> None:
+    assert count(spec('"a x3"')).total == 160 + 3 * ATTENTION + 16
+
+
+def test_shared_layers_count_once_and_run_often() -> None:
+    found = count(spec("[{repeat: 3, pattern: [a], share: true}]"))
+    assert found.total == 160 + ATTENTION + 16
+    assert found.layers == 3
+    assert found.kv_bytes_per_token == 3 * 2 * 2 * 8 * 2 // 2
+    assert [t.name for t in found.tensors if "blocks" in t.name and not t.name.startswith("blocks.0")] == []
+
+
+def test_tied_tensors_count_once() -> None:
+    found = count(spec('"a"', "head: {kind: lm, tied: true}"))
+    assert found.total == 160 + ATTENTION + 16
+    assert found.tied == 160
+    assert "head.proj.weight" not in [t.name for t in found.tensors]
+
+
+def test_active_is_the_share_that_the_router_picks() -> None:
+    found = count(spec('"e"'))
+    experts = 4 * 3 * 8 * 16
+    assert found.total - found.active == experts * 3 // 4
+
+
+def test_cache_grows_with_tokens_up_to_the_window_and_states_do_not_grow() -> None:
+    every = list(steps(lower(spec('"a w m"'))))
+    per_token = 2 * (2 * 4 + 2 * 4)
+    fixed = 32 * 16 * 4 + 3 * 32 * 2
+    for tokens in (1, 8, 9, 100):
+        assert cache_bytes(every, tokens) == per_token * tokens + per_token * min(tokens, 8) + fixed
+
+
+def test_names_run_through_the_period() -> None:
+    names = [t.name for t in count(spec('"(a m)x2"')).tensors if t.name.endswith("norm1.weight")]
+    assert names == [f"blocks.{i}.norm1.weight" for i in range(4)]
+
+
+def test_buffers_are_apart() -> None:
+    found = count(load("specs/deepseek_v3.yaml"))
+    assert found.buffers == 58 * 256
+    assert sum(t.count for t in found.tensors if not t.buffer) == found.total
+
+
+@pytest.mark.parametrize("blocks", ['"a"', '"(a m e)x2 a"', "[{repeat: 2, pattern: [a, m], share: true}, e]"])
+def test_rows_tensors_and_totals_agree(blocks: str) -> None:
+    found = count(spec(blocks, "head: {kind: lm, bias: true}"))
+    assert sum(row.total for row in found.rows) == found.total + found.buffers
+    assert sum(t.count for t in found.tensors) == found.total + found.buffers
