@@ -71,6 +71,11 @@ def training_step(forward: Callable[[Tensor], Tensor], model: nn.Module, tokens:
     model.zero_grad()
 
 
+def logits_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Their forward, without a cache, down to the logits."""
+    return lambda tokens: model(tokens, use_cache=False).logits
+
+
 @torch.no_grad()
 def decode_ours(model: nn.Module, prompt: Tensor, n: int) -> None:
     """A prompt, then n greedy tokens."""
@@ -121,7 +126,7 @@ def main() -> None:
         tokens = torch.randint(32000, (2, 256))
         train = {
             "ours": lambda m=ours, x=tokens: training_step(m, m, x),
-            "theirs": lambda m=other, x=tokens: training_step(lambda t: m(t, use_cache=False).logits, m, x),
+            "theirs": lambda m=other, x=tokens: training_step(logits_of(m), m, x),
         }
         decode = {
             "ours": lambda m=ours, x=tokens[:1, :128]: decode_ours(m.eval(), x, 64),

@@ -16,7 +16,7 @@ max_seq_len: 4096
 define:
   ssm: {{mixer: {{kind: mamba}}, ffn: {{kind: gated_mlp}}}}
   local: {{mixer: {{kind: attention, n_heads: 16, window: 512, position: rope}}, ffn: {{kind: gated_mlp}}}}
-  moe: {{mixer: {{kind: attention, n_heads: 16, position: rope}}, ffn: {{kind: moe, n_experts: 8, top_k: 2, d_ff: 1024}}}}
+  moe: {{mixer: {{kind: attention, n_heads: 16}}, ffn: {{kind: moe, n_experts: 8, top_k: 2, d_ff: 1024}}}}
 blocks: {blocks}
 head: {{kind: lm}}
 """

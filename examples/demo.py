@@ -6,14 +6,18 @@ The text is the source code of Python's own standard library, which every machin
 """
 
 import argparse
+import os
 import sysconfig
 import time
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy machine a waiting thread should give its core away
 
 import torch
 from torch import Tensor, nn
 
 import archspec
+from archspec.report import table
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTEXT, BATCH = 128, 16
@@ -86,14 +90,13 @@ def main() -> None:
     torch.manual_seed(0)
 
     print("1. A spec is counted without being built: specs/bert_tiny.yaml\n")
-    print(archspec.report(archspec.count(archspec.load(ROOT / "specs" / "bert_tiny.yaml"))))
+    print(table(archspec.count(archspec.load(ROOT / "specs" / "bert_tiny.yaml"))))
 
     spec = archspec.load(ROOT / "specs" / "bytes_hybrid.yaml")
     code = args.out / "bytes_hybrid.py"
     code.write_text(archspec.generate(spec), encoding="utf-8")
-    print(
-        f"\n2. A hybrid of Mamba, attention and experts, as PyTorch: {code} ({len(code.read_text().splitlines())} lines)"
-    )
+    lines = len(code.read_text(encoding="utf-8").splitlines())
+    print(f"\n2. A hybrid of Mamba, attention and experts, as PyTorch: {code} ({lines} lines)")
 
     try:
         picture = args.out / "bytes_hybrid.svg"

@@ -58,7 +58,10 @@ def _tall(call: cst.Call) -> cst.Call:
 
 def returned(before: Any, after: Any) -> list[Any]:
     """`y = f(x)` and `return y` as `return f(x)`, where specialising has brought them together."""
-    pair = m.SimpleStatementLine([m.Assign(targets=[m.AssignTarget(m.Name())])]), m.SimpleStatementLine([m.Return(m.Name())])
+    pair = (
+        m.SimpleStatementLine([m.Assign(targets=[m.AssignTarget(m.Name())])]),
+        m.SimpleStatementLine([m.Return(m.Name())]),
+    )
     if not (m.matches(before, pair[0]) and m.matches(after, pair[1])) or after.leading_lines:
         return [before, after]
     assign = before.body[0]

@@ -70,7 +70,13 @@ def _prefixes(items: list[Use], several: bool) -> list[str]:
         return [""]
     ways: tuple[Callable[[Use], str], ...] = (
         lambda u: camel(u.label),
-        lambda u: camel(u.part) if u.part in ("cross", "embedding", "head", "final_norm") else camel(u.stack) if several else "",
+        lambda u: (
+            camel(u.part)
+            if u.part in ("cross", "embedding", "head", "final_norm")
+            else camel(u.stack)
+            if several
+            else ""
+        ),
         lambda u: camel(u.stack, u.label) if several else camel(u.label, u.part),
         lambda u: camel(u.stack if several else "", u.label, u.part),
     )
@@ -128,7 +134,13 @@ def source(c: Component, field: str) -> str:
 def dir_numbers(c: Component) -> list[str]:
     """The fields and properties of a component that hold numbers."""
     found = [f for f in type(c).model_fields if _number(getattr(c, f))]
-    own = [n for cls in type(c).__mro__ if issubclass(cls, Component) for n, v in vars(cls).items() if isinstance(v, property)]
+    own = [
+        n
+        for cls in type(c).__mro__
+        if issubclass(cls, Component)
+        for n, v in vars(cls).items()
+        if isinstance(v, property)
+    ]
     return found + [n for n in own if not n.startswith("_") and _number(getattr(c, n))]
 
 
@@ -139,7 +151,11 @@ def _number(value: object) -> bool:
 def describe(c: Component, field: str) -> str:
     """What a size is, in a few words."""
     info = type(c).model_fields.get(field)
-    text = (info.description or "") if info else (getattr(type(c), field).__doc__ or "").strip().splitlines()[0].rstrip(".")
+    text = (
+        (info.description or "")
+        if info
+        else (getattr(type(c), field).__doc__ or "").strip().splitlines()[0].rstrip(".")
+    )
     return text if info else text[:1].lower() + text[1:]
 
 

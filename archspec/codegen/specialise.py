@@ -87,14 +87,14 @@ class _Specialise(cst.CSTTransformer):
     def reads_config(self, node: cst.CSTNode) -> bool:
         """Whether the config occurs in a node; remembered, for every node above it asks again."""
         if node not in self.pure:
-            self.pure[node] = is_config(node) or any([self.reads_config(child) for child in node.children])
+            self.pure[node] = is_config(node) or any(self.reads_config(child) for child in node.children)
         return self.pure[node]
 
     def concerns(self, node: cst.CSTNode) -> bool:
         """Whether there is anything to do in a node: the config, or prose that may name sizes."""
         if node not in self.prose:
             here = isinstance(node, cst.Comment) or (isinstance(node, cst.SimpleString) and '"""' in node.value)
-            below = any([self.concerns(child) for child in node.children])
+            below = any(self.concerns(child) for child in node.children)
             self.prose[node] = here or below or self.reads_config(node)
         return self.prose[node]
 
@@ -143,13 +143,17 @@ class _Specialise(cst.CSTTransformer):
         """What was decided on the way in stands."""
         if original in self.replaced:
             return self.replaced.pop(original)
-        return super().on_leave(original, updated)  # type: ignore[type-var]
+        return super().on_leave(original, updated)
 
     def written(self, node: cst.BaseExpression, value: Any) -> cst.BaseExpression:
         """Named sizes and their arithmetic keep their names; any other value becomes a literal."""
         arithmetic = m.Attribute(CONFIG) | m.BinaryOperation() | m.Integer() | m.Float()
         parts = [node, *m.findall(node, m.BinaryOperation())]
-        if all(m.matches(p, arithmetic) for p in parts) and isinstance(value, int | float) and not isinstance(value, bool):
+        if (
+            all(m.matches(p, arithmetic) for p in parts)
+            and isinstance(value, int | float)
+            and not isinstance(value, bool)
+        ):
             names: dict[str, str] = {}
             for attribute in m.findall(node, m.Attribute(CONFIG)):
                 assert isinstance(attribute, cst.Attribute)

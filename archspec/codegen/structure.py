@@ -130,10 +130,17 @@ class Structure:
         folded = code(fold(parsed, 8)).rstrip("\n").splitlines()
         if len(folded) > 1 and all(len(line) + 8 <= WIDTH for line in folded):
             return ["        " + line for line in folded]
-        head, _, value = statement.partition(" = ") if not statement.startswith("return ") else ("return", "", statement[7:])
+        head, _, value = (
+            statement.partition(" = ") if not statement.startswith("return ") else ("return", "", statement[7:])
+        )
         opening = f"{head} = (" if head != "return" else "return ("
         pieces = value.split(" + ")
-        return [f"        {opening}", f"            {pieces[0]}", *(f"            + {p}" for p in pieces[1:]), "        )"]
+        return [
+            f"        {opening}",
+            f"            {pieces[0]}",
+            *(f"            + {p}" for p in pieces[1:]),
+            "        )",
+        ]
 
     def expression(self, expr: Expr, block: Block) -> str:
         """An expression of the wiring as Python."""
@@ -154,7 +161,9 @@ class Structure:
     def operand(self, expr: Expr, block: Block, operator: str, right_side: bool = False) -> str:
         """One side of an operation, in parentheses where Python needs them."""
         said = self.expression(expr, block)
-        looser = isinstance(expr, Binary) and expr.operator in "+-" and (operator == "*" or (operator == "-" and right_side))
+        looser = (
+            isinstance(expr, Binary) and expr.operator in "+-" and (operator == "*" or (operator == "-" and right_side))
+        )
         return f"({said})" if looser or (isinstance(expr, Binary) and right_side and operator != "*") else said
 
     def passed(self, name: str, module: str) -> str:
@@ -231,7 +240,12 @@ class Structure:
         run = self.run(stack, reads, {i: i for i in inputs})
         final = "self.norm(x)" if stack.final_norm is not None else "x"
         lines = [f"class {name}(nn.Module):", f'    """{stack.n_layers} layers over {reads}."""', ""]
-        lines += ["    def __init__(self) -> None:", "        super().__init__()", *(f"        {m}" for m in members), ""]
+        lines += [
+            "    def __init__(self) -> None:",
+            "        super().__init__()",
+            *(f"        {m}" for m in members),
+            "",
+        ]
         lines += self.header("forward", signature(inputs, f"{reads}: Tensor"))
         lines += [f'        """{reads} {INPUT_SHAPES.get(reads, "")} -> (B, T, {self.width(stack)})."""']
         lines += [*(f"        {line}" for line in run), f"        return {final}"]
@@ -259,7 +273,12 @@ class Structure:
         members += [f"self.{replaced} = self.{used}  # tied" for replaced, used in spec.ties]
         members += ["init_weights(self)"]
         run, x = self.single_run() if single else self.several_run()
-        lines = ["class Model(nn.Module):", f'    """{self.model_summary(kind)}"""', "", "    def __init__(self) -> None:"]
+        lines = [
+            "class Model(nn.Module):",
+            f'    """{self.model_summary(kind)}"""',
+            "",
+            "    def __init__(self) -> None:",
+        ]
         lines += ["        super().__init__()", *(f"        {m}" for m in members), ""]
         arguments = ["self"] + [
             f"{a.name}: {KINDS[a.of]} = None" if a.optional else f"{a.name}: Tensor" for a in spec.arguments
@@ -324,7 +343,9 @@ class Structure:
 
     def dimension(self, d: int | str) -> str:
         """A size of the output by its name, where the file has one."""
-        known = {v: n for n, (v, _) in self.writer.constants.used.items() if n in ("VOCAB_SIZE", "N_CLASSES", "N_OUTPUTS")}
+        known = {
+            v: n for n, (v, _) in self.writer.constants.used.items() if n in ("VOCAB_SIZE", "N_CLASSES", "N_OUTPUTS")
+        }
         return known.get(d, str(d)) if isinstance(d, int) else d
 
     def aux_loss(self) -> list[str]:

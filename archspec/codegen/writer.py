@@ -7,9 +7,9 @@ from typing import Any
 import libcst as cst
 import libcst.matchers as m
 
+from archspec.codegen.layout import code
 from archspec.codegen.names import Constants, class_names, uses
 from archspec.codegen.sources import KERNELS, definition, free_names, home, source
-from archspec.codegen.layout import code
 from archspec.codegen.specialise import specialise
 from archspec.errors import GenerateError
 from archspec.layers.base import Component
@@ -163,7 +163,9 @@ class Writer:
         for number in range(3):
             modules = sorted({i[0] for i in kept if group(i) == number})
             plain = [n for n in modules if any(i[0] == n and not i[1] for i in kept)]
-            straight = [self._import(n, alias) for n in plain for alias in sorted(i[2] for i in kept if i[0] == n and not i[1])]
+            straight = [
+                self._import(n, alias) for n in plain for alias in sorted(i[2] for i in kept if i[0] == n and not i[1])
+            ]
             froms = [self._from(n, kept) for n in modules if any(i[0] == n and i[1] for i in kept)]
             if straight or froms:
                 lines += [""] if last is not None else []

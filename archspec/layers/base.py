@@ -5,7 +5,7 @@ A component is declared in `layers/<role>s/<kind>.py` and runs as the `nn.Module
 
 - `field`      a setting;
 - `derived`    a size that follows from others unless it is given ("d_model / n_heads");
-- `inherited`  a value that the surrounding spec gives (d_model, vocab_size, ...), never written in the component itself;
+- `inherited`  a value that the surrounding spec gives (d_model, vocab_size, ...), never written in the component;
 - `slot`       a place for another component, for example the position encoding of an attention.
 
 Nothing here imports torch.

@@ -145,7 +145,7 @@ class Attend(Op):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan(Op):
-    """A linear recurrence over a state of `width` x `d_state` elements; `matmul` says what a token costs in products."""
+    """A linear recurrence over a state of `width` x `d_state` elements; `matmul`: FLOPs of products a token."""
 
     width: int
     d_state: int
@@ -191,7 +191,7 @@ class Route(Op):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experts(Op):
-    """Feed-forward networks of which a token runs `top_k` of `n_experts`; `matrices` matrices of d_model x d_ff each."""
+    """Feed-forward networks of which a token runs `top_k` of `n_experts`; each has `matrices` of d_model x d_ff."""
 
     n_experts: int
     top_k: int

@@ -119,7 +119,7 @@ def spread(module: str, step: Step) -> str:
 
 def kind(step: Step) -> str:
     """The kind of thing that owns a step's tensors, for totals by kind."""
-    return step.component.kind if step.component is not None else step.part  # type: ignore[attr-defined, no-any-return]
+    return step.component.kind if step.component is not None else step.part  # type: ignore[attr-defined]
 
 
 def _note(step: Step, params: list[Param]) -> str:

@@ -1,5 +1,6 @@
 """From a file, text or plain data to a `Spec`: read, extend, override, write out the layers, resolve, check."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 from archspec.errors import Fault, Mark, Problem, SpecError, suggest
 from archspec.spec.assemble import Assembler
 from archspec.spec.document import TOP_KEYS
+from archspec.spec.keys import clipped
 from archspec.spec.model import Spec
 from archspec.spec.source import Node, assign, from_plain, merge, parse, read
 
 MOST_EXTENDS = 16
+SETTING = Mark("--set")
 
 
 def load(source: str | Path | Mapping[str, Any], *, set: Iterable[str] = ()) -> Spec:
@@ -24,7 +27,8 @@ def load(source: str | Path | Mapping[str, Any], *, set: Iterable[str] = ()) -> 
         SpecError: with every problem of the file, each with its line and column.
     """
     if isinstance(source, Mapping):
-        file, document = "<python>", from_plain(dict(source), Mark("<python>"))
+        file = "<python>"
+        document = _alone(from_plain(dict(source), Mark(file)), file)
     else:
         file = str(source)
         document = read_extended(Path(source), file)
@@ -33,10 +37,14 @@ def load(source: str | Path | Mapping[str, Any], *, set: Iterable[str] = ()) -> 
 
 def loads(text: str, file: str = "<text>", *, set: Iterable[str] = ()) -> Spec:
     """The spec of a YAML text; `extends` needs a file and is refused here."""
-    document = parse(text, file)
+    return assemble(with_settings(_alone(parse(text, file), file), set), file)
+
+
+def _alone(document: Node, file: str) -> Node:
+    """The document, which has no folder from which it could extend another file."""
     if isinstance(document.value, dict) and "extends" in document.value:
         raise SpecError([Problem(document.value["extends"].mark, "extends", "only a file can extend another")], file)
-    return assemble(with_settings(document, set), file)
+    return document
 
 
 def assemble(document: Node, file: str) -> Spec:
@@ -50,58 +58,97 @@ def assemble(document: Node, file: str) -> Spec:
 
 def read_extended(path: Path, file: str) -> Node:
     """The document of a file over those that it extends, nearest last."""
-    folder = path.resolve().parent
+    folder = _resolved(path).parent
     seen: list[Path] = []
     chain: list[Node] = []
     here, name = path, file
     while True:
         document = read(here, name)
         chain.append(document)
-        seen.append(here.resolve())
+        seen.append(_resolved(here))
         if not isinstance(document.value, dict) or "extends" not in document.value:
             break
         node = document.value["extends"]
         here = _base(node, here, folder, seen, file)
         name = str(Path(name).parent / str(node.value))
+    if len(chain) > 1 and not isinstance(document.value, dict):
+        message = f"a spec is a mapping (name, d_model, blocks, ...), not {document.kind_name()}"
+        raise SpecError([Problem(document.mark, "", message)], file)
     merged = chain.pop()
     while chain:
         merged = merge(merged, chain.pop())
-    if isinstance(merged.value, dict):
-        merged.value.pop("extends", None)
-    return merged
+    return _without_extends(merged)
+
+
+def _without_extends(document: Node) -> Node:
+    if not isinstance(document.value, dict):
+        return document
+    value = {key: child for key, child in document.value.items() if key != "extends"}
+    return Node(value, document.mark, document.keys)
+
+
+def _resolved(path: Path) -> Path:
+    """The path without links; one that goes round in a circle, or is none at all, stays as it is."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return path.absolute()
 
 
 def _base(node: Node, here: Path, folder: Path, seen: list[Path], file: str) -> Path:
+    """The path of the file that a spec extends; refused where it leaves the folder of the first one."""
+
     def refuse(message: str) -> SpecError:
         return SpecError([Problem(node.mark, "extends", message)], file)
 
     if not isinstance(node.value, str) or not node.value:
         raise refuse(f"must be the path of another spec, not {node.kind_name()}")
     path = here.parent / node.value
-    target = path.resolve()
+    target, said = _resolved(path), clipped(node.value)
     if Path(node.value).is_absolute() or not target.is_relative_to(folder):
-        raise refuse(f"{node.value!r} leaves the folder of the spec; extend only files in it or below it")
+        raise refuse(f"{said!r} leaves the folder of the spec; extend only files in it or below it")
     if target in seen:
         raise refuse(f"the files extend one another in a circle: {' -> '.join(p.name for p in [*seen, target])}")
-    if len(seen) >= MOST_EXTENDS:
+    if len(seen) > MOST_EXTENDS:
         raise refuse(f"more than {MOST_EXTENDS} files extend one another")
-    if not target.is_file():
-        raise refuse(f"no file {node.value!r} beside {here.name}")
+    if not _is_file(target):
+        raise refuse(f"no file {said!r} beside {here.name}")
     return path
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def with_settings(document: Node, settings: Iterable[str]) -> Node:
-    """The document after `path=value` overrides."""
+    """The document after `path=value` overrides; raises SpecError with all that cannot be applied."""
+    problems: list[Problem] = []
     for text in settings:
-        path, equals, value = text.partition("=")
-        mark = Mark("--set")
-        if not equals or not path.strip():
-            raise SpecError([Problem(mark, "", f"{text!r} must be path=value, such as d_model=512")], "--set")
+        path, equals, value = (part.strip() for part in text.partition("="))
         try:
-            document = assign(document, path.strip(), parse(value, "--set") if value.strip() else Node(None, mark))
+            if not equals or not path:
+                raise Fault(f"{clipped(text)!r} must be path=value, such as d_model=512")
+            document = _set(document, path, value)
         except Fault as fault:
-            raise SpecError([Problem(mark, path.strip(), str(fault))], "--set") from None
-        top = path.strip().partition(".")[0].partition("[")[0]
-        if top not in TOP_KEYS:
-            raise SpecError([Problem(mark, top, f"a spec has no {top!r}{suggest(top, TOP_KEYS)}")], "--set")
+            problems.append(Problem(SETTING, clipped(path) if equals else "", str(fault)))
+        except SpecError as error:
+            problems += [Problem(SETTING, clipped(path), p.message) for p in error.problems]
+    if problems:
+        raise SpecError(problems, SETTING.file)
     return document
+
+
+def _set(document: Node, path: str, value: str) -> Node:
+    """The document after one setting; raises Fault, or SpecError for a value that is no YAML."""
+    top = re.split(r"[.\[]", path)[0]
+    if top == "extends":
+        raise Fault("only a file can extend another")
+    if top and top not in TOP_KEYS:
+        raise Fault(f"a spec has no {clipped(top)!r}{suggest(top, TOP_KEYS)}")
+    node = parse(value, SETTING.file) if value else Node(None, SETTING)
+    if not isinstance(document.value, dict):
+        return document  # which is told when it is assembled
+    return assign(document, path, node)

@@ -95,8 +95,8 @@ def read(path: Path, file: str) -> Node:
             _refuse(Mark(file), _absence(path))
         with path.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        _refuse(Mark(file), f"cannot be read: {error.strerror or error}")
+    except (OSError, ValueError) as error:
+        _refuse(Mark(file), f"cannot be read: {getattr(error, 'strerror', None) or error}")
     if len(data) > MAX_BYTES:
         _refuse(Mark(file), f"larger than {MAX_BYTES} bytes; a spec is a page of text")
     try:

@@ -174,7 +174,7 @@ def _expr(node: ast.expr, line: str, depth: int) -> Expr:
             return Binary(_OPERATORS[type(sign)], left, right)
         case ast.Call(func=ast.Name(id=module), args=arguments, keywords=keywords):
             if keywords or any(isinstance(argument, ast.Starred) for argument in arguments):
-                raise Fault(f"{module} takes one plain value, as in {module}(x): `{line}`")
+                raise Fault(f"{module} takes exactly one value, without name or star, as in {module}(x): `{line}`")
             if len(arguments) != 1:
                 raise Fault(f"{module} takes exactly one value, found {len(arguments)}: `{line}`")
             return Call(module, _expr(arguments[0], line, depth + 1))

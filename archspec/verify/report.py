@@ -29,4 +29,6 @@ class Report:
         lines = [f"{self.name}: {'every check holds' if self.passed else 'FAILED'}"]
         lines += [f"  ({self.scaled})"] if self.scaled else []
         width = max(len(c.name) for c in self.checks)
-        return "\n".join([*lines, *(f"  {'ok  ' if c.ok else 'FAIL'} {c.name:<{width}}  {c.detail}" for c in self.checks)])
+        return "\n".join(
+            [*lines, *(f"  {'ok  ' if c.ok else 'FAIL'} {c.name:<{width}}  {c.detail}" for c in self.checks)]
+        )

@@ -11,11 +11,12 @@ from typing import Any
 from archspec.errors import Fault, SpecError
 from archspec.layers.base import Component, NormComponent, extra
 from archspec.passes.count import count
-from archspec.spec.model import Block, Layer, Segment, Spec, Stack
 from archspec.spec.arithmetic import evaluate
+from archspec.spec.model import Block, Layer, Segment, Spec, Stack
 from archspec.spec.resolve import make, numeric
 
 TARGET = 3_000_000
+COUNTS = ("n_", "top_", "d_conv", "image", "patch", "channels", "depth", "order", "chunk", "max_")
 FEW_LAYERS, FEW_TOKENS, SMALL_VOCABULARY = 2, 48, 64
 
 
@@ -75,7 +76,8 @@ class _Shrinking:
         d_model = self.size(stack.d_model)
         numbers = {"d_model": d_model, "d_memory": d_model, "n_layers": start}
         small = tuple(replace(s, layers=tuple(self.layer(la, numbers) for la in s.layers)) for s in segments)
-        biases = [b for s in small for la in s.layers for _, p in la.block.parts if (b := getattr(p, "shared_bias", None))]
+        parts = [p for s in small for la in s.layers for _, p in la.block.parts]
+        biases = [b for p in parts if (b := getattr(p, "shared_bias", None)) is not None]
         return replace(
             stack,
             d_model=d_model,
@@ -150,7 +152,7 @@ def _acts(c: Component, marks: Mapping[str, Any]) -> bool:
 
 
 def _is_width(name: str) -> bool:
-    return not name.startswith(("n_", "top_", "d_conv", "image", "patch", "channels", "depth", "order", "chunk", "max_"))
+    return not name.startswith(COUNTS)
 
 
 def _counts(c: Component) -> dict[str, int]:
@@ -159,7 +161,8 @@ def _counts(c: Component) -> dict[str, int]:
     heads = getattr(c, "n_heads", 0)
     kv = getattr(c, "n_kv_heads", heads)
     if heads > 4:
-        by = next(d for d in (heads // 4, heads // 8, heads // 2, 1) if d and heads % d == 0 and (kv % d == 0 or d == 1))
+        ways = (heads // 4, heads // 8, heads // 2)
+        by = next((d for d in ways if d and heads % d == 0 and kv % d == 0), 1)
         found = {"n_heads": heads // by, "n_kv_heads": kv // by}
     experts = getattr(c, "n_experts", 0)
     if experts > 8:
@@ -167,5 +170,3 @@ def _counts(c: Component) -> dict[str, int]:
         chosen = min(getattr(c, "top_k", 1), 4)
         found |= {"n_experts": max(8, 2 * groups) if groups else 8, "top_k": chosen}
     return found
-
-

@@ -8,11 +8,11 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 import torch
-from contract_specs import Document, at, aux_loss, double, inputs, redraw
+from contract_specs import LENGTH, Document, aux_loss, double, every_component, inputs, redraw
 from torch import Tensor
 
 from archspec.graph import lower, steps
-from archspec.layers.base import Component, NormComponent, extra
+from archspec.layers.base import Component, extra
 from archspec.layers.ops import Run
 from archspec.layers.registry import find, kinds
 from archspec.modules.model import eager
@@ -74,8 +74,7 @@ def others(cls: type[Component], field: str, current: Any) -> Iterator[Any]:
         found = (1, 2, 4, 8) if current is None else (current + 1, 2 * current, current - 1, current // 2, current + 2)
         yield from (v for v in dict.fromkeys(found) if v != current and v >= 0)
     elif kind is float:
-        found = (0.5, 3.0) if not current else (1.7 * current, 0.4 * current, 8.0 * current)
-        yield from found
+        yield from (0.05, 0.5, 3.0) if not current else (1.7 * current, 0.4 * current, 8.0 * current)
 
 
 def other_components(role: str, current: Component | None) -> Iterator[Any]:
@@ -114,10 +113,10 @@ class Observed:
 
     @cached_property
     def plan(self) -> Any:
-        """Decoding state and FLOPs."""
+        """Decoding state, FLOPs, and the length that both are for."""
         counted, run = count(self.spec), Run(B=2, T=64, S=64, M=64)
         flops = sum(s.op.flops(run) * s.repeat for s in steps(lower(self.spec)))
-        return counted.kv_bytes_per_token, counted.state_bytes, counted.cache_bytes_at_max, flops
+        return counted.kv_bytes_per_token, counted.state_bytes, counted.cache_bytes_at_max, flops, self.spec.max_seq_len
 
     @cached_property
     def start(self) -> dict[str, Tensor]:
@@ -127,7 +126,10 @@ class Observed:
 
     @cached_property
     def given(self) -> list[dict[str, Any]]:
-        return [double(inputs(self.spec, optional)) for optional in (False, True)]
+        """Short and plain, and long (beyond max_seq_len where that is allowed) with masks and what else is optional."""
+        tied_to_length = any(kind_of(type(c)) in ("learned", "hyena") for c in every_component(self.spec))
+        long = LENGTH if tied_to_length else 3 * LENGTH // 2
+        return [double(inputs(self.spec, optional, T)) for optional, T in ((False, 6), (True, long))]
 
     @cached_property
     def weights(self) -> dict[str, Tensor]:
@@ -166,7 +168,7 @@ def difference(a: Observed, b: Observed) -> str:
     """What tells the models apart first: tensors, inputs, outputs, training, start, plan; or nothing."""
     if a.tensors != b.tensors:
         return "tensors"
-    shapes = [{k: v.shape for k, v in o.given[0].items()} for o in (a, b)]
+    shapes = [[{k: v.shape for k, v in g.items() if isinstance(v, Tensor)} for g in o.given] for o in (a, b)]
     if shapes[0] != shapes[1]:
         return "inputs"
     if differ(a.evaluated, b.outputs(a.weights, False)):
@@ -184,9 +186,3 @@ def differ(a: list[Tensor], b: list[Tensor]) -> bool:
     )
 
 
-def width(c: Component) -> bool:
-    """Whether a component is told its width by what surrounds it."""
-    return isinstance(c, NormComponent)
-
-
-__all__ = ["Change", "Observed", "at", "changed", "changes", "difference"]

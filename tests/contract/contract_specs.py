@@ -93,9 +93,9 @@ def host_position(component: Document) -> tuple[Document, tuple[str | int, ...]]
 
 
 def host_rope_scaling(component: Document) -> tuple[Document, tuple[str | int, ...]]:
-    pairs = len(component.get("short_factor", [0, 0]))
-    mixer = {"kind": "mla", "n_heads": 2, "kv_lora_rank": 8, "qk_nope_head_dim": 6, "qk_rope_head_dim": 2 * pairs}
-    mixer["position"] = {"kind": "rope", "theta": 20.0, "scaling": component}
+    pairs = len(component.get("short_factor", range(8)))
+    mixer: Document = {"kind": "mla", "n_heads": 2, "kv_lora_rank": 8, "qk_nope_head_dim": 6}
+    mixer |= {"qk_rope_head_dim": 2 * pairs, "position": {"kind": "rope", "theta": 20.0, "scaling": component}}
     return one_block({"mixer": mixer}), ("blocks", 0, "mixer", "position", "scaling")
 
 
@@ -187,7 +187,7 @@ def redraw(model: nn.Module, seed: int = 0) -> nn.Module:
         if id(p) in tables:
             p.copy_(noise)
         elif p.dim() < 2 or path.rpartition(".")[2] in ("A_log", "positions", "class_token"):
-            p.add_(0.2 * noise)
+            p.add_(0.5 * noise)
         else:
             p.copy_(noise * (p.shape[-1] if p.dim() == 3 else p[0].numel()) ** -0.5)
     for path, buffer in model.named_buffers():

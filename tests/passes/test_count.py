@@ -5,8 +5,8 @@ import re
 import pytest
 
 from archspec import load, loads
-from archspec.passes.count import cache_bytes, count
 from archspec.graph import lower, steps
+from archspec.passes.count import cache_bytes, count
 
 BASE = """
 d_model: 16

@@ -12,8 +12,7 @@ al. 2025 (output gate).
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, NormComponent, Number, Positive, Probability, Size, derived, field
-from archspec.layers.base import inherited, slot
+from archspec.layers.base import Component, NormComponent, Positive, Probability, Size, derived, field, inherited, slot
 from archspec.layers.ops import Attend, Cache, Op, Param, elementwise, linear
 
 

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kernels.activation import relu2
-from archspec.layers.ffns.mlp import MLP as Config  # noqa: N811 - an acronym, not a constant
+from archspec.layers.ffns.mlp import MLP as Config
 
 
 class MLP(nn.Module):

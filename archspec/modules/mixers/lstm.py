@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kernels.state import State
-from archspec.layers.mixers.lstm import LSTM as Config  # noqa: N811 - an acronym, not a constant
+from archspec.layers.mixers.lstm import LSTM as Config
 
 
 class LSTM(nn.Module):

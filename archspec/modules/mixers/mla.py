@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from archspec.kernels.attention import attention
 from archspec.kernels.state import State, advance, append
-from archspec.layers.mixers.mla import MLA as Config  # noqa: N811 - an acronym, not a constant
+from archspec.layers.mixers.mla import MLA as Config
 from archspec.modules import build
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from archspec.kernels.state import State
-from archspec.layers.mixers.rnn import RNN as Config  # noqa: N811 - an acronym, not a constant
+from archspec.layers.mixers.rnn import RNN as Config
 
 
 class RNN(nn.Module):

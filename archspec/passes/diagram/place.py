@@ -190,6 +190,8 @@ class Placed:
             return [(x, bottom)]
         if side_entry(target, edge):
             left, right = (e + self.dx for e in self.ends[edge.target])
+            if left < x < right:
+                return [(x, bottom)]
             return [(x, y), (left if x < (left + right) / 2 else right, y)]
         if self._detours(edge):
             track = self._track(row - 1, f"{edge.source}>{edge.target}>{edge.order}")
