@@ -15,7 +15,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from archspec.codegen import build, generate
+    from archspec.codegen import generate
+    from archspec.codegen.load import build
     from archspec.errors import ArchspecError, GenerateError, Problem, RenderError, SpecError, VerifyError
     from archspec.passes.count import Count, count
     from archspec.render import diagram, render
@@ -49,7 +50,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "archspec.codegen": ("build", "generate"),
+    "archspec.codegen": ("generate",),
+    "archspec.codegen.load": ("build",),
     "archspec.errors": ("ArchspecError", "GenerateError", "Problem", "RenderError", "SpecError", "VerifyError"),
     "archspec.passes.count": ("Count", "count"),
     "archspec.render": ("diagram", "render"),

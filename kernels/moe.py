@@ -181,7 +181,7 @@ def _dispatch(
     done += [expert(e, rows[e + 1]) for e in range(n_experts) if counts[e + 1]]
     back = torch.empty_like(order).scatter(0, order, torch.arange(len(order), device=order.device))
     slots_out = torch.cat(done)[back].unflatten(0, experts.shape)  # (N, k, d_model)
-    return torch.einsum("nk,nkd->nd", weights.to(x.dtype), slots_out)
+    return (weights.to(x.dtype).unsqueeze(-1) * slots_out).sum(1)
 
 
 def _counts(slots: Tensor, n_experts: int) -> list[int]:

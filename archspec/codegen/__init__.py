@@ -1,6 +1,5 @@
-"""One readable PyTorch file from a spec, and the model that it defines."""
+"""One readable PyTorch file from a spec (`generate`, which needs no torch), and the model that it defines (`load`)."""
 
 from archspec.codegen.generate import generate
-from archspec.codegen.load import build, load_text
 
-__all__ = ["build", "generate", "load_text"]
+__all__ = ["generate"]

@@ -1,10 +1,9 @@
 """Where definitions come from: the statements of archspec's own modules, as concrete syntax with their comments."""
 
 import ast
-import inspect
 from functools import cache
-from importlib import import_module
-from types import ModuleType
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import libcst as cst
@@ -20,8 +19,7 @@ class Source:
 
     def __init__(self, name: str):
         self.name = name
-        self.module: ModuleType = import_module(name)
-        self.tree = cst.parse_module(inspect.getsource(self.module))
+        self.tree = cst.parse_module(path_of(name).read_text(encoding="utf-8"))
         self.statements: dict[str, Any] = {}
         self.after: dict[str, list[Any]] = {}  # statements that speak of a definition, such as a registration
         self.imports: dict[str, tuple[str, str]] = {}  # bound name -> (module, name in it or "")
@@ -62,6 +60,15 @@ class Source:
             if name in self.statements:
                 return str(name)
         return ""
+
+
+def path_of(name: str) -> Path:
+    """The file of a module of archspec, found without importing it: generating code needs no torch."""
+    package = KERNELS if name.startswith(KERNELS) else "archspec"
+    found = find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise GenerateError(f"{package} is not installed")
+    return Path(found.submodule_search_locations[0], *name.removeprefix(package).strip(".").split(".")).with_suffix(".py")
 
 
 @cache

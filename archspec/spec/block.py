@@ -135,7 +135,6 @@ class _Building:
         if "norm" in self.fields:
             base = self.scope.defaults["norm"]
             norm = self.resolver.component("norm", self.fields["norm"], f"{self.path}.norm", self.scope, base)
-            self.resolver.reached.add(self.scope.origins.get("norm", ""))
             self.scope = self.scope.with_defaults({"norm": norm or base}, f"{self.path}.")
         if "dropout" in self.fields:
             rate = probability(self.resolver, self.fields["dropout"], f"{self.path}.dropout")

@@ -122,6 +122,8 @@ class _Filling:
         self.resolver, self.cls, self.node, self.path, self.scope = resolver, cls, node, path, scope
         self.given: dict[str, Node] = {k: v for k, v in node.value.items() if k in cls.model_fields}
         self.base = base if type(base) is cls else None
+        if self.base is not None and self.base is scope.defaults.get("norm"):
+            resolver.inherit(scope, "norm")
         self.values: dict[str, Any] = {}
         self.failed: set[str] = set()
         self.pending: list[str] = []
@@ -286,7 +288,8 @@ class _Filling:
             return self.resolver.component(marks["slot"], node, f"{self.path}.{name}", scope)
         if marks.get("inherit") in scope.defaults:
             inherited = marks["inherit"]
-            return self.resolver.inherit(scope, inherited) if self._acts(name) else scope.defaults[inherited]
+            taken = name not in self.given and self._acts(name)
+            return self.resolver.inherit(scope, inherited) if taken else scope.defaults[inherited]
         info = self.cls.model_fields[name]
         return ... if info.is_required() else info.default
 

@@ -47,7 +47,7 @@ def with_defaults(resolver: Resolver, node: Node, path: str, scope: Scope) -> Sc
     fields = node.value
     found: dict[str, Any] = {}
     if "norm" in fields:
-        base = resolver.inherit(scope, "norm")
+        base = scope.defaults["norm"]
         found["norm"] = resolver.component("norm", fields["norm"], f"{path}norm", scope, base) or base
     if "dropout" in fields:
         found["dropout"] = probability(resolver, fields["dropout"], f"{path}dropout")
@@ -193,9 +193,10 @@ class StackBuilder:
             return None
         if node is not None and node.value in (None, "none", False):
             return None
-        default = self.resolver.inherit(self.scope, "norm")
+        default = self.scope.defaults["norm"]
         assert isinstance(default, NormComponent)
         if node is None or node.value is True:
+            self.resolver.inherit(self.scope, "norm")
             return default
         found = self.resolver.component("norm", node, f"{self.path}final_norm", self.scope, default)
         assert found is None or isinstance(found, NormComponent)

@@ -1,6 +1,8 @@
 """The committed output of the code generator is what it writes today."""
 
 import difflib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,10 @@ def test_the_committed_file_is_current(path: Path) -> None:
 
 def test_no_file_is_left_of_a_spec_that_is_gone() -> None:
     assert {p.stem for p in GENERATED.glob("*.py")} == {p.stem for p in SPECS}
+
+
+def test_generating_needs_no_torch() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; import archspec; archspec.generate(archspec.load('specs/gpt2.yaml'))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -16,7 +16,8 @@ from archspec.spec.resolve import settable
 
 PLAN_ALONE = {"chunk"}  # settings of how much is computed at a time, which no output shows
 # What can have one value only, because it repeats what something else says; any other is refused.
-AGREES = {("absolute_position", "dim"), ("mixer", "head_dim", "mla"), ("position", "bidirectional")}
+AGREES = {("absolute_position", "dim"), ("mixer", "head_dim", "mla"), ("mixer", "n_heads", "mamba2"),
+          ("position", "bidirectional")}  # fmt: skip
 # Bounds that small models and short texts do not come near: enough if some example does.
 BOUNDS = {"beta_fast", "beta_slow", "truncate", "dt_limit_max", "original_max_seq_len"}
 

@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import time
-from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 from random import Random
@@ -201,7 +200,7 @@ def test_nothing_overlaps_in_any_component(role: str, kind: str, number: int) ->
 
 
 def tangle(seed: int) -> Flow:
-    """A random dataflow of boxes, circles, splits and dashed lines."""
+    """A random dataflow of boxes, circles and projections that give several tensors."""
     rng, flow = Random(seed), Flow()
     names = [flow.add(bare(SOURCE, "x")).name]
     for i in range(rng.randint(3, 14)):
@@ -211,9 +210,6 @@ def tangle(seed: int) -> Flow:
         node.split = rng.random() < 0.2
         node.late = rng.random() < 0.2
         names.append(flow.add(node, inputs).name)
-        if rng.random() < 0.15 and len(inputs) > 1:
-            old = flow.into(node.name)[-1]
-            flow.replace(old, replace(old, style="control", label="a label"))
     ends = [n for n in names if not flow.out_of(n)]
     flow.add(bare(SINK, "y"), [flow.add(box("last", "last"), ends).name])
     return flow

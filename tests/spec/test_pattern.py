@@ -63,7 +63,7 @@ def test_refusals(text: str, message: str) -> None:
 
 def test_a_block_may_not_look_like_a_repeat() -> None:
     with pytest.raises(Fault, match="a block may not be called 'x3'"):
-        parse_pattern("attn", ["attn", "x3"])
+        parse_pattern("attn x3", ["attn", "x3"])
 
 
 def test_exactly_4096_layers_are_allowed() -> None:

@@ -42,7 +42,7 @@ class MoE(Component):
         {"n_experts": 4, "top_k": 2, "d_ff": 8, "order": "top_k_then_score", "router_bias": True, "activation": "gelu"},
         {"n_experts": 4, "top_k": 2, "d_ff": 8, "n_shared": 1, "d_ff_shared": 12, "shared_gate": True,
          "temperature": 2.0, "activation": "gelu_tanh"},
-        {"n_experts": 8, "top_k": 3, "d_ff": 8, "n_groups": 4, "top_k_groups": 2, "group_score": "max",
+        {"n_experts": 8, "top_k": 2, "d_ff": 8, "n_groups": 4, "top_k_groups": 2, "group_score": "max",
          "n_shared": 2, "routed_scale": 16.0, "activation": "relu2"},
         {"n_experts": 8, "top_k": 3, "d_ff": 8, "score": "sigmoid", "correction_bias": True, "renormalise": True,
          "n_groups": 4, "top_k_groups": 2, "group_score": "top2_sum", "n_shared": 1, "routed_scale": 2.5,
