@@ -2,6 +2,8 @@
 
 import re
 
+import re
+
 from archspec.codegen.structure import write
 from archspec.codegen.writer import Writer
 from archspec.passes.count import count

@@ -42,7 +42,7 @@ class MoE(Component):
         {"n_experts": 4, "top_k": 2, "d_ff": 8, "order": "top_k_then_score", "router_bias": True, "activation": "gelu"},
         {"n_experts": 4, "top_k": 2, "d_ff": 8, "n_shared": 1, "d_ff_shared": 12, "shared_gate": True,
          "temperature": 2.0, "activation": "gelu_tanh"},
-        {"n_experts": 8, "top_k": 2, "d_ff": 8, "n_groups": 4, "top_k_groups": 2, "group_score": "max",
+        {"n_experts": 16, "top_k": 3, "d_ff": 8, "n_groups": 4, "top_k_groups": 2, "group_score": "max",
          "n_shared": 2, "routed_scale": 16.0, "activation": "relu2"},
         {"n_experts": 8, "top_k": 3, "d_ff": 8, "score": "sigmoid", "correction_bias": True, "renormalise": True,
          "n_groups": 4, "top_k_groups": 2, "group_score": "top2_sum", "n_shared": 1, "routed_scale": 2.5,
@@ -159,6 +159,11 @@ class MoE(Component):
         if self.top_k > self.top_k_groups * size:
             most = self.top_k_groups * size
             raise ValueError(f"top_k = {self.top_k} must be at most {most}, the experts of top_k_groups groups")
+        if self.group_score == "max" and self.top_k <= self.top_k_groups:
+            raise ValueError(
+                f"n_groups has no effect: the groups of the best top_k = {self.top_k} experts are always among the best"
+                f" top_k_groups = {self.top_k_groups}; remove it, or choose fewer groups"
+            )
         if self.group_score == "top2_sum" and size < 2:
             raise ValueError("group_score = 'top2_sum' needs groups of at least two experts; use max")
 

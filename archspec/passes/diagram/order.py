@@ -70,6 +70,20 @@ def _drop_blocked(found: Ordered) -> None:
                 meeting.discard(c)
 
 
+def hidden_circles(found: Ordered) -> list[str]:
+    """Circles that a line cannot reach from its side, because a node stands between them."""
+    layered, hidden = found.layered, dict[str, None]()
+    for chain in layered.chains:
+        target = chain.leave.target if chain.leave is not None else ""
+        if not target or layered.flow.nodes[target].form != "circle":
+            continue
+        between = _between(found.order, found.position, chain.index, layered.chain_of[target])
+        row = layered.row[target]
+        if any(layered.row[n] == row for d in between for n in layered.chains[d].nodes):
+            hidden[target] = None
+    return list(hidden)
+
+
 def _between(order: list[int], position: dict[int, int], a: int, b: int) -> list[int]:
     low, high = sorted((position[a], position[b]))
     return order[low + 1 : high]

@@ -2,9 +2,9 @@
 
 from archspec.passes.diagram.flow import Edge, Flow, Node
 from archspec.passes.diagram.grid import draw_grid
-from archspec.passes.diagram.order import Columns, ordered
+from archspec.passes.diagram.order import Columns, hidden_circles, ordered
 from archspec.passes.diagram.rows import layered, side_entry
-from archspec.passes.diagram.scene import Path, Point, Scene, Shape, dot
+from archspec.passes.diagram.scene import CIRCLE, Path, Point, Scene, Shape, dot
 from archspec.passes.diagram.style import INK, RAIL, WHITE
 from archspec.passes.diagram.text import Line, extent
 
@@ -19,8 +19,12 @@ class Placed:
 
     def __init__(self, flow: Flow):
         self.flow = flow
-        self.layered = layered(flow)
-        self.found = ordered(self.layered)
+        self.found = ordered(layered(flow))
+        while hidden := hidden_circles(self.found):
+            for name in hidden:
+                flow.nodes[name].form, flow.nodes[name].w = "box", 2 * CIRCLE
+            self.found = ordered(layered(flow))
+        self.layered = self.found.layered
         self.columns = Columns(self.found)
         self.x = self.columns.x
         self.ends = {n: self.columns.ends(n) for n in flow.nodes}
