@@ -288,8 +288,9 @@ class _Filling:
             return self.resolver.component(marks["slot"], node, f"{self.path}.{name}", scope)
         if marks.get("inherit") in scope.defaults:
             inherited = marks["inherit"]
-            taken = name not in self.given and self._acts(name)
-            return self.resolver.inherit(scope, inherited) if taken else scope.defaults[inherited]
+            if not self._acts(name):  # the same whatever surrounds it: what does nothing tells no components apart
+                return self.resolver.component(marks["slot"], from_plain("rmsnorm", self.node.mark), self.path, Scope())
+            return scope.defaults[inherited] if name in self.given else self.resolver.inherit(scope, inherited)
         info = self.cls.model_fields[name]
         return ... if info.is_required() else info.default
 

@@ -164,15 +164,9 @@ def _block(block: Block, ambient: NormComponent | None) -> dict[str, Any]:
 
 
 def _norm(block: Block) -> NormComponent | None:
-    """The default norm of a block: what a field inherited that does not act, else what its wiring implies."""
-    idle = [
-        getattr(part, name)
-        for _, part in block.parts
-        for name, info in type(part).model_fields.items()
-        if extra(info).get("inherit") == "norm" and not acts(part, name)
-    ]
+    """The default norm of a block: what its wiring implies."""
     implied = [part for name, part in block.parts if name.startswith("norm") and isinstance(part, NormComponent)]
-    return max(idle or implied, key=(idle or implied).count, default=None)
+    return max(implied, key=implied.count, default=None)
 
 
 def _ambient(every: Iterator[Block]) -> NormComponent | None:
