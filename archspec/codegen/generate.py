@@ -2,9 +2,7 @@
 
 import re
 
-import re
-
-from archspec.codegen.structure import write
+from archspec.codegen.model import ModelText
 from archspec.codegen.writer import Writer
 from archspec.passes.count import count
 from archspec.spec.model import Spec
@@ -21,7 +19,7 @@ def generate(spec: Spec, *, standalone: bool = False) -> str:
         GenerateError: a layer's source cannot be specialised; this is a fault of archspec, not of the spec.
     """
     writer = Writer(spec, standalone)
-    write(spec, writer)
+    ModelText(writer).write()
     return writer.text(banner(spec))
 
 

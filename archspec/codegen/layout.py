@@ -68,9 +68,8 @@ def returned(before: Any, after: Any) -> list[Any]:
     if assign.targets[0].target.value != after.body[0].value.value:
         return [before, after]
     comment = before.trailing_whitespace if after.trailing_whitespace.comment is None else after.trailing_whitespace
-    return [after.with_changes(
-        body=[after.body[0].with_changes(value=assign.value)], leading_lines=before.leading_lines, trailing_whitespace=comment
-    )]  # fmt: skip
+    body = [after.body[0].with_changes(value=assign.value)]
+    return [after.with_changes(body=body, leading_lines=before.leading_lines, trailing_whitespace=comment)]
 
 
 def with_params(function: cst.FunctionDef, kept: Sequence[cst.Param]) -> cst.FunctionDef:

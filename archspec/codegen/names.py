@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from archspec.layers.base import Component, extra
+from archspec.layers.base import Component, acts, extra
 from archspec.spec.model import Block, Spec
 
 
@@ -23,11 +23,11 @@ def camel(*words: str) -> str:
 
 
 def walk(c: Component) -> Iterator[Component]:
-    """A component and everything in its slots."""
+    """A component and everything in its slots, but for what has no effect there."""
     yield c
     for name in type(c).model_fields:
         child = getattr(c, name)
-        if isinstance(child, Component):
+        if isinstance(child, Component) and acts(c, name):
             yield from walk(child)
 
 
@@ -133,7 +133,7 @@ def source(c: Component, field: str) -> str:
 
 def dir_numbers(c: Component) -> list[str]:
     """The fields and properties of a component that hold numbers."""
-    found = [f for f in type(c).model_fields if _number(getattr(c, f))]
+    found = [f for f in type(c).model_fields if _number(getattr(c, f)) and acts(c, f)]
     own = [
         n
         for cls in type(c).__mro__

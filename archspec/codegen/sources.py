@@ -68,7 +68,9 @@ def path_of(name: str) -> Path:
     found = find_spec(package)
     if found is None or not found.submodule_search_locations:
         raise GenerateError(f"{package} is not installed")
-    return Path(found.submodule_search_locations[0], *name.removeprefix(package).strip(".").split(".")).with_suffix(".py")
+    return Path(found.submodule_search_locations[0], *name.removeprefix(package).strip(".").split(".")).with_suffix(
+        ".py"
+    )
 
 
 @cache

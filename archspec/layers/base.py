@@ -123,6 +123,15 @@ def slot(
     return Field(default, description=description, json_schema_extra=extra)
 
 
+def acts(c: Component, name: str) -> bool:
+    """Whether a field of a component does anything, given the field that it depends on."""
+    when = extra(type(c).model_fields[name]).get("when")
+    if not when:
+        return True
+    found = getattr(c, when[0])
+    return found in when[1:] if len(when) > 1 else bool(found)
+
+
 def extra(info: FieldInfo) -> dict[str, Any]:
     """What `field`, `derived`, `inherited` and `slot` wrote down about a field."""
     found = info.json_schema_extra

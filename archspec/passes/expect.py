@@ -1,6 +1,6 @@
 """The author's contract held against what was counted: `expect: {params: 1253}`.
 
-bert_tiny.yaml: expect.params: 1,254 was promised, 1,253 counted
+bert_tiny.yaml:15:18: expect.params: 1,254 was promised, 1,253 counted
 """
 
 from archspec.errors import Mark, Problem
@@ -13,7 +13,11 @@ def check(spec: Spec, count: Count) -> list[Problem]:
     """A problem for each expectation of the spec that its count does not meet."""
     found = ((key, expectation, counted(count, key)) for key, expectation in spec.expect)
     return [
-        Problem(Mark(spec.file or spec.name), f"expect.{key}", f"{promised(e)} was promised, {value:,} counted")
+        Problem(
+            e.mark if e.mark.file else Mark(spec.file or spec.name),
+            f"expect.{key}",
+            f"{promised(e)} was promised, {value:,} counted",
+        )
         for key, e, value in found
         if not e.holds(value)
     ]

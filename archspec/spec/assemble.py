@@ -26,11 +26,10 @@ class Assembler:
     """Builds one spec; `problems` holds everything that is wrong with it."""
 
     def __init__(self, document: Node, file: str):
-        self.document, self.file = document, file
+        self.document, self.file = without_nulls(document), file
         self.resolver = Resolver(file)
         self.problems = self.resolver.problems
-        given = document.value if isinstance(document.value, dict) else {}
-        self.fields = {key: node for key, node in given.items() if node.value is not None}  # null: as if not there
+        self.fields: dict[str, Node] = self.document.value if isinstance(self.document.value, dict) else {}
         self.single = "stacks" not in self.fields
 
     def problem(self, key: str, message: str) -> None:
@@ -123,6 +122,7 @@ class Assembler:
             path = f"stacks.{clipped(name)}"
             if wrong := bad_name(name):
                 self.resolver.problem(stacks.keys.get(name, body.mark), path, f"{clipped(name)!r} {wrong}")
+            body = without_nulls(body)
             if isinstance(body.value, dict):
                 lost[name] = unknown(body, STACK_KEYS, path, "a stack", self.problems)
                 found[name] = body
@@ -136,7 +136,7 @@ class Assembler:
         for name in around.bodies:
             path = "" if self.single else f"stacks.{clipped(name)}."
             around.made[name] = StackBuilder(around, name, path, scope).stack()
-        if None not in around.made.values():
+        if not self.problems:
             self.check_read(around)
         return list(around.made.values())
 
@@ -234,6 +234,14 @@ class Assembler:
                     f"tables differ: {_said(ours)} here, {_said(theirs)} in {other.name!r}; only equal ones can be tied"
                 )
                 self.resolver.problem(fields["tie_embedding"].mark, f"stacks.{stack.name}.tie_embedding", message)
+
+
+def without_nulls(node: Node) -> Node:
+    """A mapping without the keys that have no value, which are as if they were not there."""
+    if not isinstance(node.value, dict) or all(child.value is not None for child in node.value.values()):
+        return node
+    value = {key: child for key, child in node.value.items() if child.value is not None}
+    return Node(value, node.mark, {key: mark for key, mark in node.keys.items() if key in value})
 
 
 def _whole(value: object) -> int | None:

@@ -101,6 +101,8 @@ class _Building:
             self.problem("", f"must be a block (mixer, ffn, ...), not {self.node.kind_name()}")
             return None
         self._unknown()
+        if "extends" in self.fields:
+            return None
         self._defaults()
         declared = self._modules()
         sound = len(self.resolver.problems) == self.errors

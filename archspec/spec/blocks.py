@@ -70,10 +70,10 @@ class Expander:
             return [Place(node, path)]
         repeat, period = self._repeat(node, path), self._period(node, path)
         if repeat is None:
-            return []
+            return period
         if repeat * len(period) > MAX_LAYERS:
             self.problem(node.value["repeat"], f"{path}.repeat", f"more than {MAX_LAYERS} layers")
-            return []
+            return period
         return self._shared(node, path, period, repeat)
 
     def _shared(self, node: Node, path: str, period: list[Place], repeat: int) -> list[Place]:

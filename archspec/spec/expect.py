@@ -3,10 +3,10 @@
 import operator
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from archspec.errors import Problem
+from archspec.errors import Mark, Problem
 from archspec.spec.keys import unknown
 from archspec.spec.source import Node
 from archspec.spec.values import must_be
@@ -38,6 +38,7 @@ class Expectation:
     number: Fraction
     step: Fraction
     text: str
+    mark: Mark = field(default=Mark(""), compare=False)
 
     def holds(self, value: int) -> bool:
         """Whether a counted value meets it."""
@@ -53,7 +54,7 @@ def parse_expect(node: Node | None, problems: list[Problem]) -> tuple[tuple[str,
     if not isinstance(node.value, Mapping):
         problems.append(Problem(node.mark, "expect", f"must map what is counted to a value, not {node.kind_name()}"))
         return ()
-    unknown(node, KEYS, "expect", "what is counted", problems)
+    unknown(node, KEYS, "expect", "expect", problems)
     found = []
     for key, child in node.value.items():
         if key not in KEYS:
@@ -64,7 +65,7 @@ def parse_expect(node: Node | None, problems: list[Problem]) -> tuple[tuple[str,
             message = must_be(key, child, f"a whole number, or text such as {example}")
             problems.append(Problem(child.mark, f"expect.{key}", message))
         else:
-            found.append((key, expectation))
+            found.append((key, replace(expectation, mark=child.mark)))
     return tuple(found)
 
 

@@ -25,6 +25,9 @@ SYNONYMS = {
     **dict.fromkeys(("num_experts_per_tok", "k"), "top_k"),
     **dict.fromkeys(("epsilon", "rms_norm_eps", "layer_norm_eps"), "eps"),
     **dict.fromkeys(("base", "rope_theta"), "theta"),
+    **dict.fromkeys(("glu", "swiglu", "geglu", "reglu"), "gated_mlp"),
+    **dict.fromkeys(("mha", "gqa", "mqa", "self_attention"), "attention"),
+    "rotary": "rope",
     **dict.fromkeys(("tie_word_embeddings", "tie"), "tied"),
 }
 # what generated code calls its own: attributes of a PyTorch module, and names that its methods use

@@ -63,7 +63,7 @@ def read_extended(path: Path, file: str) -> Node:
     chain: list[Node] = []
     here, name = path, file
     while True:
-        document = read(here, name)
+        document = _read(here, name, file)
         chain.append(document)
         seen.append(_resolved(here))
         if not isinstance(document.value, dict) or "extends" not in document.value:
@@ -78,6 +78,14 @@ def read_extended(path: Path, file: str) -> Node:
     while chain:
         merged = merge(merged, chain.pop())
     return _without_extends(merged)
+
+
+def _read(path: Path, name: str, file: str) -> Node:
+    """One file of the chain; what is wrong with it is a problem of the spec that extends it."""
+    try:
+        return read(path, name)
+    except SpecError as error:
+        raise SpecError(error.problems, file) from None
 
 
 def _without_extends(document: Node) -> Node:

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from archspec.errors import Fault, Mark, Problem, SpecError, suggest
 from archspec.layers.base import Component, NormComponent, extra
-from archspec.layers.registry import find, kinds
+from archspec.layers.registry import ROLES, find, kinds
 from archspec.spec.arithmetic import evaluate
 from archspec.spec.keys import Problems, near, unknown
 from archspec.spec.scope import Scope, Silent, UnknownSize
@@ -107,9 +107,19 @@ class Resolver:
             return None
         if not isinstance(kind.value, str) or kind.value not in known:
             what = " or ".join(r.replace("_", " ") for r in roles)
-            self.problem(kind.mark, f"{path}.kind", f"no {what} {shown(kind)}{suggest(str(kind.value), known)}")
+            self.problem(kind.mark, f"{path}.kind", f"no {what} {shown(kind)}{_meant(kind.value, known)}")
             return None
         return find(known[kind.value], kind.value)
+
+
+def _meant(kind: object, known: Mapping[str, str]) -> str:
+    """What was probably meant by a kind that does not fit here."""
+    word = kind if isinstance(kind, str) else ""
+    role = next((r for r in ROLES if word in kinds(r)), "")
+    right = near(word, known)
+    if role:
+        return f"; that is {article(role)}"
+    return f"; did you mean {right!r}?" if right else suggest(word, known)
 
 
 class _Filling:

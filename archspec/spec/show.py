@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
-from archspec.layers.base import Component, NormComponent, extra
+from archspec.layers.base import Component, NormComponent, acts, extra
 from archspec.spec.block import SUBLAYERS
 from archspec.spec.model import Block, Segment, Spec, Stack
 from archspec.spec.text import dump
@@ -52,16 +52,6 @@ def plain(component: Component) -> Any:
             continue
         found[name] = _plain_value(value, "slot" in marks)
     return found
-
-
-def acts(component: Component, name: str) -> bool:
-    """Whether a field does anything, as its `when` says."""
-    when = extra(type(component).model_fields[name]).get("when")
-    if not when:
-        return True
-    other, *values = when
-    found = getattr(component, other)
-    return found in values if values else bool(found)
 
 
 def blocks(stack: Stack) -> Iterator[Block]:

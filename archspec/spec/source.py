@@ -42,6 +42,7 @@ _ADVICE = (
     ("could not find expected ':'", "a key has no ':' after it; write `key: value`"),
     ("did not find expected key", "this line fits no mapping above it; check its indentation and its quotes"),
     ("did not find expected '-'", "this line fits no list above it; each item starts with '- ' in the same column"),
+    ("did not find expected node content", "a value is missing here, or a bracket before it is not closed"),
     ("unexpected end of stream", "a quote is not closed"),
     ("document separator", "a quote is not closed"),
     ("<document start>", "nothing may follow the end of the value; one file holds one mapping"),

@@ -154,6 +154,9 @@ class StackBuilder:
         places = places if expander.failed else changed
         numbers, broken = ({}, {"n_layers"}) if expander.failed else ({"n_layers": len(places)}, set())
         self.scope = self.scope.with_numbers(numbers, self.scope.broken | broken)
+        if expander.failed and not self.path:  # any of the named blocks may be meant, so each is looked at
+            self.around.used = None
+            places += [p for p in self.around.define.values() if p not in places]
         return places
 
     def _layers(self, places: list[Place], memory: Stack | None) -> list[Layer]:

@@ -189,13 +189,10 @@ def _number(value: int | float) -> Number:
 
 def check(wiring: Wiring, modules: Collection[str]) -> list[str]:
     """What is wrong with a wiring for a block with these modules, in words (at most 50); empty when it is right."""
-    checks = (
-        _check_lines(wiring, modules),
-        _check_unread(wiring),
-        _check_output(wiring),
-        _check_uncalled(wiring, modules),
-    )
-    return list(islice(chain(*checks), MAX_PROBLEMS))
+    lines = list(islice(_check_lines(wiring, modules), MAX_PROBLEMS))
+    flow = chain(_check_unread(wiring), _check_output(wiring, bool(lines)))
+    uncalled = () if lines else _check_uncalled(wiring, modules)  # a wrong line may be where it was meant to be called
+    return list(islice(chain(lines, flow, uncalled), MAX_PROBLEMS))
 
 
 def _check_lines(wiring: Wiring, modules: Collection[str]) -> Iterator[str]:
@@ -258,12 +255,12 @@ def _reads(expr: Expr) -> set[str]:
     return {part.name for part in walk(expr) if isinstance(part, Name)}
 
 
-def _check_output(wiring: Wiring) -> Iterator[str]:
-    """The last line must assign x, and x must have come from the input."""
+def _check_output(wiring: Wiring, doubtful: bool) -> Iterator[str]:
+    """The last line must assign x, and x must have come from the input (which a wrong line leaves open)."""
     last = wiring.steps[-1]
     if last.target != "x":
         yield f"the last line assigns {last.target!r}, but the output of a block is x; write x = ... there"
-    elif not _comes_from_input(wiring):
+    elif not doubtful and not _comes_from_input(wiring):
         yield "the output x does not depend on the input x"
 
 
@@ -281,8 +278,6 @@ def _comes_from_input(wiring: Wiring) -> bool:
 def _check_uncalled(wiring: Wiring, modules: Collection[str]) -> Iterator[str]:
     """Modules that would have weights and never run."""
     called = set(wiring.calls())
-    if not called <= set(modules):  # the module that was meant there is told already
-        return
     for module in sorted(modules) if isinstance(modules, (set, frozenset)) else modules:
         if module not in called:
             yield f"the module {module!r} is never called"

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from archspec.errors import Fault, SpecError
-from archspec.layers.base import Component, NormComponent, extra
+from archspec.layers.base import Component, NormComponent, acts, extra
 from archspec.passes.count import count
 from archspec.spec.arithmetic import evaluate
 from archspec.spec.model import Block, Layer, Segment, Spec, Stack
@@ -103,7 +103,7 @@ class _Shrinking:
         cut = _counts(c)
         for name, info in type(c).model_fields.items():
             value, marks = getattr(c, name), extra(info)
-            if name == "kind" or marks.get("inherited") or not _acts(c, marks):
+            if name == "kind" or marks.get("inherited") or not acts(c, name):
                 continue
             if isinstance(value, Component):
                 found[name] = self.fields(value)
@@ -141,14 +141,6 @@ class _Shrinking:
     def size(self, value: int) -> int:
         """A width, cut."""
         return max(value // self.divisor, 4) if value > 8 else value
-
-
-def _acts(c: Component, marks: Mapping[str, Any]) -> bool:
-    when = marks.get("when")
-    if not when:
-        return True
-    found = getattr(c, when[0])
-    return found in when[1:] if len(when) > 1 else bool(found)
 
 
 def _is_width(name: str) -> bool:

@@ -184,5 +184,3 @@ def differ(a: list[Tensor], b: list[Tensor]) -> bool:
     return len(a) != len(b) or any(
         x.shape != y.shape or bool((x - y).abs().max() > LEAST * x.abs().max()) for x, y in zip(a, b, strict=True)
     )
-
-

@@ -1,4 +1,4 @@
-"""Small specs around one component each, weights at unit gain, and the inputs to run them: what the contract tests share."""
+"""Small specs around one component each, weights at unit gain, and inputs to run them: what the contract tests share."""
 
 import json
 from collections.abc import Iterator, Mapping

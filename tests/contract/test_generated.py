@@ -113,7 +113,9 @@ def test_no_trace_of_the_config_is_left(spec: Spec, texts: Texts) -> None:
     assert not attributes & {"c", "config"}
     modules = [n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
     modules += [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
-    assert all(m.split(".")[0] in (*sys.stdlib_module_names, "torch") or m.startswith("archspec.kernels.") for m in modules)
+    assert all(
+        m.split(".")[0] in (*sys.stdlib_module_names, "torch") or m.startswith("archspec.kernels.") for m in modules
+    )
     literal = (ast.Constant, ast.UnaryOp)
     assert not [n.lineno for n in ast.walk(tree) if isinstance(n, ast.If | ast.IfExp) and isinstance(n.test, literal)]
     assert not [n.lineno for n in ast.walk(tree) if isinstance(n, ast.Pass)]

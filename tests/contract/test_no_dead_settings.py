@@ -80,7 +80,12 @@ TOP: dict[str, list[Any]] = {
     "wiring": ["post", "sandwich", "inner_post", "deepnorm", "layer_scale", "none", "parallel", "parallel_two_norms"],
     "init": [{"kind": "xavier"}, {"kind": "normal", "std": 0.5}, "pytorch", "t5", "fan_in"],
     "final_norm": [False, {"kind": "layernorm", "eps": 0.25}],
-    "head": [{"kind": "lm", "tied": True}, {"kind": "lm", "scale": 0.5}, "none", {"kind": "regression", "pool": "mean"}],
+    "head": [
+        {"kind": "lm", "tied": True},
+        {"kind": "lm", "scale": 0.5},
+        "none",
+        {"kind": "regression", "pool": "mean"},
+    ],
     "sizes": [{"unused": 3}],
 }
 BLOCK: dict[str, list[Any]] = {
@@ -104,11 +109,14 @@ BASES: dict[str, Document] = {
     "mamba": model([{"mixer": MAMBA}]),
     "lstm": model([{"mixer": {"kind": "lstm"}, "ffn": MLP}]),
     "own_wiring": model([{"mixer": ATTENTION, "ffn": MLP, "wiring": NO_NORM}], final_norm=False),
-    "own_everything": model([{"mixer": ATTENTION, "ffn": MLP, "norm": {"kind": "rmsnorm", "eps": 0.5}, "wiring": "post"}]),
+    "own_everything": model(
+        [{"mixer": ATTENTION, "ffn": MLP, "norm": {"kind": "rmsnorm", "eps": 0.5}, "wiring": "post"}]
+    ),
     "bert": {k: v for k, v in bert().items() if k != "dropout"},
     "vit": vit(),
     "signal": {k: v for k, v in signal().items() if k != "dropout"},
 }
+
 
 @pytest.mark.parametrize("base", BASES)
 def test_every_key_of_a_spec_acts(base: str) -> None:
@@ -164,7 +172,9 @@ def test_share_false_is_what_is_meant_without_it() -> None:
     assert load(model([{"repeat": 2, "share": False, **REPEATED}])) == load(model([{"repeat": 2, **REPEATED}]))
 
 
-@pytest.mark.parametrize("change", [{"at": "layers[1].mixer", "set": {"window": 3}}, {"at": "layers[0].ffn", "replace": MOE}])
+@pytest.mark.parametrize(
+    "change", [{"at": "layers[1].mixer", "set": {"window": 3}}, {"at": "layers[0].ffn", "replace": MOE}]
+)
 def test_overrides_act(change: dict[str, Any]) -> None:
     blocks = [{"repeat": 3, **REPEATED}]
     assert difference(Observed(load(model(blocks))), Observed(load(model(blocks, overrides=[change]))))

@@ -144,10 +144,7 @@ def test_any_text_is_a_wiring_or_a_fault(line: str) -> None:
         ),
         (
             ["h = 3", "x = norm1(mixer(ffn(h)))"],
-            [
-                "line 1 gives 'h' a number; a line needs a tensor, such as x or mixer(x)",
-                "the output x does not depend on the input x",
-            ],
+            ["line 1 gives 'h' a number; a line needs a tensor, such as x or mixer(x)"],
         ),
         (["x = x + norm1(mixer(ffn(2)))"], ["line 1 gives 'ffn' a number; a module needs a tensor"]),
         (

@@ -1,0 +1,235 @@
+"""Random components and random whole specs: counted as they are built, generated as interpreted, causal, decodable."""
+
+from typing import Any
+
+import pytest
+import torch
+from contract_changes import changed, changes
+from contract_models import WIRINGS, model
+from contract_specs import (
+    LENGTH,
+    MLP,
+    PLAIN,
+    Document,
+    aux_loss,
+    cases,
+    cut,
+    double,
+    every_component,
+    example,
+    found_at,
+    host,
+    inputs,
+    kinds,
+    name,
+    redraw,
+    remembers,
+)
+from contract_texts import interpreted
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from archspec.codegen.load import build
+from archspec.errors import SpecError
+from archspec.graph import lower, problems
+from archspec.passes.count import count
+from archspec.spec.load import load, loads
+from archspec.spec.model import Spec
+from archspec.spec.show import show
+from archspec.spec.wiring import BUILTINS
+
+SLOW = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+random = settings(deadline=None, derandomize=True, database=None, suppress_health_check=SLOW)
+
+
+def try_load(document: Document) -> Spec | None:
+    try:
+        return load(document)
+    except SpecError:
+        return None
+
+
+# What must hold of any spec
+
+
+def check(spec: Spec) -> None:
+    assert problems(lower(spec)) == []
+    assert loads(show(spec)) == spec
+    made, read = build(spec), interpreted(spec)
+    check_count(spec, made)
+    read.load_state_dict(redraw(made).state_dict())
+    check_same(spec, made, read)
+    if spec.causal:
+        check_decoding(spec, made.double().eval())
+
+
+def check_count(spec: Spec, made: nn.Module) -> None:
+    counted = count(spec)
+    parameters = [(t.name, t.shape) for t in counted.tensors if not t.buffer]
+    assert parameters == [(k, tuple(p.shape)) for k, p in made.named_parameters()]
+    assert counted.total == sum(p.numel() for p in made.parameters())
+    assert counted.active <= counted.total
+
+
+def check_same(spec: Spec, made: nn.Module, read: nn.Module) -> None:
+    for training in (False, True):
+        arguments = inputs(spec, optional=training, T=9)
+        outputs = []
+        for m in (made.train(training), read.train(training)):
+            m.zero_grad()
+            torch.manual_seed(0)
+            y = m(**arguments)
+            (y.square().mean() + aux_loss(m)).backward()
+            outputs.append(y)
+        assert torch.equal(*outputs)
+        for (k, p), q in zip(made.named_parameters(), read.parameters(), strict=True):
+            assert (p.grad is None and q.grad is None) or torch.equal(p.grad, q.grad), k  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def check_decoding(spec: Spec, made: nn.Module) -> None:
+    length = min(remembers(c) for c in every_component(spec))
+    arguments = double(inputs(spec, T=length))
+    whole = made(**arguments)
+    tolerance = 1e-9 * max(1.0, float(whole.abs().max()))
+    for k in (1, 4, length - 1):
+        torch.testing.assert_close(made(**cut(spec, arguments, 0, k)), whole[:, :k], rtol=0, atol=tolerance)
+    if not any(a.of == "state" for a in spec.arguments):
+        return
+    for sizes in ([1] * length, [3, 1, length - 4]):
+        state: dict[str, Any] = {}
+        ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+        pieces = [cut(spec, arguments, end - n, end) for n, end in zip(sizes, ends, strict=True)]
+        decoded = torch.cat([made(**piece, state=state) for piece in pieces], dim=1)
+        torch.testing.assert_close(decoded, whole, rtol=0, atol=tolerance)
+
+
+# Components with several settings changed at once
+
+
+@st.composite
+def perturbed(draw: st.DrawFn, role: str, kind: str) -> Spec:
+    """The spec around an example, after some changes that validation accepts."""
+    number = draw(st.sampled_from([n for r, k, n in cases(role) if k == kind]))
+    document, path = host(role, example(role, kind, number))
+    spec = load(document)
+    for _ in range(draw(st.integers(1, 5))):
+        options = [c for c in changes(found_at(spec, role, kind), path) if not is_huge(c.value)]
+        other = changed(document, draw(st.sampled_from(options))) if options else document
+        accepted = try_load(other)
+        if accepted is not None:
+            document, spec = other, accepted
+    return spec
+
+
+def is_huge(value: Any) -> bool:
+    return isinstance(value, int) and value > 64
+
+
+RANDOM = [k for k in kinds("mixer", "ffn", "embedding", "head") if k != ("head", "none")]
+
+
+@pytest.mark.parametrize(("role", "kind"), RANDOM, ids=map(name, RANDOM))
+@random
+@settings(max_examples=3)
+@given(data=st.data())
+def test_random_component(role: str, kind: str, data: st.DataObject) -> None:
+    check(data.draw(perturbed(role, kind)))
+
+
+# Whole specs
+
+
+def examples(*kinds: tuple[str, str]) -> st.SearchStrategy[Document]:
+    """Examples of these kinds that may stand in any causal block."""
+    found = [example(*case) for case in cases() if case[:2] in kinds]
+    return st.sampled_from([e for e in found if e.get("mask", "causal") == "causal" and not e.get("bidirectional")])
+
+
+MIXERS = examples(*(("mixer", k) for k in ("attention", "mla", "mamba", "mamba2", "hyena", "lstm", "gru", "rnn")))
+FFNS = examples(("ffn", "mlp"), ("ffn", "gated_mlp"), ("ffn", "moe"))
+NORMS = examples(("norm", "rmsnorm"), ("norm", "layernorm"))
+POSITIONS = examples(("position", "rope"), ("position", "alibi"))
+WIRED = st.sampled_from([*BUILTINS, *WIRINGS.values()])
+INITS = examples(*(("init", k) for k in ("normal", "xavier", "fan_in", "pytorch", "t5")))
+HEADS = st.sampled_from(
+    [{"kind": "lm"}, {"kind": "lm", "tied": True}, {"kind": "masked_lm"}, {"kind": "lm", "softcap": 3.0}, {"kind": "none"},
+     {"kind": "regression", "pool": "none"}, {"kind": "classification", "n_classes": 3, "pool": "mean"}]
+)  # fmt: skip
+EMBEDDINGS = st.sampled_from(
+    [{"kind": "token"}, {"kind": "token", "position": {"kind": "learned"}}, {"kind": "token", "d_factor": 6},
+     {"kind": "token", "position": {"kind": "sinusoidal"}, "scale": 4.0, "norm": {"kind": "layernorm"}}]
+)  # fmt: skip
+
+
+@st.composite
+def blocks(draw: st.DrawFn) -> Document:
+    block: Document = {"mixer": draw(MIXERS), "ffn": draw(FFNS), "wiring": draw(WIRED)}
+    if draw(st.booleans()) and block["mixer"]["kind"] == "attention":
+        block["mixer"] = {"kind": "attention", "n_heads": 1, "head_dim": 16, "position": draw(POSITIONS)}
+    if isinstance(block["wiring"], str) and not block["wiring"].startswith("parallel"):
+        block.pop(draw(st.sampled_from(["mixer", "ffn", "", ""])), None)
+    if draw(st.booleans()):
+        block["norm"] = draw(NORMS)
+    return block
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> Document:
+    top: Document = {"norm": draw(NORMS), "init": draw(INITS), "embedding": draw(EMBEDDINGS), "head": draw(HEADS)}
+    if draw(st.booleans()):
+        top["dropout"] = 0.25
+    define = {f"b{i}": draw(blocks()) for i in range(draw(st.integers(1, 3)))}
+    repeat = {"repeat": draw(st.integers(2, 3)), "pattern": list(define)} | draw(st.sampled_from([{}, {"share": True}]))
+    return model(draw(st.sampled_from([[repeat], list(define), [*define, "b0", repeat]])), define=define, **top)
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> Spec:
+    """A random document; what validation refuses in it is taken out."""
+    document = draw(documents())
+    for _ in range(20):
+        try:
+            return load(document)
+        except SpecError as error:
+            for problem in error.problems:
+                remove(document, problem.path)
+    raise AssertionError("nothing loads")
+
+
+def remove(document: Any, path: str) -> None:
+    """Drop the setting that a problem speaks of, or the nearest thing around it that can go."""
+    keys = [k for k in path.replace("[", ".[").split(".") if k]
+    here, parents = document, []
+    for key in keys:
+        step: Any = int(key[1:-1]) if key.startswith("[") else key
+        parents.append((here, step))
+        here = here.get(step) if isinstance(here, dict) else here[step] if isinstance(here, list) else None
+    for parent, step in reversed(parents):
+        if isinstance(parent, dict) and step in parent and step not in ("define", "blocks", "kind") and parent is not document.get("define"):
+            del parent[step]
+            return
+
+
+@random
+@settings(max_examples=20)
+@given(spec=specs())
+def test_random_spec(spec: Spec) -> None:
+    check(spec)
+
+
+def test_a_random_spec_can_go_wrong() -> None:
+    """The checks see a model that is not the spec's."""
+    spec = load(model([{"mixer": PLAIN, "ffn": MLP}]))
+    other = load(model([{"mixer": PLAIN, "ffn": {**MLP, "activation": "silu"}}]))
+    made, read = build(spec), interpreted(other)
+    read.load_state_dict(redraw(made).state_dict())
+    with pytest.raises(AssertionError):
+        check_same(spec, made, read)
+    with pytest.raises(AssertionError):
+        check_count(load(model([{"mixer": PLAIN, "ffn": {**MLP, "bias": True}}])), made)
+    bidirectional = load(model([{"mixer": {**PLAIN, "mask": "bidirectional"}, "ffn": MLP}]))
+    with pytest.raises(AssertionError):
+        check_decoding(bidirectional, redraw(interpreted(bidirectional)).double().eval())
+    assert LENGTH
