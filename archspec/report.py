@@ -23,7 +23,7 @@ from archspec.passes.count import Count, Row
 
 NUMBERS = (
     "total", "trainable", "active", "embedding", "tied", "buffers", "layers",
-    "kv_bytes_per_token", "state_bytes", "cache_bytes_at_max",
+    "kv_bytes_per_token", "memory_bytes_per_token", "state_bytes", "cache_bytes_at_max",
 )  # fmt: skip
 Line = tuple[str, ...]
 
@@ -168,6 +168,7 @@ def totals(count: Count) -> list[tuple[str, str]]:
         found += [(name, _sized(n))] if n else []
     for name, n in (
         ("cache per token", count.kv_bytes_per_token),
+        ("cache per memory token", count.memory_bytes_per_token),
         ("state", count.state_bytes),
         ("cache at max_seq_len", count.cache_bytes_at_max or 0),
     ):

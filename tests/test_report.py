@@ -104,6 +104,7 @@ def test_json_has_every_total_and_the_tensors() -> None:
         "buffers": 0,
         "layers": 2,
         "kv_bytes_per_token": 0,
+        "memory_bytes_per_token": 0,
         "state_bytes": 0,
         "cache_bytes_at_max": 0,
         "tensors": [],

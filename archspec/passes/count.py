@@ -47,6 +47,7 @@ class Count:
     buffers: int
     layers: int
     kv_bytes_per_token: int
+    memory_bytes_per_token: int
     state_bytes: int
     cache_bytes_at_max: int | None
     graph: "nx.DiGraph[str]" = field(repr=False, compare=False)
@@ -74,6 +75,7 @@ def count(spec: Spec, graph: "nx.DiGraph[str] | None" = None) -> Count:
         buffers=_sum(every, lambda p: p.count if p.buffer else 0),
         layers=sum(stack.n_layers for stack in spec.stacks),
         kv_bytes_per_token=2 * sum(s.op.cache.per_token * s.repeat for s in every),
+        memory_bytes_per_token=2 * sum(s.op.cache.per_memory_token * s.repeat for s in every),
         state_bytes=sum((2 * s.op.cache.fixed + 4 * s.op.cache.exact) * s.repeat for s in every),
         cache_bytes_at_max=None if window is None else cache_bytes(every, window),
         graph=graph,
@@ -81,12 +83,15 @@ def count(spec: Spec, graph: "nx.DiGraph[str] | None" = None) -> Count:
 
 
 def cache_bytes(every: Iterable[Step], tokens: int, width: int = 2) -> int:
-    """Bytes of decoding state of one sequence after that many tokens, at `width` bytes an element."""
+    """Bytes of decoding state of one sequence after that many tokens (and with a memory of as many), at `width` bytes
+    an element; recurrent states are exact, at 4.
+    """
     total = 0
     for step in every:
         c = step.op.cache
         seen = tokens if c.limit is None else min(tokens, c.limit)
-        total += step.repeat * (width * (c.per_token * seen + c.fixed) + 4 * c.exact)
+        growing = c.per_token * seen + c.per_memory_token * tokens
+        total += step.repeat * (width * (growing + c.fixed) + 4 * c.exact)
     return total
 
 

@@ -224,6 +224,9 @@ class Assembler:
         if getattr(spec.head, "tied", False) and not getattr(spec.main.embedding, "weight_path", None):
             given = node.value.get("tied", node) if isinstance(node.value, dict) else node
             self.resolver.problem(given.mark, "head.tied", "there is no token table to tie to; set tied: false")
+        elif getattr(spec.head, "tied", False) and (_width(spec.head), spec.vocab_size) != _table(spec.main)[::-1]:
+            table = _table(spec.main)
+            given = node.value.get("tied", node) if isinstance(node.value, dict) else node
         for stack in spec.stacks:
             other = next((s for s in spec.stacks if s.name == stack.tie_embedding), None)
             ours, theirs = _table(stack), _table(other) if other else None

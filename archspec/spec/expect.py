@@ -19,6 +19,7 @@ KEYS = {
     "buffers": "elements of persistent buffers",
     "layers": "layers that run, of all stacks",
     "kv_bytes_per_token": "bytes that the decoding caches grow by for each token, at 2 bytes an element",
+    "memory_bytes_per_token": "bytes that cross-attention keeps for each token of the memory, at 2 bytes an element",
     "state_bytes": "bytes of fixed decoding state for each sequence, at 2 bytes an element, 4 where states are exact",
 }
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}

@@ -97,9 +97,13 @@ BLOCK: dict[str, list[Any]] = {
     "modules": [{"extra": MLP}],
     "cross": [{"kind": "attention", "n_heads": 1}],
 }
-STACK: dict[str, list[Any]] = {**{k: TOP[k] for k in ("d_model", "vocab_size", "max_seq_len", "norm", "dropout", "wiring")},
-                               "final_norm": TOP["final_norm"], "mask": ["prefix"], "memory": ["encoder"],
-                               "tie_embedding": ["encoder"]}  # fmt: skip
+ALIKE = ("d_model", "vocab_size", "max_seq_len", "norm", "dropout", "wiring", "final_norm")
+STACK: dict[str, list[Any]] = {
+    **{key: TOP[key] for key in ALIKE},
+    "mask": ["prefix"],
+    "memory": ["encoder"],
+    "tie_embedding": ["encoder"],
+}
 
 NO_NORM = ["x = x + mixer(x)", "x = x + ffn(x)"]
 BASES: dict[str, Document] = {

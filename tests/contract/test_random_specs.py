@@ -26,7 +26,7 @@ from contract_specs import (
     remembers,
 )
 from contract_texts import interpreted
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -40,7 +40,14 @@ from archspec.spec.show import show
 from archspec.spec.wiring import BUILTINS
 
 SLOW = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
-random = settings(deadline=None, derandomize=True, database=None, suppress_health_check=SLOW)
+
+
+def at_most(examples: int) -> settings:
+    """The same examples in every run."""
+    return settings(
+        max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=SLOW,
+        phases=(Phase.generate,),
+    )  # fmt: skip
 
 
 def try_load(document: Document) -> Spec | None:
@@ -131,8 +138,7 @@ RANDOM = [k for k in kinds("mixer", "ffn", "embedding", "head") if k != ("head",
 
 
 @pytest.mark.parametrize(("role", "kind"), RANDOM, ids=map(name, RANDOM))
-@random
-@settings(max_examples=3)
+@at_most(3)
 @given(data=st.data())
 def test_random_component(role: str, kind: str, data: st.DataObject) -> None:
     check(data.draw(perturbed(role, kind)))
@@ -207,13 +213,13 @@ def remove(document: Any, path: str) -> None:
         parents.append((here, step))
         here = here.get(step) if isinstance(here, dict) else here[step] if isinstance(here, list) else None
     for parent, step in reversed(parents):
-        if isinstance(parent, dict) and step in parent and step not in ("define", "blocks", "kind") and parent is not document.get("define"):
+        kept = step in ("define", "blocks", "kind") or parent is document.get("define")
+        if isinstance(parent, dict) and step in parent and not kept:
             del parent[step]
             return
 
 
-@random
-@settings(max_examples=20)
+@at_most(20)
 @given(spec=specs())
 def test_random_spec(spec: Spec) -> None:
     check(spec)

@@ -76,3 +76,10 @@ def test_rows_tensors_and_totals_agree(blocks: str) -> None:
     found = count(spec(blocks, "head: {kind: lm, bias: true}"))
     assert sum(row.total for row in found.rows) == found.total + found.buffers
     assert sum(t.count for t in found.tensors) == found.total + found.buffers
+
+
+def test_cross_attention_keeps_keys_and_values_of_the_memory() -> None:
+    # transformers' cache of T5-small holds 6 layers x (self + cross) x (k + v) x 512 channels in bfloat16
+    found = count(load("specs/t5_small.yaml"))
+    assert found.kv_bytes_per_token + found.memory_bytes_per_token == 6 * 2 * 2 * 512 * 2
+    assert found.cache_bytes_at_max == 24_576 * 512

@@ -169,7 +169,8 @@ class Attention(Component):
 
     def _attend(self, inputs: tuple[str, ...]) -> Attend:
         cross = self.mask == "cross"
-        per_token = 0 if cross or self.mask == "bidirectional" else self.n_kv_heads * (self.head_dim + self.v_head_dim)
+        kept = self.n_kv_heads * (self.head_dim + self.v_head_dim)
+        cache = Cache() if self.mask == "bidirectional" else Cache(per_token=kept, limit=self.window)
         params = (Param("sinks", (self.n_heads,)),) if self.sinks else ()
         table = () if self.position is None or self.shared_bias is not None else self.position.ops()
         return Attend(
@@ -178,7 +179,7 @@ class Attention(Component):
             inputs=(*inputs, "bias") if self.shared_bias is not None else inputs,
             params=(*params, *(p for op in table for p in op.under("position").params)),
             note=f"{self.mask} softmax attention",
-            cache=Cache(per_token=per_token, limit=self.window),
+            cache=Cache(per_memory_token=kept) if cross else cache,
             n_heads=self.n_heads,
             qk_dim=self.head_dim,
             v_dim=self.v_head_dim,

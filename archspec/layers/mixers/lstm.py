@@ -47,6 +47,11 @@ class LSTM(Component):
         return () if self.bidirectional else ("state",)
 
     @property
+    def causal(self) -> bool:
+        """Whether the output at a token depends on no later one."""
+        return not self.bidirectional
+
+    @property
     def d_out(self) -> int:
         """Width of what the last layer gives."""
         return 2 * self.d_hidden if self.bidirectional else self.d_hidden
