@@ -114,5 +114,5 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert loaded("import archspec") == set()
 
 
-def test_counting_imports_neither_torch_nor_libcst() -> None:
-    assert loaded(command("count", "specs/bert_tiny.yaml")) == {"networkx", "pydantic", "yaml"}
+def test_counting_imports_no_torch_libcst_or_networkx() -> None:
+    assert loaded(command("count", "specs/bert_tiny.yaml")) == {"pydantic", "yaml"}

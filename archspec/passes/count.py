@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import networkx as nx
-
-from archspec.graph import Step, lower, steps
+from archspec.graph import Step, steps_of
 from archspec.layers.ops import Param
 from archspec.passes.tensors import Tensor, registered, tensors
 from archspec.spec.model import Spec
@@ -50,18 +48,17 @@ class Count:
     memory_bytes_per_token: int
     state_bytes: int
     cache_bytes_at_max: int | None
-    graph: "nx.DiGraph[str]" = field(repr=False, compare=False)
+    steps: tuple[Step, ...] = field(repr=False, compare=False)
 
     @cached_property
     def tensors(self) -> tuple[Tensor, ...]:
         """Every tensor of the model, repeats written out."""
-        return tuple(tensors(self.graph))
+        return tuple(tensors(self.steps))
 
 
-def count(spec: Spec, graph: "nx.DiGraph[str] | None" = None) -> Count:
+def count(spec: Spec) -> Count:
     """Count the parameters of a spec without building it."""
-    graph = lower(spec) if graph is None else graph
-    every = list(steps(graph))
+    every = steps_of(spec)
     total = _sum(every, lambda p: 0 if p.buffer else p.count)
     window = spec.max_seq_len
     return Count(
@@ -78,7 +75,7 @@ def count(spec: Spec, graph: "nx.DiGraph[str] | None" = None) -> Count:
         memory_bytes_per_token=2 * sum(s.op.cache.per_memory_token * s.repeat for s in every),
         state_bytes=sum((2 * s.op.cache.fixed + 4 * s.op.cache.exact) * s.repeat for s in every),
         cache_bytes_at_max=None if window is None else cache_bytes(every, window),
-        graph=graph,
+        steps=every,
     )
 
 

@@ -4,11 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import networkx as nx
-
-from archspec.graph import Step, steps
+from archspec.graph import Step
 from archspec.layers.ops import Param
-from archspec.spec.model import Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +18,10 @@ class Tensor:
     buffer: bool = False
 
 
-def tensors(graph: "nx.DiGraph[str]") -> list[Tensor]:
+def tensors(every: Iterable[Step]) -> list[Tensor]:
     """Parameters (and persistent buffers) of the whole model, tied and shared ones once, in registration order."""
     found: list[Tensor] = []
-    for group in groups(graph):
+    for group in groups(every):
         layer = [registered([p for step in members for p in step.params]) for members in group]
         for r in range(group[0][0].copies if group[0] else 1):
             for members, params in zip(group, layer, strict=True):
@@ -32,10 +29,10 @@ def tensors(graph: "nx.DiGraph[str]") -> list[Tensor]:
     return found
 
 
-def groups(graph: "nx.DiGraph[str]") -> list[list[list[Step]]]:
+def groups(every: Iterable[Step]) -> list[list[list[Step]]]:
     """The steps by segment, then by layer of its period; what stands outside the blocks is a group of its own."""
     found: dict[tuple[str, int, str], dict[int, list[Step]]] = {}
-    for step in steps(graph):
+    for step in every:
         where = (step.stack, step.segment, "" if step.segment >= 0 else step.part)
         found.setdefault(where, {}).setdefault(step.layer, []).append(step)
     return [list(layers.values()) for layers in found.values()]
@@ -67,8 +64,3 @@ def _tensor(p: Param, step: Step, offset: int) -> Tensor:
         index, _, rest = tail.partition(".")
         name = f"{head}blocks.{int(index) + offset}.{rest}"
     return Tensor(name, p.shape, p.count, p.buffer)
-
-
-def owner(spec: Spec, name: str) -> str:
-    """The tensor that a tied name stands for."""
-    return dict(spec.ties).get(name, name)

@@ -220,13 +220,16 @@ class Assembler:
 
     def check_ties(self, spec: Spec, bodies: Mapping[str, Node]) -> None:
         """Refuse ties between tables that do not exist or differ in shape."""
-        node = self.fields.get("head", self.document)
-        if getattr(spec.head, "tied", False) and not getattr(spec.main.embedding, "weight_path", None):
+        if getattr(spec.head, "tied", False):
+            node = self.fields.get("head", self.document)
             given = node.value.get("tied", node) if isinstance(node.value, dict) else node
-            self.resolver.problem(given.mark, "head.tied", "there is no token table to tie to; set tied: false")
-        elif getattr(spec.head, "tied", False) and (_width(spec.head), spec.vocab_size) != _table(spec.main)[::-1]:
             table = _table(spec.main)
-            given = node.value.get("tied", node) if isinstance(node.value, dict) else node
+            needed = tuple(getattr(spec.head, size) for size in ("vocab_size", "d_embed"))
+            if table is None:
+                self.resolver.problem(given.mark, "head.tied", "there is no token table to tie to; set tied: false")
+            elif table != needed:
+                message = f"the head needs a table of {_said(needed)}, and that of the tokens is {_said(table)}"
+                self.resolver.problem(given.mark, "head.tied", f"{message}; make them equal, or set tied: false")
         for stack in spec.stacks:
             other = next((s for s in spec.stacks if s.name == stack.tie_embedding), None)
             ours, theirs = _table(stack), _table(other) if other else None

@@ -1,4 +1,4 @@
-"""Small specs around one component each, weights at unit gain, and inputs to run them: what the contract tests share."""
+"""Small specs around one component each, weights at unit gain, and inputs to run them."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -247,7 +247,8 @@ def cut(spec: Spec, given: Mapping[str, Any], start: int, end: int) -> dict[str,
 
 
 def remembers(c: Component) -> int:
-    """The longest sequence for which decoding equals the whole: shorter where frequencies change with the length."""
+    """The longest sequence that it takes, and for which decoding equals the whole (see FORGETS_LENGTH)."""
+    limits = [n for n in (getattr(c, "n_positions", None), getattr(c, "filter_len", None)) if n is not None]
     scaling = getattr(getattr(c, "position", None), "scaling", None)
     forgets = getattr(scaling, "kind", "") in FORGETS_LENGTH
-    return scaling.original_max_seq_len if forgets else LENGTH  # type: ignore[union-attr]
+    return min(LENGTH, *limits, scaling.original_max_seq_len if forgets else LENGTH)  # type: ignore[union-attr]

@@ -203,8 +203,7 @@ def sequence(T: int, seed: int = 1) -> Tensor:
 
 
 def is_causal(c: Component) -> bool:
-    own = bool(getattr(c, "causal", True)) and not getattr(c, "bidirectional", False)
-    return own and "mask" not in c.inputs and "prefix_len" not in c.inputs
+    return bool(getattr(c, "causal", True)) and not {"mask", "prefix_len"} & set(c.inputs)
 
 
 CAUSAL = [case for case in cases("mixer", "ffn") if is_causal(component(*case))]

@@ -160,8 +160,8 @@ POSITIONS = examples(("position", "rope"), ("position", "alibi"))
 WIRED = st.sampled_from([*BUILTINS, *WIRINGS.values()])
 INITS = examples(*(("init", k) for k in ("normal", "xavier", "fan_in", "pytorch", "t5")))
 HEADS = st.sampled_from(
-    [{"kind": "lm"}, {"kind": "lm", "tied": True}, {"kind": "masked_lm"}, {"kind": "lm", "softcap": 3.0}, {"kind": "none"},
-     {"kind": "regression", "pool": "none"}, {"kind": "classification", "n_classes": 3, "pool": "mean"}]
+    [{"kind": "lm"}, {"kind": "lm", "tied": True}, {"kind": "masked_lm"}, {"kind": "lm", "softcap": 3.0},
+     {"kind": "none"}, {"kind": "regression", "pool": "none"}, {"kind": "classification", "n_classes": 3, "pool": "mean"}]
 )  # fmt: skip
 EMBEDDINGS = st.sampled_from(
     [{"kind": "token"}, {"kind": "token", "position": {"kind": "learned"}}, {"kind": "token", "d_factor": 6},

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from archspec.errors import SpecError
+from archspec.spec.document import TOP_KEYS
 from archspec.spec.load import MOST_EXTENDS, load, loads
 from archspec.spec.model import Spec
 
@@ -63,9 +64,8 @@ def test_a_byte_order_mark_and_crlf_change_nothing(encoded: bytes, tmp_path: Pat
 def test_lines_are_counted_alike_with_crlf(tmp_path: Path) -> None:
     path = tmp_path / "toy.yaml"
     path.write_bytes(TEXT.replace("n_heads", "n_haeds").replace("\n", "\r\n").encode())
-    assert problems(path) == [
-        f"{path}:6:35: define.attn.mixer.n_haeds: attention has no 'n_haeds'; did you mean 'n_heads'?"
-    ]
+    message = "define.attn.mixer.n_haeds: attention has no 'n_haeds'; did you mean 'n_heads'?"
+    assert problems(path) == [f"{path}:6:35: {message}"]
 
 
 def test_data_is_not_changed() -> None:
@@ -237,8 +237,9 @@ def test_later_settings_come_over_earlier_ones() -> None:
         (["blocks[7].ffn=none"], ["--set: blocks[7].ffn: blocks has 2 items; there is no [7]"]),
         (["d_model.x=5"], ["--set: d_model.x: d_model is a number and has no field 'x'"]),
         (["define.attn[0]=5"], ["--set: define.attn[0]: define.attn is a mapping, not a list; [0] needs a list"]),
-        (["d_model..x=5"], ["--set: d_model..x: 'd_model..x' is not a path; write for example blocks[0].mixer.n_heads"]),
-        (["d_model=[64"], ["--set: d_model: not valid YAML: the list is not closed; a ',' or a ']' is missing before this place"]),
+        (["a..b=5"], ["--set: a..b: a spec has no 'a'; known: " + ", ".join(sorted(TOP_KEYS))]),
+        (["name..b=5"], ["--set: name..b: 'name..b' is not a path; write for example blocks[0].mixer.n_heads"]),
+        (["d_model=@"], ["--set: d_model: not valid YAML: '@' cannot start a value; put the text in quotes"]),
         (["d_model=-1"], ["--set:1:1: d_model: d_model = -1 must be a whole number above 0"]),
         (
             ["d_modle=5", "d_model", "vocab_size={"],
