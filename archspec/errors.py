@@ -13,10 +13,13 @@ file it stands. The loader gives it a place and makes it a `Problem`.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from heapq import nsmallest
+from itertools import islice
 
 CLOSE = 0.65  # how alike two words must be (0 to 1) for one to be taken for the other
 LONGEST_WORD = 60
-MOST_COMPARED = 500
+MOST_COMPARED = 50
+MOST_READ = 500
 MOST_WORDS = 40
 
 
@@ -83,15 +86,19 @@ def closest(word: str, known: Iterable[str]) -> str:
     """The known word that is so like this one that it was probably meant, or nothing."""
     if len(word) > LONGEST_WORD:
         return ""
-    names = sorted(set(known) - {word})[:MOST_COMPARED]
-    return next(iter(get_close_matches(word, names, n=1, cutoff=CLOSE)), "")
+    names = sorted(set(islice(known, MOST_READ)) - {word}, key=lambda name: (abs(len(name) - len(word)), name))
+    return next(iter(get_close_matches(word, names[:MOST_COMPARED], n=1, cutoff=CLOSE)), "")
+
+
+def listed(known: Iterable[str]) -> str:
+    """`; known: a, b, c`, cut where there are many."""
+    names = nsmallest(MOST_WORDS + 1, known)
+    more = ", ..." if len(names) > MOST_WORDS else ""
+    return f"; known: {', '.join(names[:MOST_WORDS])}{more}" if names else ""
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` when a known word is close, else `; known: a, b, c`."""
-    names = sorted(set(known) - {word})
+    names = [name for name in known if name != word]
     close = closest(word, names)
-    if close:
-        return f"; did you mean {close!r}?"
-    more = ", ..." if len(names) > MOST_WORDS else ""
-    return f"; known: {', '.join(names[:MOST_WORDS])}{more}" if names else ""
+    return f"; did you mean {close!r}?" if close else listed(names)

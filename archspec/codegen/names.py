@@ -1,11 +1,16 @@
 """What things are called in a generated file: a class for each distinct config, a constant for each size."""
 
+import builtins
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count, islice
 
+from archspec.errors import GenerateError
 from archspec.layers.base import Component, acts, extra
 from archspec.spec.model import Block, Spec
+
+IMPORTED = ("Model", "Tensor", "State", "Any", "Callable", "Sequence", "Iterable", "Mapping", "F")  # by generated files
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,26 @@ def class_names(spec: Spec, found: dict[Component | Block, Use]) -> dict[Compone
         by_kind.setdefault(type(item).__name__, []).append(item)
     names: dict[Component | Block, str] = {}
     for kind, items in by_kind.items():
-        prefixes = _prefixes([found[i] for i in items], several=len(spec.stacks) > 1)
+        taken = {snake(name) for name in (*by_kind, *names.values(), *IMPORTED) if name != kind}
+        prefixes = _prefixes([found[i] for i in items], kind, taken, several=len(spec.stacks) > 1)
         names |= {item: prefix + kind for item, prefix in zip(items, prefixes, strict=True)}
     return names
 
 
-def _prefixes(items: list[Use], several: bool) -> list[str]:
+def stack_names(spec: Spec, classes: Iterable[str]) -> dict[str, str]:
+    """A class name for each stack, unlike those of the layers and what a file imports."""
+    taken = {*classes, *IMPORTED, *dir(builtins)}
+    names: dict[str, str] = {}
+    for stack in spec.stacks:
+        name = camel(stack.name)
+        free = (n for n in (name, f"{name}Stack", *(f"{name}Stack{i}" for i in count(2))) if n not in taken)
+        names[stack.name] = next(free)
+        taken.add(names[stack.name])
+    return names
+
+
+def _prefixes(items: list[Use], kind: str, taken: set[str], several: bool) -> list[str]:
+    """What tells classes of one kind apart; no two may make the same class name, or the same name of a constant."""
     if len(items) == 1:
         return [""]
     ways: tuple[Callable[[Use], str], ...] = (
@@ -82,9 +101,12 @@ def _prefixes(items: list[Use], several: bool) -> list[str]:
     )
     for way in ways:
         prefixes = [re.sub(r"\W", "", way(u)) for u in items]
-        if len(set(prefixes)) == len(items):
+        names = {snake(prefix + kind) for prefix in prefixes}
+        if len(names) == len(items) and not names & taken:
             return prefixes
-    return ["", *(f"Other{i}" if i > 1 else "Other" for i in range(1, len(items)))]
+    others = (f"Other{i}" if i > 1 else "Other" for i in count(1))
+    free = (other for other in others if snake(other + kind) not in taken)
+    return ["", *islice(free, len(items) - 1)]
 
 
 class Constants:
@@ -100,6 +122,7 @@ class Constants:
                 value = getattr(c, field)
                 self.values.setdefault(field, set()).add(value)
                 self.by_kind.setdefault((type(c).__name__, field), set()).add(value)
+        self.possible = {self.peek(c, field) for c in components for field in dir_numbers(c)}
 
     def name(self, c: Component, field: str, value: float) -> str | None:
         """The constant that holds `c.field`, noted as used; None when the value is not a number."""
@@ -107,6 +130,8 @@ class Constants:
             return None
         field = source(c, field)
         text = self.peek(c, field)
+        if self.used.get(text, (value,))[0] != value:
+            raise GenerateError(f"{text} would be {self.used[text][0]} and {value}")
         self.used[text] = (value, describe(c, field))
         return text
 

@@ -78,7 +78,7 @@ class StackText:
 
     def write(self, stack: Stack) -> str:
         """The class of one of several stacks; returns its name."""
-        name = stack.name.title().replace("_", "")
+        name = self.writer.stack_names[stack.name]
         members = self.members(stack)
         reads = str(getattr(stack.embedding, "reads", "tokens"))
         inputs = self.inputs(stack)

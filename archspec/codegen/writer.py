@@ -8,7 +8,7 @@ import libcst as cst
 import libcst.matchers as m
 
 from archspec.codegen.layout import code
-from archspec.codegen.names import Constants, class_names, uses
+from archspec.codegen.names import Constants, class_names, stack_names, uses
 from archspec.codegen.sources import KERNELS, definition, free_names, home, source
 from archspec.codegen.specialise import specialise
 from archspec.errors import GenerateError
@@ -25,6 +25,7 @@ class Writer:
         self.spec, self.standalone = spec, standalone
         found = uses(spec)
         self.names: dict[Component | Block, str] = class_names(spec, found)
+        self.stack_names = stack_names(spec, self.names.values())
         components = [c for c in found if isinstance(c, Component)]
         self.constants = Constants(spec, components, self.names)
         self.parts: dict[str, str] = {}
@@ -103,7 +104,9 @@ class Writer:
     def helper(self, module: str, name: str) -> str:
         """A helper function or value, copied; returns what it is called here."""
         here = name
-        if name in self.parts and self.origins.get(name) != (module, name):
+        if name in self.constants.possible:  # a size may have that name, whether it is written already or not
+            here = f"{module.rsplit('.', 1)[-1]}_{name}".upper()
+        elif name in self.parts and self.origins.get(name) != (module, name):
             here = f"_{module.rsplit('.', 1)[-1]}_{name.lstrip('_')}"
         if here in self.parts:
             return here

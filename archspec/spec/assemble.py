@@ -18,6 +18,7 @@ from archspec.spec.values import must_be
 
 LONGEST_TEXT = 1000
 LONGEST_NAME = 100
+MOST_STACKS = 16
 STACKED = ("embedding", "blocks", "overrides", "final_norm")
 USUAL = {"dropout": 0.0, "mask": "causal"}
 
@@ -116,6 +117,9 @@ class Assembler:
         """The stacks that are mappings, by name."""
         if not isinstance(stacks.value, dict) or not stacks.value:
             self.problem("stacks", f"must map names (encoder, decoder) to stacks, not {stacks.kind_name()}")
+            return {}
+        if len(stacks.value) > MOST_STACKS:
+            self.problem("stacks", f"at most {MOST_STACKS} stacks are allowed, found {len(stacks.value)}")
             return {}
         found = {}
         for name, body in stacks.value.items():

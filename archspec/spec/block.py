@@ -1,6 +1,7 @@
 """One layer resolved: its sub-layers, the norms that its wiring names, and the wiring itself."""
 
 import re
+from functools import lru_cache
 
 from archspec.errors import Fault, Problem, suggest
 from archspec.layers.base import Component, NormComponent
@@ -49,6 +50,12 @@ def read_lines(node: Node) -> Wiring | str:
     if isinstance(lines, str) and not empty(node):
         raise Fault(f"no wiring {shown(node)}{suggest(lines[:60], BUILTINS)}")
     raise Fault(must_be("wiring", node, "the name of a wiring, or lines such as x = x + mixer(norm1(x))"))
+
+
+@lru_cache
+def named_wiring(kind: str, sublayers: tuple[str, ...], dropout: bool, alpha: float | None) -> Wiring:
+    """A built-in wiring, read."""
+    return parse_wiring(builtin(kind, sublayers, dropout, alpha))
 
 
 class BlockBuilder:
@@ -217,7 +224,7 @@ class _Building:
                     self.problem("", "a block needs a mixer or an ffn")
                 return None
             alpha = self.builder.alpha if found == "deepnorm" else None
-            return parse_wiring(builtin(found, sublayers, self.dropout > 0, alpha))
+            return named_wiring(found, tuple(sublayers), self.dropout > 0, alpha)
         except Fault as fault:
             self._wiring_problem(str(fault))
             return None

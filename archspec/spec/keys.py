@@ -4,7 +4,7 @@ import keyword
 import re
 from collections.abc import Collection
 
-from archspec.errors import Mark, Problem, SpecError, closest, suggest
+from archspec.errors import Mark, Problem, SpecError, closest, listed
 from archspec.spec.source import Node
 
 MOST_PROBLEMS = 100
@@ -73,7 +73,7 @@ def unknown(
         if key not in known and key not in told:
             right = near(key, known)
             meant |= {right} - {""}
-            advice = f"; did you mean {right!r}?" if right else suggest(key, known)
+            advice = f"; did you mean {right!r}?" if right else listed(known)
             where = f"{path}.{clipped(key)}" if path else clipped(key)
             problems.append(Problem(node.keys.get(key, node.mark), where, f"{what} has no {clipped(key)!r}{advice}"))
     return meant

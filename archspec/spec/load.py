@@ -13,6 +13,7 @@ from archspec.spec.model import Spec
 from archspec.spec.source import Node, assign, from_plain, merge, parse, read
 
 MOST_EXTENDS = 16
+LONGEST_PATH = 1000
 SETTING = Mark("--set")
 
 
@@ -111,6 +112,8 @@ def _base(node: Node, here: Path, folder: Path, seen: list[Path], file: str) -> 
 
     if not isinstance(node.value, str) or not node.value:
         raise refuse(f"must be the path of another spec, not {node.kind_name()}")
+    if len(node.value) > LONGEST_PATH:
+        raise refuse(f"a path has at most {LONGEST_PATH} characters, found {len(node.value)}")
     path = here.parent / node.value
     target, said = _resolved(path), clipped(node.value)
     if Path(node.value).is_absolute() or not target.is_relative_to(folder):

@@ -10,7 +10,8 @@ from archspec.spec.source import REPLACE, Node, assign, merge
 from archspec.spec.values import shown
 
 KEYS = ("at", "set", "replace")
-MOST_CHANGES = 1 << 14
+MOST_CHANGES = 4096
+MOST_SELECTED = 1 << 19
 FORM = re.compile(r"(?:(?P<stack>[A-Za-z_]\w*)\.)?layers\[(?P<index>[^\]]*)\](?P<rest>(?:\.[A-Za-z_]\w*)*)")
 USE = 'write {at: "layers[0:3].ffn", set: {...}} or {at: ..., replace: {...}}'
 
@@ -33,10 +34,12 @@ class _Overrides:
 
     def __init__(self, places: list[Place], stack: str, problems: list[Problem]):
         self.places, self.stack, self.problems = list(places), stack, problems
-        self.changes = 0
+        self.changes = self.selected = 0
 
     def take(self, item: Node, path: str) -> None:
         """One override."""
+        if self.changes > MOST_CHANGES or self.selected > MOST_SELECTED:  # which is told
+            return
         if not isinstance(item.value, dict):
             self.problems.append(Problem(item.mark, path, f"must be a mapping, not {item.kind_name()}; {USE}"))
             return
@@ -59,21 +62,25 @@ class _Overrides:
         verb = "set" if "set" in fields else "replace"
         new = fields[verb] if verb == "set" else _replacing(fields[verb])
         changed: dict[int, Place] = {}
+        self._count(selected=len(chosen))
         idle = bool(chosen)
         for index in chosen:
             place = self.places[index]
             if id(place) not in changed:
-                self._count()
+                self._count(changes=1)
                 changed[id(place)] = _changed(place, rest, new)
             idle = idle and changed[id(place)] is place and not place.broken
             self.places[index] = changed[id(place)]
         if idle:
             raise Fault("changes nothing; remove it")
 
-    def _count(self) -> None:
-        self.changes += 1
+    def _count(self, changes: int = 0, selected: int = 0) -> None:
+        self.changes += changes
+        self.selected += selected
         if self.changes > MOST_CHANGES:
             raise Fault(f"the overrides change different layers more than {MOST_CHANGES} times")
+        if self.selected > MOST_SELECTED:
+            raise Fault(f"the overrides select layers more than {MOST_SELECTED} times; write fewer of them")
 
     def _selected(self, at: Node) -> tuple[list[int], str]:
         """The layers that `at` names, and the path in each of them."""

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from archspec.errors import Fault, Mark, Problem, SpecError, suggest
+from archspec.errors import Fault, Mark, Problem, SpecError, listed
 from archspec.layers.base import Component, NormComponent, extra
 from archspec.layers.registry import ROLES, find, kinds
 from archspec.spec.arithmetic import evaluate
@@ -119,7 +119,7 @@ def _meant(kind: object, known: Mapping[str, str]) -> str:
     right = near(word, known)
     if role:
         return f"; that is {article(role)}"
-    return f"; did you mean {right!r}?" if right else suggest(word, known)
+    return f"; did you mean {right!r}?" if right else listed(known)
 
 
 class _Filling:

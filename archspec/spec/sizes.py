@@ -14,6 +14,7 @@ from archspec.spec.scope import Scope, UnknownSize
 from archspec.spec.source import Node
 from archspec.spec.values import Value, empty, finite, fit, must_be, shown, whole_number
 
+MOST_STEPS = 50
 SIZES = ("d_model", "vocab_size", "max_seq_len")
 COMPUTED = ("n_layers", "d_memory", "d_embedding")  # what the compiler itself puts into a scope
 
@@ -79,6 +80,8 @@ class _Sizes:
         if name in self.pending:
             circle = [*self.pending[self.pending.index(name) :], name]
             raise Fault(f"depends on itself: {' -> '.join(circle)}")
+        if len(self.pending) >= MOST_STEPS:
+            raise Fault(f"more than {MOST_STEPS} sizes depend on one another in a row")
         self.pending.append(name)
         try:
             self.found[name] = self._value(name, self.raw[name][0])

@@ -47,8 +47,11 @@ def test_a_file_its_text_and_its_data_are_one_spec(tmp_path: Path) -> None:
         "name": "toy",
         "d_model": 64,
         "vocab_size": 100,
-        "blocks": [{"mixer": {"kind": "attention", "n_heads": 4}}, {"ffn": {"kind": "mlp", "d_ff": 128, "activation": "relu"}}],
-    }  # fmt: skip
+        "blocks": [
+            {"mixer": {"kind": "attention", "n_heads": 4}},
+            {"ffn": {"kind": "mlp", "d_ff": 128, "activation": "relu"}},
+        ],
+    }
     path = file(tmp_path, "toy.yaml", TEXT)
     assert load(path) == load(str(path)) == loads(TEXT) == load(data)
     assert load(path).digest == load(data).digest

@@ -108,7 +108,7 @@ SPECS = {
     "pattern_long": TOP + f"define: {{a: {FFN}}}\nblocks: {'a ' * 400_000}\n",
     "pattern_repeat": TOP + f"define: {{a: {FFN}}}\nblocks: a x{'9' * 900_000}\n",
     "pattern_names": TOP + f"define: {{a: {FFN}}}\nblocks: {' '.join(f'b{i}' for i in range(9000))}\n",
-    "repeat_billion": TOP + f"blocks: [{{repeat: 1_000_000_000, ffn: {{kind: mlp, d_ff: 8}}}}]\n",
+    "repeat_billion": TOP + "blocks: [{repeat: 1_000_000_000, ffn: {kind: mlp, d_ff: 8}}]\n",
     "repeat_nested": TOP + "blocks: [" + "{repeat: 64, pattern: [" * 20 + FFN + "]}" * 20 + "]\n",
     "repeat_list": TOP + "blocks:\n" + lines(5000, lambda i: "  - {repeat: 4096, ffn: {kind: mlp, d_ff: 8}}"),
     "overrides_many": TOP
@@ -127,7 +127,6 @@ SPECS = {
     "sizes_enormous": TOP + f"blocks: [{{ffn: {{kind: moe, n_experts: {2**40}, top_k: {2**39}, d_ff: {2**40}}}}}]\n",
     "arithmetic_tower": sized("9**9**9**9"),
     "arithmetic_product": sized("*".join(["9" * 29] * 6)),
-    "arithmetic_depth": sized("(" * 90 + "1" + ")" * 90),
     "arithmetic_signs": sized("-" * 190 + "1"),
     "arithmetic_long": sized("1+" * 400_000 + "1"),
     "arithmetic_code": sized(CODE),
@@ -139,7 +138,6 @@ SPECS = {
     "wiring_unknown": wired(*(f"a{i} = b{i} + c{i} + d{i}(x)" for i in range(200))),
     "wiring_unread": wired(*(f"a{i} = x" for i in range(200))),
     "wiring_many_lines": wired(*("x = x + x" for _ in range(20_000))),
-    "wiring_deep": wired("x = " + "(" * 190 + "ffn(x)" + ")" * 190),
     "wiring_nested_calls": wired("x = " + "norm1(" * 60 + "x" + ")" * 60),
     "wiring_minus": wired("x = " + "-" * 390 + "x"),
     "wiring_long": wired("x = ffn(x)" + " + x" * 200_000),
@@ -160,6 +158,8 @@ CASES = {**YAML, **SPECS}
 
 # What is large and right is accepted at about the same cost
 ACCEPTED = {
+    "wiring_deep": wired("x = " + "(" * 190 + "ffn(x)" + ")" * 190),
+    "arithmetic_depth": sized("(" * 90 + "1" + ")" * 90),
     "layers_4096": TOP + "blocks: [{repeat: 4096, ffn: {kind: mlp, d_ff: 8}}]\n",
     "wiring_200_lines": wired(
         *(f"a{i} = a{i - 1} + a{i - 1}" if i else "a0 = ffn(x)" for i in range(199)), "x = a198 + x"
