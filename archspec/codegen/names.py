@@ -77,8 +77,8 @@ def stack_names(spec: Spec, classes: Iterable[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     for stack in spec.stacks:
         name = camel(stack.name)
-        free = (n for n in (name, f"{name}Stack", *(f"{name}Stack{i}" for i in count(2))) if n not in taken)
-        names[stack.name] = next(free)
+        others = (f"{name}Stack{i}" if i > 1 else f"{name}Stack" for i in count(1))
+        names[stack.name] = name if name not in taken else next(other for other in others if other not in taken)
         taken.add(names[stack.name])
     return names
 

@@ -1,7 +1,7 @@
 """The layers of a stack: patterns, repeats and sharing written out as one node a layer."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from archspec.errors import Fault, Problem
 from archspec.spec.document import BLOCK_KEYS, ITEM_KEYS
@@ -13,7 +13,7 @@ from archspec.spec.values import must_be, whole_number
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """One layer before resolution: its node, where that stands, its name, and its share group.
+    """One layer before resolution: its node, where that stands, its name, and its share group (number, period).
 
     A broken place is a layer of which only this is known: that something is wrong with it, and told.
     """
@@ -21,7 +21,7 @@ class Place:
     node: Node
     path: str
     label: str = ""
-    group: int | None = None
+    group: tuple[int, int] | None = None
     broken: bool = False
 
 
@@ -81,14 +81,26 @@ class Expander:
         assert isinstance(node.value, dict)
         share = node.value.get("share")
         if share is None or share.value is False:
-            return period * repeat
+            return [place for _ in range(repeat) for place in self._anew(period)]
         if share.value is not True:
             self.problem(share, f"{path}.share", must_be("share", share, "true or false"))
         elif repeat == 1:
             message = "share has no effect when repeat is 1; remove it, or repeat the blocks"
             self.problem(share, f"{path}.share", message)
         self.groups += 1
-        return [Place(p.node, p.path, p.label, self.groups, p.broken) for p in period] * repeat
+        group = (self.groups, len(period))
+        return [Place(p.node, p.path, p.label, group, p.broken) for p in period] * repeat
+
+    def _anew(self, period: list[Place]) -> list[Place]:
+        """The period once more, with sets of weights of its own for what is shared inside it."""
+        fresh: dict[tuple[int, int], tuple[int, int]] = {}
+        found = []
+        for place in period:
+            if place.group is not None and place.group not in fresh:
+                self.groups += 1
+                fresh[place.group] = (self.groups, place.group[1])
+            found.append(place if place.group is None else replace(place, group=fresh[place.group]))
+        return found
 
     def _repeat(self, node: Node, path: str) -> int | None:
         assert isinstance(node.value, dict)

@@ -14,11 +14,15 @@ def fold(layers: Sequence[Layer]) -> tuple[Segment, ...]:
     start = 0
     for group, members in groupby(layers, key=lambda layer: layer.group):
         run = list(members)
+        if group is not None:  # one set of weights for each place of the period, equal ones included
+            period = group[1]
+            segments.append(Segment(start, tuple(run[:period]), len(run) // period, shared=len(run) > period))
+            start += len(run)
+            continue
         numbers: dict[Layer, int] = {}
         keys = [numbers.setdefault(layer, len(numbers)) for layer in run]
         for at, period, repeat in periods(keys):
-            shared = group is not None and repeat > 1
-            segments.append(Segment(start + at, tuple(run[at : at + period]), repeat, shared))
+            segments.append(Segment(start + at, tuple(run[at : at + period]), repeat))
         start += len(run)
     return tuple(segments)
 

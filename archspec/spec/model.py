@@ -36,14 +36,14 @@ class Block:
 
 @dataclass(frozen=True)
 class Layer:
-    """A place in a stack: its block, the name that the spec gave the block, and the group that shares weights.
+    """A place in a stack: its block, the name that the spec gave it, and its group (number, period) of shared weights.
 
     Name and group are how the spec was written, not what it says (segments know what is shared): they do not compare.
     """
 
     block: Block
     label: str = field(default="", compare=False, repr=False)
-    group: int | None = field(default=None, compare=False, repr=False)
+    group: tuple[int, int] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

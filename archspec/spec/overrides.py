@@ -73,6 +73,19 @@ class _Overrides:
             self.places[index] = changed[id(place)]
         if idle:
             raise Fault("changes nothing; remove it")
+        if any(self.places[index].group for index in chosen):
+            self._still_shared()
+
+    def _still_shared(self) -> None:
+        """Refuse to change one of several layers that share one set of weights."""
+        first: dict[tuple[int, int], int] = {}
+        for index, place in enumerate(self.places):
+            if place.group is None:
+                continue
+            start, period = first.setdefault(place.group, index), place.group[1]
+            twin = start + (index - start) % period
+            if place is not self.places[twin]:
+                raise Fault(f"layers {twin} and {index} share one set of weights; change all of them or none")
 
     def _count(self, changes: int = 0, selected: int = 0) -> None:
         self.changes += changes

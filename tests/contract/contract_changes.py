@@ -116,7 +116,15 @@ class Observed:
         """Decoding state, FLOPs, and the length that both are for."""
         counted, run = count(self.spec), Run(B=2, T=64, S=64, M=64)
         flops = sum(s.op.flops(run) * s.repeat for s in steps(lower(self.spec)))
-        return counted.kv_bytes_per_token, counted.state_bytes, counted.cache_bytes_at_max, flops, self.spec.max_seq_len
+        memory = counted.memory_bytes_per_token
+        return (
+            counted.kv_bytes_per_token,
+            memory,
+            counted.state_bytes,
+            counted.cache_bytes_at_max,
+            flops,
+            self.spec.max_seq_len,
+        )
 
     @cached_property
     def start(self) -> dict[str, Tensor]:

@@ -123,6 +123,21 @@ def signal() -> Document:
     return {**document, "head": {"kind": "regression", "pool": "mean", "n_outputs": 2}, "dropout": 0.1}
 
 
+def names() -> dict[str, Document]:
+    """Names that could be taken for others in the generated file: of kinds, of what it imports, of one another."""
+    small = {"kind": "mlp", "d_ff": 20}
+    labels = {"gated": {"ffn": MLP}, "b": {"ffn": small}, "c": {"ffn": {"kind": "gated_mlp", "d_ff": 8}}}
+    alike = {"aB": {**BOTH, "ffn": small}, "ab": {**BOTH, "mixer": PLAIN}, "a_b": {"mixer": MAMBA}}
+    found = {"names_labels": model(list(labels), define=labels), "names_alike": model(list(alike), define=alike)}
+    for encoder, decoder in (("tensor", "attention"), ("enc_", "Enc"), ("callable", "block"), ("mlp", "t5_bias")):
+        two = encoder_decoder()["stacks"]
+        stacks = {encoder: two["encoder"], decoder: {**two["decoder"], "memory": encoder}}
+        found[f"names_{encoder}"] = {"name": "a name", **SIZES, "stacks": stacks, "head": {"kind": "lm"}}
+    lines = ["torch_ = mixer(norm1(x))", "i = F(torch_)", "block = x + i", "x = block + tensor(norm2(block))"]
+    modules = {"modules": {"F": MLP, "tensor": small}, "mixer": PLAIN, "wiring": lines}
+    return found | {"names_parts": model([modules])}
+
+
 def models() -> dict[str, Document]:
     """Every document by name."""
     found = {f"wiring_{w}": model([{"repeat": 2, **BOTH}], wiring=w) for w in BUILTINS}
@@ -136,4 +151,4 @@ def models() -> dict[str, Document]:
     makers = (
         with_modules, encoder_decoder, tied_stacks, three_stacks, overrides, hybrid, shared, bert, albert, vit, signal
     )  # fmt: skip
-    return found | {make.__name__: make() for make in makers}
+    return found | names() | {make.__name__: make() for make in makers}

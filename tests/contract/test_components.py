@@ -304,13 +304,15 @@ def held(state: Any) -> Counter[str]:
     for key, value in state.items():
         if isinstance(value, dict):
             found += held(value)
+        elif key == "memory":  # the keys and values that cross-attention makes of it
+            found[key] += sum(v.numel() for v in value)
         elif isinstance(value, Tensor):
             start, end = state.get(f"{key}_span", (0, None))
             found[key] += value[:, :, start:end].numel() if end is not None else value.numel()
     return found
 
 
-NOT_PER_SEQUENCE = ("filters", "memory")  # what all sequences share; what cross-attention makes of the memory
+SHARED = "filters"  # by all sequences
 
 
 @each_decoding
@@ -325,11 +327,12 @@ def test_state_has_the_size_that_is_declared(role: str, kind: str, number: int) 
         # A window of w keys needs the last w - 1 of them between two calls.
         declared = sum(
             op.cache.per_token * (n if op.cache.limit is None else min(n, op.cache.limit - 1))
+            + op.cache.per_memory_token * 7
             + op.cache.fixed
             + op.cache.exact
             for op in c.ops()
         )
-        found = sum(v for k, v in held(state).items() if k not in NOT_PER_SEQUENCE)
+        found = sum(v for k, v in held(state).items() if k != SHARED)
         assert found == declared
 
 

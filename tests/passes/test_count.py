@@ -83,3 +83,15 @@ def test_cross_attention_keeps_keys_and_values_of_the_memory() -> None:
     found = count(load("specs/t5_small.yaml"))
     assert found.kv_bytes_per_token + found.memory_bytes_per_token == 6 * 2 * 2 * 512 * 2
     assert found.cache_bytes_at_max == 24_576 * 512
+
+
+@pytest.mark.parametrize(
+    ("blocks", "weights"),
+    [
+        ("[{repeat: 2, share: true, pattern: a a a}]", 3),  # equal layers of one period are three layers
+        ("[{repeat: 2, pattern: [{repeat: 3, share: true, pattern: a}]}]", 2),  # each repeat has a set of its own
+        ("[{repeat: 2, share: true, pattern: a}, {repeat: 2, share: true, pattern: a}]", 2),
+    ],
+)
+def test_what_is_shared_is_the_place_in_the_period(blocks: str, weights: int) -> None:
+    assert count(spec(blocks)).total == 160 + weights * ATTENTION + 16

@@ -18,7 +18,7 @@ def block(d_ff: int) -> dict:
     return {"ffn": {"kind": "mlp", "d_ff": d_ff}}
 
 
-def layers_of(keys: list[int], groups: list[int | None] | None = None) -> tuple[Layer, ...]:
+def layers_of(keys: list[int], groups: list[tuple[int, int] | None] | None = None) -> tuple[Layer, ...]:
     """Layers that are equal where the keys are."""
     define = {f"b{key}": block(key + 1) for key in {*keys}}
     spec = load({"d_model": 4, "vocab_size": 3, "define": define, "blocks": [f"b{key}" for key in keys]})
@@ -95,7 +95,7 @@ def test_segments_written_out_are_the_layers(keys: list[int]) -> None:
 
 
 def test_a_group_that_shares_weights_stays_apart() -> None:
-    layers = layers_of([0, 0, 0, 0, 0, 0], [None, None, 1, 1, 2, 2])
+    layers = layers_of([0, 0, 0, 0, 0, 0], [None, None, (1, 1), (1, 1), (2, 1), (2, 1)])
     assert [(s.start, len(s.layers), s.repeat, s.shared) for s in fold(layers)] == [
         (0, 1, 2, False),
         (2, 1, 2, True),
@@ -104,5 +104,10 @@ def test_a_group_that_shares_weights_stays_apart() -> None:
 
 
 def test_a_group_with_a_period_shares_each_place_of_it() -> None:
-    layers = layers_of([0, 1, 0, 1], [1, 1, 1, 1])
+    layers = layers_of([0, 1, 0, 1], [(1, 2)] * 4)
+    assert [(len(s.layers), s.repeat, s.shared) for s in fold(layers)] == [(2, 2, True)]
+
+
+def test_equal_layers_of_a_shared_period_have_weights_of_their_own() -> None:
+    layers = layers_of([0, 0, 0, 0], [(1, 2)] * 4)
     assert [(len(s.layers), s.repeat, s.shared) for s in fold(layers)] == [(2, 2, True)]
