@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any
 
 import libcst as cst
@@ -18,7 +19,7 @@ def code(node: cst.CSTNode) -> str:
 
 
 def fitted(statement: cst.SimpleStatementLine, indent: int) -> cst.SimpleStatementLine:
-    """A statement on one line if it fits there, else with its outermost call one argument a line."""
+    """A statement on one line if it fits there, else with its outermost call that helps one argument a line."""
     flat = statement.visit(_Flat())
     assert isinstance(flat, cst.SimpleStatementLine)
     text = code(flat.with_changes(leading_lines=[])).rstrip("\n")
@@ -27,11 +28,22 @@ def fitted(statement: cst.SimpleStatementLine, indent: int) -> cst.SimpleStateme
     calls = [c for c in m.findall(flat, m.Call()) if isinstance(c, cst.Call) and c.args]
     if "\n" in text or not calls:
         return statement
-    outer = max(calls, key=lambda c: len(code(c)))
-    tall: Any = _tall(outer)
-    folded: Any = flat.deep_replace(outer, tall)
-    assert isinstance(folded, cst.SimpleStatementLine)
-    return folded
+    outermost_first = sorted(calls, key=lambda c: -len(code(c)))
+    ways: list[Any] = [flat.deep_replace(call, _tall(call)) for call in outermost_first]
+    return next((way for way in ways if _widest(way) + indent <= WIDTH), ways[0])
+
+
+def _widest(statement: cst.SimpleStatementLine) -> int:
+    return max(map(len, code(statement.with_changes(leading_lines=[])).splitlines()))
+
+
+def folded_docstring(line: str) -> str:
+    """A docstring of one line, on as many as it needs once its sizes have their names."""
+    match = re.fullmatch(r'( *)"""(.+)"""', line)
+    if match is None or len(line) <= WIDTH:
+        return line
+    margin, said = match.groups()
+    return f"\n{margin}".join([*wrap(f'"""{said}', WIDTH - len(margin)), '"""'])
 
 
 class _Flat(cst.CSTTransformer):

@@ -7,7 +7,7 @@ from typing import Any
 import libcst as cst
 import libcst.matchers as m
 
-from archspec.codegen.layout import code
+from archspec.codegen.layout import code, folded_docstring
 from archspec.codegen.names import Constants, class_names, stack_names, uses
 from archspec.codegen.sources import KERNELS, definition, free_names, home, source
 from archspec.codegen.specialise import specialise
@@ -79,7 +79,8 @@ class Writer:
         self.parts[name] = ""  # a place that breaks cycles; the order is by completion
         node = self.require(node, module, {name, *self.names.values()})
         del self.parts[name]
-        self.parts[name] = code(node.with_changes(leading_lines=[]) if hasattr(node, "leading_lines") else node).strip()
+        text = code(node.with_changes(leading_lines=[]) if hasattr(node, "leading_lines") else node).strip()
+        self.parts[name] = "\n".join(map(folded_docstring, text.splitlines()))
 
     def require(self, node: Any, module: str, own: set[str]) -> Any:
         """Bring along what a definition refers to; returns it with helpers called as they are called here."""

@@ -172,9 +172,9 @@ class Assembler:
         """How weights start; normal with a standard deviation of 0.02 where the spec says nothing."""
         node = self.fields.get("init") or from_plain("normal", self.document.mark)
         if stack is not None:
-            scope = scope.with_numbers({"n_layers": stack.n_layers})
+            scope = scope.with_numbers({"n_layers": stack.n_layers, "n_branches": stack.n_branches})
         else:
-            scope = scope.with_numbers({}, scope.broken | {"n_layers"})
+            scope = scope.with_numbers({}, scope.broken | {"n_layers", "n_branches"})
         return self.resolver.component("init", node, "init", scope)
 
     # What only the whole can say

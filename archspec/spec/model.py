@@ -80,6 +80,16 @@ class Stack:
         return sum(s.n_layers for s in self.segments)
 
     @property
+    def n_branches(self) -> int:
+        """Residual branches of all layers: what mixes tokens or channels, norms and scales apart; at least 1."""
+        found = sum(
+            segment.repeat * sum(part.role in ("mixer", "ffn") for _, part in layer.block.parts)
+            for segment in self.segments
+            for layer in segment.layers
+        )
+        return max(found, 1)
+
+    @property
     def layers(self) -> tuple[Layer, ...]:
         """Every layer in order, repeats written out."""
         return tuple(layer for s in self.segments for _ in range(s.repeat) for layer in s.layers)

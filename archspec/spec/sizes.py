@@ -16,7 +16,7 @@ from archspec.spec.values import Value, empty, finite, fit, must_be, shown, whol
 
 MOST_STEPS = 50
 SIZES = ("d_model", "vocab_size", "max_seq_len")
-COMPUTED = ("n_layers", "d_memory", "d_embedding")  # what the compiler itself puts into a scope
+COMPUTED = ("n_layers", "n_branches", "d_memory", "d_embedding")  # what the compiler itself puts into a scope
 
 
 def with_sizes(resolver: Resolver, node: Node, path: str, outer: Scope, lost: set[str]) -> Scope:

@@ -59,7 +59,7 @@ class _Shrinking:
         self.numbers = {k: v for k, v in common.items() if v is not None}
         stacks = tuple(self.stack(s) for s in old.stacks)
         main = stacks[-1]
-        numbers = {"d_model": main.d_model, "n_layers": main.n_layers}
+        numbers = {"d_model": main.d_model, "n_layers": main.n_layers, "n_branches": main.n_branches}
         numbers["d_embedding"] = getattr(main.embedding, "tied_width", main.d_model)
         head = self.component(old.head, numbers)
         init = self.component(old.init, numbers)

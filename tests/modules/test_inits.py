@@ -10,7 +10,17 @@ from archspec.layers.registry import find, kinds
 from archspec.modules import build
 from archspec.spec.resolve import make
 
-SIZES = {"d_model": 64, "n_layers": 8, "vocab_size": 400, "max_seq_len": 100, "n_heads": 4, "head_dim": 16}
+SIZES = {"d_model": 64, "n_layers": 8, "vocab_size": 400, "max_seq_len": 100, "n_heads": 4, "head_dim": 16} | {
+    "n_branches": 16
+}
+    "d_model": 64,
+    "n_layers": 8,
+    "n_branches": 16,
+    "vocab_size": 400,
+    "max_seq_len": 100,
+    "n_heads": 4,
+    "head_dim": 16,
+}
 
 
 class Layer(nn.Module):
@@ -161,6 +171,14 @@ def test_pytorch():
         for tensor in (p[f"{name}.weight"], p[f"{name}.bias"]):
             assert 0.9 * bound < tensor.abs().max() <= bound
     assert close(p["embedding.token.weight"], 1.0)
+
+
+def test_pytorch_as_mamba_changes_it():
+    p = started("pytorch", embedding_std=0.02, residual_scale="depth", zero_bias=True)
+    assert not p["layer.q_proj.bias"].any()
+    assert close(p["embedding.token.weight"], 0.02)
+    bound = 128**-0.5 / 4  # 16 residual branches
+    assert 0.9 * bound < p["layer.o_proj.weight"].abs().max() <= bound
 
 
 def test_patches_start_as_linear_layers():

@@ -492,3 +492,8 @@ def test_every_key_of_a_promise_can_be_said() -> None:
 )
 def test_one_mistake_is_told_once(text: str) -> None:
     assert len(refused(text)) == 1
+
+
+def test_residual_branches_are_counted_for_inits_that_scale_by_depth() -> None:
+    found = spec("blocks: [{repeat: 3, ffn: {kind: mlp}}, {mixer: {kind: mamba}, ffn: {kind: mlp}}]\nhead: lm")
+    assert found.main.n_branches == 3 + 2

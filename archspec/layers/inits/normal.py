@@ -1,7 +1,8 @@
 """Every linear layer and table starts at N(0, std^2), every bias at 0.
 
 With `residual_scale: depth` the projections that write to the residual stream (o_proj, down_proj, out_proj) start at
-std / sqrt(2 n_layers), so that the stream's variance does not grow with depth.
+std / sqrt(n_branches), so that the stream's variance does not grow with depth (two branches a layer for a mixer and a
+feed-forward network, one for a mixer alone).
 
 Sources: Radford et al. 2019, "GPT-2" (0.02 and the depth factor); Devlin et al. 2019, "BERT", and Dosovitskiy et al.
 2021, "ViT" (truncated at two standard deviations).
@@ -24,11 +25,11 @@ class NormalInit(Component):
     )
 
     kind: Literal["normal"] = "normal"
-    n_layers: Size = inherited("number of layers")
+    n_branches: Size = inherited("residual branches of all layers: mixers, cross-attentions and feed-forward networks")
     std: Positive = field("standard deviation of the linear layers", 0.02)
     embedding_std: Positive = derived("standard deviation of the embedding tables", "std")
     residual_scale: Literal["none", "depth"] = field(
-        "whether residual projections start smaller by sqrt(2 n_layers)", "none"
+        "whether residual projections start smaller by sqrt(n_branches)", "none"
     )
     truncated: bool = field("drawn again beyond two standard deviations", False)
 

@@ -1,20 +1,33 @@
 """PyTorch's own init: linear layers uniform within fan_in^-0.5, weights and biases; tables N(0, 1).
 
-Source: `reset_parameters` of `torch.nn.Linear` and `torch.nn.Embedding`.
+`embedding_std` and `residual_scale` change the tables and the projections that write to the residual stream, as Mamba's
+code does: N(0, 0.02^2), and PyTorch's weights over sqrt(n_branches) with every bias at 0.
+
+Sources: `reset_parameters` of `torch.nn.Linear` and `torch.nn.Embedding`; Gu and Dao 2023, the code of Mamba.
 """
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component
+from archspec.layers.base import Component, Positive, Size, field, inherited
 from archspec.layers.ops import Op
 
 
 class PyTorchInit(Component):
-    """What `torch.nn` does by itself."""
+    """What `torch.nn` does by itself, or that with the changes of Mamba."""
 
     role: ClassVar[str] = "init"
+    examples: ClassVar[tuple[dict[str, Any], ...]] = (
+        {},
+        {"embedding_std": 0.02, "residual_scale": "depth", "zero_bias": True},
+    )
 
     kind: Literal["pytorch"] = "pytorch"
+    n_branches: Size = inherited("residual branches of all layers: mixers, cross-attentions and feed-forward networks")
+    embedding_std: Positive = field("standard deviation of the embedding tables", 1.0)
+    residual_scale: Literal["none", "depth"] = field(
+        "whether residual projections start smaller by sqrt(n_branches)", "none"
+    )
+    zero_bias: bool = field("whether biases of linear layers start at 0", False)
 
     def ops(self) -> tuple[Op, ...]:
         """None: an init changes values, not tensors."""

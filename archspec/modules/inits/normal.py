@@ -17,7 +17,7 @@ def init_weights(model: nn.Module, c: Config) -> None:
         # What writes to the residual stream starts smaller, the more so the deeper the model.
         for name, module in model.named_modules():
             if isinstance(module, nn.Linear) and name.endswith(("o_proj", "down_proj", "out_proj")):
-                draw(module.weight, std=c.std * (2 * c.n_layers) ** -0.5)
+                draw(module.weight, std=c.std * c.n_branches**-0.5)
     for module in model.modules():
         if isinstance(module, nn.Embedding):
             draw(module.weight, std=c.embedding_std)
@@ -29,7 +29,7 @@ def init_weights(model: nn.Module, c: Config) -> None:
         if weight.dim() == 3 and name.endswith(("gate_proj", "up_proj", "down_proj")):
             if c.residual_scale == "depth":
                 residual = name.endswith("down_proj")
-                draw(weight, std=c.std * (2 * c.n_layers) ** -0.5 if residual else c.std)
+                draw(weight, std=c.std * c.n_branches**-0.5 if residual else c.std)
             else:
                 draw(weight, std=c.std)
 

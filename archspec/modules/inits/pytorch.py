@@ -1,18 +1,27 @@
 """PyTorch's own init. What it sets is said in `archspec.layers.inits.pytorch`."""
 
+import torch
 from torch import nn
 
 from archspec.layers.inits.pytorch import PyTorchInit as Config
 
 
+@torch.no_grad()
 def init_weights(model: nn.Module, c: Config) -> None:
     """Draw linear layers, tables (last, for a head tied to one), then what modules set themselves."""
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             module.reset_parameters()
+            if c.zero_bias and module.bias is not None:
+                nn.init.zeros_(module.bias)
+    if c.residual_scale == "depth":
+        # What writes to the residual stream starts smaller, the more so the deeper the model.
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Linear) and name.endswith(("o_proj", "down_proj", "out_proj")):
+                module.weight.mul_(c.n_branches**-0.5)
     for module in model.modules():
         if isinstance(module, nn.Embedding):
-            module.reset_parameters()
+            nn.init.normal_(module.weight, std=c.embedding_std)
     for module in model.modules():
         reset = getattr(module, "reset_parameters", None)
         if reset is not None and not type(module).__module__.startswith("torch."):
