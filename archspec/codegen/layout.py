@@ -43,7 +43,8 @@ def folded_docstring(line: str) -> str:
     if match is None or len(line) <= WIDTH:
         return line
     margin, said = match.groups()
-    return f"\n{margin}".join([*wrap(f'"""{said}', WIDTH - len(margin)), '"""'])
+    folded = wrap(f'"""{said}', WIDTH - len(margin), break_on_hyphens=False, break_long_words=False)
+    return "\n".join(margin + part for part in [*folded, '"""'])
 
 
 class _Flat(cst.CSTTransformer):

@@ -10,9 +10,7 @@ from archspec.layers.registry import find, kinds
 from archspec.modules import build
 from archspec.spec.resolve import make
 
-SIZES = {"d_model": 64, "n_layers": 8, "vocab_size": 400, "max_seq_len": 100, "n_heads": 4, "head_dim": 16} | {
-    "n_branches": 16
-}
+SIZES = {
     "d_model": 64,
     "n_layers": 8,
     "n_branches": 16,
