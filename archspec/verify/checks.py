@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from archspec.codegen.load import build
-from archspec.graph import lower, steps
-from archspec.layers.ops import Experts
+from archspec.graph import steps_of
+from archspec.layers.ops import Experts, FFTConv
 from archspec.passes.count import count
 from archspec.spec.model import Spec
 from archspec.verify.report import Check
@@ -67,17 +67,17 @@ def gradients(sample: Sample) -> Result:
 
 @torch.no_grad()
 def causal(sample: Sample) -> Result:
-    """A later token changes no earlier output: to the bit, or but for rounding where tokens share experts.
+    """A later token changes no earlier output: to the bit, or but for rounding where tokens share a computation.
 
-    An expert multiplies the rows that chose it as one matrix; how a product is split up, and so how it rounds, depends
-    on how many rows there are.
+    An expert multiplies the rows that chose it as one matrix, whose rounding depends on how many rows there are; an FFT
+    spreads every input, and its rounding, over all outputs.
     """
     if not sample.spec.causal or not _by_token(sample):
         return None
     model = sample.model()
     inputs = sample.inputs()
     before = model(*inputs)
-    shared = any(isinstance(step.op, Experts) for step in steps(lower(sample.spec)))
+    shared = any(isinstance(step.op, Experts | FFTConv) for step in steps_of(sample.spec))
     limit = 1e-12 if shared else 0.0
     for t in range(1, sample.tokens):
         changed = _changed(inputs[-1], t, sample)
@@ -86,7 +86,7 @@ def causal(sample: Sample) -> Result:
             return False, f"token {t} changes an output before it"
         if torch.equal(before[:, t], after[:, t]):
             return False, f"token {t} does not change its own output"
-    exact = "but for rounding below 1e-12 (experts)" if shared else "to the bit"
+    exact = "but for rounding below 1e-12 (experts, FFTs)" if shared else "to the bit"
     return True, f"changing any of {sample.tokens} tokens leaves every earlier output as it was, {exact}"
 
 
