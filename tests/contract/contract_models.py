@@ -140,9 +140,10 @@ def names() -> dict[str, Document]:
 
 def models() -> dict[str, Document]:
     """Every document by name."""
-    found = {f"wiring_{w}": model([{"repeat": 2, **BOTH}], wiring=w) for w in BUILTINS}
-    found |= {f"dropout_{w}": model([{"repeat": 2, **BOTH}], wiring=w, dropout=0.2) for w in BUILTINS}
-    found |= {f"custom_{name}": model([{**BOTH, "wiring": lines}]) for name, lines in WIRINGS.items()}
+    builtins = [{**BOTH, "wiring": w} for w in BUILTINS]
+    found = {"wirings": model(builtins), "wirings_dropout": model(builtins, dropout=0.2)}
+    found |= {"wirings_own": model([{**BOTH, "wiring": lines} for lines in WIRINGS.values()])}
+    found |= {"wiring_for_all": model([{"repeat": 2, **BOTH}, {"ffn": MLP}], wiring="sandwich")}
     dropped = ["x = x + dropout(mixer(norm1(x)))", "x = dropout(x) + ffn(dropout(norm2(x)))"]
     found |= {"custom_dropout": model([{**BOTH, "wiring": dropped, "dropout": 0.3}])}
     found |= {"deepnorm_two": {**encoder_decoder(), "wiring": "deepnorm"}}

@@ -161,7 +161,8 @@ WIRED = st.sampled_from([*BUILTINS, *WIRINGS.values()])
 INITS = examples(*(("init", k) for k in ("normal", "xavier", "fan_in", "pytorch", "t5")))
 HEADS = st.sampled_from(
     [{"kind": "lm"}, {"kind": "lm", "tied": True}, {"kind": "masked_lm"}, {"kind": "lm", "softcap": 3.0},
-     {"kind": "none"}, {"kind": "regression", "pool": "none"}, {"kind": "classification", "n_classes": 3, "pool": "mean"}]
+     {"kind": "none"}, {"kind": "regression", "pool": "none"},
+     {"kind": "classification", "n_classes": 3, "pool": "mean"}]
 )  # fmt: skip
 EMBEDDINGS = st.sampled_from(
     [{"kind": "token"}, {"kind": "token", "position": {"kind": "learned"}}, {"kind": "token", "d_factor": 6},
@@ -219,7 +220,7 @@ def remove(document: Any, path: str) -> None:
             return
 
 
-@at_most(20)
+@at_most(15)
 @given(spec=specs())
 def test_random_spec(spec: Spec) -> None:
     check(spec)
