@@ -51,8 +51,8 @@ class Param:
 class Cache:
     """What an op keeps while decoding, for one sequence: elements for each token seen (up to `limit`), and fixed ones.
 
-    `per_memory_token` elements are kept for each token of the memory that cross-attention reads. `exact` elements are held
-    in float32 whatever the dtype of the model (recurrent states).
+    `per_memory_token` elements are kept for each token of the memory that cross-attention reads. `exact` elements are
+    held in float32 whatever the dtype of the model (recurrent states).
     """
 
     per_token: int = 0
