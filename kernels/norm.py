@@ -22,6 +22,8 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float, one_plus: bool = Fals
     As in Llama, the normalised value is cast back before it meets the weight. With one_plus the factor is 1 + weight,
     applied before the cast, as in Gemma.
     """
+    if weight is not None and not one_plus and x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64):
+        return F.rms_norm(x, x.shape[-1:], weight, eps)
     y = F.rms_norm(_wide(x), x.shape[-1:], None, eps)
     if weight is None:
         return y.to(x.dtype)
