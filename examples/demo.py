@@ -20,7 +20,7 @@ import archspec
 from archspec.report import table
 
 ROOT = Path(__file__).resolve().parent.parent
-CONTEXT, BATCH = 128, 16
+CONTEXT, BATCH = 128, 8
 
 
 def standard_library(limit: int = 8_000_000) -> Tensor:
