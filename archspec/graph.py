@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from archspec.layers.base import Component, NormComponent
 from archspec.layers.ops import Elementwise, Op, Param
-from archspec.spec.model import Block, Segment, Spec, Stack
+from archspec.spec.model import Block, Segment, Spec, Stack, need_spec
 from archspec.spec.wiring import Binary, Call, Expr, Name, Negate, Number
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class _Lowering:
     """Adds one stack after another to a graph."""
 
     def __init__(self, spec: Spec):
+        need_spec(spec)
         self.spec = spec
         self.nodes: dict[str, Step] = {}
         self.edges: list[tuple[str, str]] = []

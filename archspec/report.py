@@ -164,7 +164,7 @@ def totals(count: Count) -> list[tuple[str, str]]:
     if count.active != count.total:
         found.append(("active per token", _sized(count.active)))
     found.append(("embedding", _sized(count.embedding)))
-    for name, n in (("tied, counted once", count.tied), ("buffers", count.buffers)):
+    for name, n in (("tied, not counted again", count.tied), ("buffers", count.buffers)):
         found += [(name, _sized(n))] if n else []
     for name, n in (
         ("cache per token", count.kv_bytes_per_token),
@@ -173,6 +173,11 @@ def totals(count: Count) -> list[tuple[str, str]]:
         ("cache at max_seq_len", count.cache_bytes_at_max or 0),
     ):
         found += [(name, human_bytes(n))] if n else []
+    if count.memory_bytes_per_token and count.cache_bytes_at_max:
+        found[-1] = (found[-1][0], f"{found[-1][1]}, with a memory of the same length")
+    if count.kv_bytes_per_token or count.memory_bytes_per_token or count.state_bytes:
+        states = ", recurrent states at 4" if count.state_bytes else ""
+        found.append(("bytes", f"of one sequence, at 2 bytes a number{states}"))
     return found
 
 

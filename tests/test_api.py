@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -50,3 +51,48 @@ def test_version_is_that_of_the_distribution() -> None:
 def test_runs_as_a_module() -> None:
     done = subprocess.run([sys.executable, "-m", "archspec", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"archspec {archspec.__version__}\n"
+
+
+def test_earlier_stacks_are_given_no_decoding_state() -> None:
+    torch = pytest.importorskip("torch")
+    attention = {"kind": "attention", "n_heads": 2}
+    stacks = {
+        "a": {"blocks": [{"mixer": "mamba"}, {"mixer": {**attention, "position": {"kind": "t5"}}}]},
+        "b": {"memory": "a", "blocks": [{"mixer": attention, "cross": attention}]},
+    }
+    spec = archspec.load({"d_model": 16, "vocab_size": 11, "max_seq_len": 32, "stacks": stacks, "head": "lm"})
+    text = archspec.generate(spec)
+    assert 'substate(state, "a")' not in text
+    tokens = torch.randint(11, (2, 5))
+    for model in (archspec.build(spec).eval(), importlib.import_module("archspec.modules.model").eager(spec).eval()):
+        state: dict[str, object] = {}
+        with torch.no_grad():
+            whole = model(tokens, tokens)
+            parts = [model(tokens, tokens[:, i : i + 1], state=state) for i in range(5)]
+        torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-5)
+        assert sorted(state) == ["a_output", "b"]
+
+
+@pytest.mark.parametrize("name", ["count", "generate", "build", "diagram"])
+@pytest.mark.parametrize("path", ["specs/gpt2.yaml", Path("specs/gpt2.yaml")])
+def test_a_path_is_no_spec(name: str, path: object) -> None:
+    with pytest.raises(
+        TypeError, match=r"expected a Spec, found 'specs/gpt2.yaml': pass archspec.load\('specs/gpt2.yaml'\)"
+    ):
+        getattr(archspec, name)(path)
+
+
+def test_anything_else_is_no_spec() -> None:
+    with pytest.raises(TypeError, match=r"expected a Spec, found a dict: pass archspec.load\('...'\)"):
+        archspec.count({"d_model": 8})  # type: ignore[arg-type]
+
+
+def test_a_model_moves_the_biases_of_all_of_its_routers() -> None:
+    torch = pytest.importorskip("torch")
+    moe = {"kind": "moe", "n_experts": 4, "top_k": 1, "d_ff": 8, "score": "sigmoid", "correction_bias": True}
+    spec = archspec.load({"d_model": 16, "vocab_size": 11, "blocks": [{"repeat": 2, "ffn": moe}], "head": "lm"})
+    for model in (archspec.build(spec).train(), importlib.import_module("archspec.modules.model").eager(spec).train()):
+        model(torch.randint(11, (2, 9)))
+        model.update_bias()
+        assert [bool(b.any()) for n, b in model.named_buffers() if n.endswith("correction_bias")] == [True, True]
+    assert "update_bias" not in archspec.generate(archspec.load("specs/gpt2.yaml"))

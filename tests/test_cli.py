@@ -170,11 +170,21 @@ def test_build_prints_or_writes(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("generated")
-@pytest.mark.parametrize("output", ["no/such/folder/model.py", "specs"])
-def test_what_cannot_be_written_is_a_message(output: str) -> None:
+@pytest.mark.parametrize(
+    ("output", "code", "message"),
+    [
+        (
+            "no/such/folder/model.py",
+            2,
+            "Error: cannot write no/such/folder/model.py: there is no folder no/such/folder",
+        ),
+        ("specs", 1, "Could not open file 'specs'"),
+    ],
+)
+def test_what_cannot_be_written_is_a_message(output: str, code: int, message: str) -> None:
     result = run("build", TINY, "-o", output)
-    assert result.exit_code == 1
-    assert f"Could not open file '{output}'" in result.stderr
+    assert result.exit_code == code
+    assert message in result.stderr
 
 
 def test_what_archspec_refuses_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,3 +386,22 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
 def test_a_full_disk_is_a_message(tmp_path: Path) -> None:
     with pytest.raises(click.FileError, match="No space left"), written(str(tmp_path / "file")):
         raise OSError(28, "No space left on device")
+
+
+def test_layers_of_a_role_are_listed() -> None:
+    result = run("layers", "norm")
+    assert result.exit_code == 0
+    assert "rmsnorm" in result.stdout
+    assert "attention" not in result.stdout
+    assert "alibi" not in run("layers", "rope scaling").stdout
+
+
+def test_a_promise_broken_by_a_setting_says_how_to_drop_it() -> None:
+    drop = "(drop it with --set expect=null)"
+    assert drop in run("count", TINY, "--set", "vocab_size=6").stderr
+    assert drop in run("validate", TINY, "--set", "vocab_size=6").stderr
+    assert drop not in run("count", TINY, "--set", "vocab_size=6", "--set", "expect=null").stderr
+
+
+def test_help_of_count_says_what_bytes_are() -> None:
+    assert "one sequence, at 2 bytes a number" in " ".join(run("count", "--help").stdout.split())

@@ -159,3 +159,37 @@ def test_large_numbers_are_said_to_three_digits(n: int, text: str) -> None:
 def test_bytes() -> None:
     assert human_bytes(512) == "512 bytes"
     assert human_bytes(131_072) == "131,072 bytes (128 KiB)"
+
+
+def footer(name: str) -> list[str]:
+    return table(count(load(f"specs/{name}.yaml"))).split("\n\n")[-1].splitlines()
+
+
+def test_the_footer_says_what_its_bytes_are() -> None:
+    assert footer("gpt2")[-1].split("  ")[-1].strip() == "of one sequence, at 2 bytes a number"
+    assert footer("jamba_v0_1")[-1].endswith("of one sequence, at 2 bytes a number, recurrent states at 4")
+    assert footer("t5_small")[-2].endswith("(12 MiB), with a memory of the same length")
+    assert footer("vit_base")[-1].startswith("embedding")
+
+
+def test_the_footer_says_that_tied_tensors_are_not_counted_again() -> None:
+    assert "tied, not counted again  38,597,376 (38.6M)" in footer("gpt2")
+
+
+def test_tensors_that_are_no_weight_or_bias_are_named() -> None:
+    shapes = {
+        row.module: row.shape for name in ("vit_base", "jamba_v0_1") for row in count(load(f"specs/{name}.yaml")).rows
+    }
+    assert shapes["embedding"] == "class_token 1 x 1 x 768"
+    assert shapes["embedding.project"] == "768 x 3 x 16 x 16, 768"
+    assert "A_log 8192 x 16, D 8192" in shapes.values()
+
+
+def test_notes_stand_where_they_belong_and_once() -> None:
+    def note(name: str, module: str) -> str:
+        return next(row.note for row in count(load(f"specs/{name}.yaml")).rows if row.module.endswith(module))
+
+    assert "attention" not in note("glam_64b_64e", "mixer.position.table")
+    assert note("glam_64b_64e", "ffn.experts").count("2 of 64") == 1
+    assert note("jamba_v0_1", "mixer.in_proj").startswith("x, z")
+    assert "skip of the scan" in note("mamba2_130m", ".mixer")

@@ -1,6 +1,7 @@
 """What `archspec layers` prints: the components by role, and the documentation and fields of one."""
 
 import sys
+from collections.abc import Mapping
 from itertools import zip_longest
 from textwrap import wrap
 from typing import Any, Literal, get_args, get_origin
@@ -17,18 +18,24 @@ WIDTHS = (24, 26, 26, 24, 56)  # of the columns field, type, default, acts when,
 
 def overview() -> str:
     """Every component with the first line of its documentation, by role."""
-    found = everything()
+    lines = _listing(everything())
+    return "\n".join([*lines, "", "archspec layers NAME prints the equation, the sources and the fields of one."])
+
+
+def _listing(found: Mapping[str, Mapping[str, type[Component]]]) -> list[str]:
     width = max(len(kind) for kinds in found.values() for kind in kinds)
     lines: list[str] = []
     for role, kinds in found.items():
         lines += ["", click.style(role.replace("_", " "), bold=True)]
         lines += [f"  {kind:<{width}}  {_summary(cls)}" for kind, cls in kinds.items()]
-    return "\n".join([*lines[1:], "", "archspec layers NAME prints the equation, the sources and the fields of one."])
+    return lines[1:]
 
 
 def explain(name: str) -> str:
-    """The documentation of every component called `name`, which is a kind or role.kind."""
+    """The documentation of every component called `name`, a kind or role.kind; or the components of a role."""
     found = everything()
+    if (alike := name.replace(" ", "_").replace("-", "_")) in found:
+        return "\n".join(_listing({alike: found[alike]}))
     role, _, kind = name.rpartition(".")
     chosen = [(r, found[r][kind]) for r in ROLES if kind in found[r] and role in ("", r)]
     if not chosen:

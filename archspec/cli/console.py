@@ -114,6 +114,8 @@ def read_spec(name: str, settings: tuple[str, ...]) -> "Spec":
 def written(name: str) -> Iterator[Path]:
     """A temporary path beside the file, which replaces it when all went well and vanishes otherwise."""
     target = Path(name)
+    if not target.parent.is_dir():
+        raise click.UsageError(f"cannot write {name}: there is no folder {target.parent}")
     try:
         folder = Path(tempfile.mkdtemp(prefix=".archspec-", dir=target.parent))
     except OSError as error:

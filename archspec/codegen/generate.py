@@ -5,7 +5,7 @@ import re
 from archspec.codegen.model import ModelText
 from archspec.codegen.writer import Writer
 from archspec.passes.count import count
-from archspec.spec.model import Spec
+from archspec.spec.model import Spec, need_spec
 
 
 def generate(spec: Spec, *, standalone: bool = False) -> str:
@@ -18,6 +18,7 @@ def generate(spec: Spec, *, standalone: bool = False) -> str:
     Raises:
         GenerateError: a layer's source cannot be specialised; this is a fault of archspec, not of the spec.
     """
+    need_spec(spec)
     writer = Writer(spec, standalone)
     ModelText(writer).write()
     return writer.text(banner(spec))

@@ -159,6 +159,17 @@ def _without_params(cls: cst.ClassDef) -> cst.ClassDef:
     return cls
 
 
+class WithoutCounting(cst.CSTTransformer):
+    """Takes `advance(state, ...)` out of the arguments of calls, for a layer that is never given a state."""
+
+    def leave_Call(self, original: cst.Call, updated: cst.Call) -> cst.Call:
+        """The call without the number of earlier tokens, which is 0."""
+        count = m.Arg(m.Call(m.Name("advance")), keyword=None)
+        kept = [a for a in updated.args if not m.matches(a, count)]
+        kept[-1:] = [a.with_changes(comma=cst.MaybeSentinel.DEFAULT) for a in kept[-1:]]
+        return updated if len(kept) == len(updated.args) else updated.with_changes(args=kept)
+
+
 class _WithoutArguments(cst.CSTTransformer):
     """Takes arguments out of the calls `self.method(...)` whose parameters are gone."""
 

@@ -57,6 +57,8 @@ class ModelText:
         lines += [*(f"        {line}" for line in run), f"        return self.head({given})"]
         if spec.aux_losses:
             lines += self.aux_loss()
+        if spec.moves_biases:
+            lines += self.update_bias()
         self.writer.parts["Model"] = "\n".join(lines)
 
     def stacks(self) -> list[str]:
@@ -114,6 +116,17 @@ class ModelText:
             v: n for n, (v, _) in self.writer.constants.used.items() if n in ("VOCAB_SIZE", "N_CLASSES", "N_OUTPUTS")
         }
         return known.get(d, str(d)) if isinstance(d, int) else d
+
+    def update_bias(self) -> list[str]:
+        """The method that moves the routers' correction biases."""
+        return [
+            "",
+            "    def update_bias(self) -> None:",
+            '        """Move every router\'s correction bias against its load: call once after each training step."""',
+            "        for module in self.modules():",
+            '            if hasattr(module, "correction_bias"):',
+            "                module.update_bias()",
+        ]
 
     def aux_loss(self) -> list[str]:
         """The method that adds up the routers' losses."""

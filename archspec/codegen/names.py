@@ -12,6 +12,14 @@ from archspec.spec.model import Block, Spec
 
 IMPORTED = ("Model", "Tensor", "State", "Any", "Callable", "Sequence", "Iterable", "Mapping", "F")  # by generated files
 
+NEUTRAL = {  # what a size is that several kinds share
+    "d_ff": "hidden units of a feed-forward network",
+    "dropout": "probability of dropout",
+    "eps": "added to the variance or mean square",
+    "scale": "factor",
+    "std": "standard deviation",
+}
+
 
 @dataclass(frozen=True)
 class Use:
@@ -112,16 +120,20 @@ def _prefixes(items: list[Use], kind: str, taken: set[str], several: bool) -> li
 class Constants:
     """Named sizes: `D_FF = 14336` where a field has one value in the spec, `MOE_D_FF = 1408` where kinds differ."""
 
-    def __init__(self, spec: Spec, components: list[Component], names: dict[Component | Block, str]):
+    def __init__(self, spec: Spec, found: dict[Component | Block, Use], names: dict[Component | Block, str]):
+        components = [c for c in found if isinstance(c, Component)]
         self.names = names
+        self.stacks = {c: found[c].stack for c in components}
         self.used: dict[str, tuple[float, str]] = {}
         self.values: dict[str, set[float]] = {}
         self.by_kind: dict[tuple[str, str], set[float]] = {}
+        self.by_stack: dict[str, dict[str, set[float]]] = {s.name: {} for s in spec.stacks}
         for c in components:
             for field in dir_numbers(c):
                 value = getattr(c, field)
                 self.values.setdefault(field, set()).add(value)
                 self.by_kind.setdefault((type(c).__name__, field), set()).add(value)
+                self.by_stack.get(self.stacks[c], {}).setdefault(field, set()).add(value)
         self.possible = {self.peek(c, field) for c in components for field in dir_numbers(c)}
 
     def name(self, c: Component, field: str, value: float) -> str | None:
@@ -132,7 +144,10 @@ class Constants:
         text = self.peek(c, field)
         if self.used.get(text, (value,))[0] != value:
             raise GenerateError(f"{text} would be {self.used[text][0]} and {value}")
-        self.used[text] = (value, describe(c, field))
+        note, earlier = describe(c, field), self.used.get(text)
+        if earlier is not None and earlier[1] != note:
+            note = NEUTRAL.get(field) or min(earlier[1], note, key=len)
+        self.used[text] = (value, note)
         return text
 
     def peek(self, c: Component, field: str) -> str:
@@ -140,9 +155,20 @@ class Constants:
         field = source(c, field)
         if len(self.values.get(field, ())) <= 1:
             return field.upper()
+        if (stack := self.stack(c, field)) is not None:
+            return f"{stack}_{field}".upper()
         if len(self.by_kind.get((type(c).__name__, field), ())) <= 1:
             return f"{snake(type(c).__name__)}_{field}".upper()
         return f"{snake(self.names[c])}_{field}".upper()
+
+    def stack(self, c: Component, field: str) -> str | None:
+        """The stack that a width belongs to; the head is told its width by the stack that it follows."""
+        info = type(c).model_fields.get(field)
+        if field != "d_model" or info is None or not extra(info).get("inherited"):
+            return None
+        own = self.by_stack.get(self.stacks[c])
+        widths = self.by_stack if own is None else {self.stacks[c]: own}
+        return next((name for name, fields in widths.items() if fields.get(field) == {getattr(c, field)}), None)
 
 
 def source(c: Component, field: str) -> str:

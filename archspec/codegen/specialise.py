@@ -26,6 +26,7 @@ from archspec.layers.base import Component
 UNKNOWN = object()
 CONFIG = m.Name("c") | m.Attribute(m.Name("self"), m.Name("c"))
 SCAFFOLD = m.SimpleStatementLine([m.Assign([m.AssignTarget(CONFIG)], value=CONFIG)])
+IN_TRAINING = m.If(test=m.Attribute(m.Name("self"), m.Name("training")), body=m.IndentedBlock(), orelse=None)
 PURE: dict[str, Any] = {"len": len, "min": min, "max": max}
 
 
@@ -229,6 +230,8 @@ class _Specialise(cst.CSTTransformer):
             body.append(statement if body else lead(statement, without_blanks(statement)))
             if m.matches(statement, m.SimpleStatementLine([m.Return()])):
                 break
+            if len(body) > 1 and all(m.matches(s, IN_TRAINING) for s in body[-2:]):
+                body[-2:] = [merged(*body[-2:])]
         if len(body) > 1:
             body[-2:] = returned(body[-2], body[-1])
         return updated.with_changes(body=body or [cst.SimpleStatementLine([cst.Pass()])])
@@ -309,6 +312,13 @@ def is_literal(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(map(is_literal, value))
     return value is None or isinstance(value, bool | int | float | str)
+
+
+def merged(first: Any, second: Any) -> Any:
+    """Two statements `if self.training:` that specialising has brought together, as one."""
+    head, *tail = second.body.body
+    head = lead(head, [*second.leading_lines, *head.leading_lines])
+    return first.with_changes(body=first.body.with_changes(body=[*first.body.body, head, *tail]))
 
 
 def literal(value: Any) -> cst.BaseExpression:

@@ -54,25 +54,30 @@ class StackText:
 
     def run(self, stack: Stack, x: str, inputs: dict[str, str]) -> list[str]:
         """The lines of `forward` from the stack's input to its output `x`; `inputs` says what arguments are called."""
+        decodes = self.writer.spec.decodes(stack)
         takes = [
             f"{i}={inputs[i]}" if i != "state" else 'state=substate(state, "embedding")'
             for i in stack.embedding.inputs
-            if i != "state" or stack.has_state
+            if i != "state" or decodes
         ]
         lines = [f"x = self.embedding({', '.join([x, *takes])})  # (B, T, {self.width(stack)})"]
         inputs = dict(inputs)
         if stack.position_bias is not None:
-            if "state" in stack.inputs:
+            if decodes:
                 self.writer.need("archspec.kernels.state", "advance")
                 lines += ["start = advance(state, x.shape[1])"]
                 lines += ["bias = self.position_bias(x.shape[1], start + x.shape[1])  # (1, H, T, S)"]
             else:
                 lines += ["bias = self.position_bias(x.shape[1], x.shape[1])  # (1, H, T, T)"]
             inputs["bias"] = "bias"
-        if stack.has_state:
+        if decodes:
             need_state(self.writer)
-        passed = [f"{i}={inputs[i]}" if i != "state" else "state=substate(state, i)" for i in stack.inputs]
-        each = "for i, block in enumerate(self.blocks):" if "state" in stack.inputs else "for block in self.blocks:"
+        passed = [
+            f"{i}={inputs[i]}" if i != "state" else "state=substate(state, i)"
+            for i in stack.inputs
+            if i != "state" or decodes
+        ]
+        each = "for i, block in enumerate(self.blocks):" if decodes else "for block in self.blocks:"
         lines += [each, f"    x = block({', '.join(['x', *passed])})"]
         return lines
 
@@ -99,7 +104,6 @@ class StackText:
 
     def inputs(self, stack: Stack) -> tuple[str, ...]:
         """What the forward of a stack of its own takes after its input."""
-        own = [i for i in stack.inputs if i != "bias"]
-        if stack.has_state and "state" not in own:
-            own.insert(0, "state")
+        decodes = self.writer.spec.decodes(stack)
+        own = [i for i in stack.inputs if i != "bias" and (i != "state" or decodes)]
         return (*own, *(i for i in stack.embedding.inputs if i != "state"))

@@ -7,7 +7,7 @@ from typing import Any
 import libcst as cst
 import libcst.matchers as m
 
-from archspec.codegen.layout import code, folded_docstring
+from archspec.codegen.layout import WithoutCounting, code, folded_docstring
 from archspec.codegen.names import Constants, class_names, stack_names, uses
 from archspec.codegen.sources import KERNELS, definition, free_names, home, source
 from archspec.codegen.specialise import specialise
@@ -26,8 +26,8 @@ class Writer:
         found = uses(spec)
         self.names: dict[Component | Block, str] = class_names(spec, found)
         self.stack_names = stack_names(spec, self.names.values())
-        components = [c for c in found if isinstance(c, Component)]
-        self.constants = Constants(spec, components, self.names)
+        self.constants = Constants(spec, found, self.names)
+        self.mentioned: dict[str, int] = {}  # sizes in comments and docstrings
         self.parts: dict[str, str] = {}
         self.origins: dict[str, tuple[str, str]] = {}  # helper in the file -> where it comes from
         self.imports: set[Import] = set()
@@ -48,9 +48,12 @@ class Writer:
         def rename(word: "re.Match[str]") -> str:
             name = word[0]
             is_size = name in type(c).model_fields or isinstance(getattr(type(c), name, None), property)
-            if not is_size or not isinstance(getattr(c, name), int) or isinstance(getattr(c, name), bool):
+            value = getattr(c, name) if is_size else None
+            if not isinstance(value, int) or isinstance(value, bool):
                 return name
-            return self.constants.peek(c, name)
+            constant = self.constants.peek(c, name)
+            self.mentioned[constant] = value
+            return constant
 
         text = re.sub(r"\([^()]*\)", lambda shape: re.sub(r"\b[a-z_]+\b", rename, shape[0]), text)
         return re.sub(r"\b[a-z]+(?:_[a-z]+)+\b", rename, text)
@@ -62,10 +65,17 @@ class Writer:
         name = self.names[c]
         if name not in self.parts:
             module = type(c).__module__.replace("archspec.layers.", "archspec.modules.")
-            node = definition(module, type(c).__name__)
+            node: Any = definition(module, type(c).__name__)
+            if not self.decodes(c):
+                node = node.visit(WithoutCounting())
             done = specialise(node, c, self, f"{module}.{type(c).__name__}")
             self.add(name, done.with_changes(name=cst.Name(name)), module)
         return name
+
+    def decodes(self, c: Component) -> bool:
+        """Whether a layer may be given a state; an embedding is not where its stack has none."""
+        stacks = [s for s in self.spec.stacks if s.embedding == c]
+        return not stacks or any(map(self.spec.decodes, stacks))
 
     def function(self, c: Component, name: str) -> str:
         """A function with the config as its last parameter, specialised to it (how weights start)."""
@@ -137,6 +147,8 @@ class Writer:
     def text(self, banner: str) -> str:
         """The whole file."""
         body = "".join(self._spaced())
+        for name in self.mentioned.keys() - self.constants.used.keys():  # no code has it: its value says more
+            body = re.sub(rf"\b{name}\b", str(self.mentioned[name]), body)
         sizes = [
             size_line(name, value, note)
             for name, (value, note) in self.constants.used.items()

@@ -95,6 +95,12 @@ class Model(nn.Module):
         found = [loss for m in self.modules() if isinstance(loss := getattr(m, "aux_loss", None), Tensor)]
         return torch.stack(found).sum() if found else torch.zeros(())
 
+    def update_bias(self) -> None:
+        """Move every router's correction bias against its load: call once after each training step."""
+        for module in self.modules():
+            if hasattr(module, "correction_bias"):
+                module.update_bias()  # type: ignore[operator]
+
 
 class _Run:
     """One stack of several, with its own arguments picked out."""
@@ -109,7 +115,7 @@ class _Run:
         if self.stack.memory:
             inputs["memory"] = self.outputs[self.stack.memory]
             inputs["memory_mask"] = self.given.get(f"{self.stack.memory}_mask")
-        if self.stack.has_state:
+        if self.model.spec.decodes(self.stack):
             inputs["state"] = substate(self.given.get("state"), self.stack.name)
         return self.model.get_submodule(self.stack.name)(x, **inputs)
 

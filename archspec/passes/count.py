@@ -1,7 +1,8 @@
 """Exact parameter counts: of every tensor, module and kind, folded over repeats, with totals.
 
 Tied and shared tensors count once. `active` is what one token uses: all parameters, but of the routed experts only the
-share that the router picks (of expert choice, the share on average).
+share that the router picks (of expert choice, the share on average). Caches and states are those of the main stack, the
+only one that decodes; the outputs of earlier stacks, which decoding holds beside them, are not among them.
 """
 
 from collections.abc import Callable, Iterable
@@ -59,6 +60,7 @@ class Count:
 def count(spec: Spec) -> Count:
     """Count the parameters of a spec without building it."""
     every = steps_of(spec)
+    decoding = [step for step in every if step.stack == spec.main.name]
     total = _sum(every, lambda p: 0 if p.buffer else p.count)
     window = spec.max_seq_len
     return Count(
@@ -71,10 +73,10 @@ def count(spec: Spec) -> Count:
         tied=_tied(spec, every),
         buffers=_sum(every, lambda p: p.count if p.buffer else 0),
         layers=sum(stack.n_layers for stack in spec.stacks),
-        kv_bytes_per_token=2 * sum(s.op.cache.per_token * s.repeat for s in every),
-        memory_bytes_per_token=2 * sum(s.op.cache.per_memory_token * s.repeat for s in every),
-        state_bytes=sum((2 * s.op.cache.fixed + 4 * s.op.cache.exact) * s.repeat for s in every),
-        cache_bytes_at_max=None if window is None else cache_bytes(every, window),
+        kv_bytes_per_token=2 * sum(s.op.cache.per_token * s.repeat for s in decoding),
+        memory_bytes_per_token=2 * sum(s.op.cache.per_memory_token * s.repeat for s in decoding),
+        state_bytes=sum((2 * s.op.cache.fixed + 4 * s.op.cache.exact) * s.repeat for s in decoding),
+        cache_bytes_at_max=None if window is None else cache_bytes(decoding, window),
         steps=every,
     )
 
@@ -100,8 +102,8 @@ def rows(every: Iterable[Step]) -> list[Row]:
         for p in registered(step.params):
             by_module.setdefault(p.name.rpartition(".")[0], []).append(p)
         for module, params in by_module.items():
-            shapes = ", ".join(" x ".join(map(str, p.shape)) for p in params)
-            note = _note(step, params)
+            shapes = ", ".join(map(_sized, params))
+            note = _note(step, module, params)
             found.append(Row(spread(module, step), kind(step), shapes, sum(p.count for p in params), step.copies, note))
     return found
 
@@ -124,13 +126,22 @@ def kind(step: Step) -> str:
     return step.component.kind if step.component is not None else step.part  # type: ignore[attr-defined]
 
 
-def _note(step: Step, params: list[Param]) -> str:
-    notes = [n for n in [step.op.note, *(p.note for p in params)] if n]
+def _sized(p: Param) -> str:
+    """The shape of a tensor, after its name where that says more than weight or bias."""
+    name, shape = p.name.rpartition(".")[2], " x ".join(map(str, p.shape))
+    return shape if name in ("weight", "bias") else f"{name} {shape}"
+
+
+def _note(step: Step, module: str, params: list[Param]) -> str:
+    """What is said of an op stands at its own module, or at the one that holds its tensors itself."""
+    op = step.op.note if module in (step.op.name, step.op.name.rpartition(".")[0]) else ""
+    notes = [n for n in [op, *(p.note for p in params)] if n]
     if step.repeat > 1:
         notes.append(f"shared by {step.repeat} layers" if step.copies == 1 else f"x {step.repeat} layers")
     if any(p.active != (1, 1) for p in params):
         used, of = next(p.active for p in params if p.active != (1, 1))
-        notes.append(f"{used} of {of} for each token")
+        if not op.startswith(f"{used} of {of}"):
+            notes.append(f"{used} of {of} for each token")
     if all(p.buffer for p in params):
         notes.append("buffer")
     return "; ".join(dict.fromkeys(notes))

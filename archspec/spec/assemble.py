@@ -52,7 +52,7 @@ class Assembler:
         if around.used is not None:
             self.check_used(around)
         head = self.head(scope, stacks[-1] if stacks else None)
-        init = self.init(scope, stacks[-1] if stacks else None)
+        init = self.init(scope, stacks)
         expect = parse_expect(self.fields.get("expect"), self.problems)
         if self.problems or head is None or init is None or None in stacks or not stacks:
             return None
@@ -168,25 +168,31 @@ class Assembler:
             scope = scope.with_numbers({}, scope.broken | {"d_model", "d_embedding", "n_layers"})
         return self.resolver.component("head", node, "head", scope)
 
-    def init(self, scope: Scope, stack: Stack | None) -> Component | None:
+    def init(self, scope: Scope, stacks: list[Stack | None]) -> Component | None:
         """How weights start; normal with a standard deviation of 0.02 where the spec says nothing."""
         node = self.fields.get("init") or from_plain("normal", self.document.mark)
-        if stack is not None:
-            scope = scope.with_numbers({"n_layers": stack.n_layers, "n_branches": stack.n_branches})
+        made = [s for s in stacks if s is not None]
+        if made and stacks[-1] is not None:
+            parts = [p for s in made for g in s.segments for la in g.layers for _, p in la.block.parts]
+            kinds = [getattr(p, "kind", "") for p in parts]
+            numbers = {"n_layers": made[-1].n_layers, "n_branches": made[-1].n_branches}
+            numbers["n_stacked"] = sum(hasattr(p, "n_experts") for p in parts)
+            numbers["n_recurrent"] = sum(kind in ("lstm", "gru", "rnn") for kind in kinds)
+            scope = scope.with_numbers(numbers)
         else:
-            scope = scope.with_numbers({}, scope.broken | {"n_layers", "n_branches"})
+            scope = scope.with_numbers({}, scope.broken | {"n_layers", "n_branches", "n_stacked", "n_recurrent"})
         return self.resolver.component("init", node, "init", scope)
 
     # What only the whole can say
 
     def own(self, mark: Mark) -> bool:
         """Whether something stands in this file, not in one that it extends."""
-        return mark.file in (self.file, "--set")
+        return mark.file == self.file or _set_outside(mark)
 
     def check_used(self, around: Around) -> None:
         """A problem for each named block of this file that no layer uses and no block extends."""
         node = self.fields.get("define")
-        if node is None or not isinstance(node.value, dict):
+        if node is None or not isinstance(node.value, dict) or self.blocks_set(around):
             return
         bodies = [b.value for b in node.value.values() if isinstance(b.value, dict)]
         extended = [b["extends"].value for b in bodies if "extends" in b]
@@ -196,6 +202,12 @@ class Assembler:
             if id(place.node) not in around.used and name not in extended and not place.broken and self.own(mark):
                 message = "is used by no layer; remove it, or name it in blocks"
                 self.resolver.problem(mark, f"define.{name}", message)
+
+    def blocks_set(self, around: Around) -> bool:
+        """Whether a setting changed which blocks are used, so that the file cannot be blamed for others."""
+        found = [b.value["blocks"] for b in around.bodies.values() if isinstance(b.value, dict) and "blocks" in b.value]
+        items = [item for node in found if isinstance(node.value, list) for item in node.value]
+        return any(_set_outside(node.mark) for node in [*found, *items])
 
     def check_effects(self, bodies: Mapping[str, Node]) -> None:
         """A problem for each default and each named size of this file that nothing takes."""
@@ -252,6 +264,10 @@ def without_nulls(node: Node) -> Node:
         return node
     value = {key: child for key, child in node.value.items() if child.value is not None}
     return Node(value, node.mark, {key: mark for key, mark in node.keys.items() if key in value})
+
+
+def _set_outside(mark: Mark) -> bool:
+    return mark.file.split(" ")[0] == "--set"
 
 
 def _whole(value: object) -> int | None:

@@ -1,14 +1,16 @@
 """The layers of a stack: patterns, repeats and sharing written out as one node a layer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from archspec.errors import Fault, Problem
+from archspec.spec.arithmetic import evaluate
 from archspec.spec.document import BLOCK_KEYS, ITEM_KEYS
 from archspec.spec.keys import unknown
 from archspec.spec.pattern import MAX_LAYERS, parse_pattern
+from archspec.spec.scope import Silent
 from archspec.spec.source import Node
-from archspec.spec.values import must_be, whole_number
+from archspec.spec.values import Value, empty, fit, must_be, shown, whole_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +30,10 @@ class Place:
 class Expander:
     """Writes out the layers of one stack and keeps the problems; `failed` when it is unknown how many there are."""
 
-    def __init__(self, define: Mapping[str, Place], problems: list[Problem]):
-        self.define, self.problems = define, problems
+    def __init__(
+        self, define: Mapping[str, Place], problems: list[Problem], size: Callable[[str], Value] | None = None
+    ):
+        self.define, self.problems, self.size = define, problems, size
         self.groups = 0
         self.failed = False
 
@@ -109,7 +113,30 @@ class Expander:
             return 1
         if isinstance(repeat.value, int) and not isinstance(repeat.value, bool) and repeat.value >= 1:
             return repeat.value
+        if isinstance(repeat.value, str) and self.size is not None and not empty(repeat):
+            return self._computed(repeat, f"{path}.repeat", repeat.value)
         self.problem(repeat, f"{path}.repeat", must_be("repeat", repeat, whole_number(repeat.value)))
+        return None
+
+    def _computed(self, node: Node, path: str, text: str) -> int | None:
+        """A repeat as arithmetic on named sizes."""
+        assert self.size is not None
+        try:
+            value = evaluate(text, self.size)
+        except Silent:
+            self.failed = True
+            return None
+        except Fault as fault:
+            wanted = "a whole number above 0, or arithmetic on named sizes"
+            self.problem(node, path, f"repeat = {shown(node)} must be {wanted}; {fault}")
+            return None
+        try:
+            value = fit("repeat", text, value, True)
+            if value >= 1:
+                return int(value)
+            self.problem(node, path, f"repeat = {text} = {value} must be {whole_number(value)}")
+        except Fault as fault:
+            self.problem(node, path, str(fault))
         return None
 
     def _period(self, node: Node, path: str) -> list[Place]:

@@ -94,6 +94,8 @@ def bad_name(name: str) -> str:
     """What is wrong with a name that generated code will use as its own; nothing when it is right."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or len(name) > LONGEST_NAME:
         return f"cannot be a name: it is letters, digits and _, starts with a letter and has at most {LONGEST_NAME}"
+    if name == "c":
+        return "is one letter that formulas use; choose a longer word"
     if keyword.iskeyword(name) or name in TAKEN:
         return "is a word that the generated code needs; choose another"
     return ""

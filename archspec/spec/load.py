@@ -1,7 +1,7 @@
 """From a file, text or plain data to a `Spec`: read, extend, override, write out the layers, resolve, check."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,23 @@ from archspec.spec.document import TOP_KEYS
 from archspec.spec.keys import clipped
 from archspec.spec.model import Spec
 from archspec.spec.source import Node, assign, from_plain, merge, parse, read
+from archspec.spec.values import shown
 
 MOST_EXTENDS = 16
 LONGEST_PATH = 1000
-SETTING = Mark("--set")
+SETTING = "--set"  # how the file of a mark begins that stands in no file, but in a setting
 
 
-def load(source: str | Path | Mapping[str, Any], *, set: Iterable[str] = ()) -> Spec:
+Settings = Iterable[str] | Mapping[str, Any]
+
+
+def load(source: str | Path | Mapping[str, Any], *, set: Settings = ()) -> Spec:
     """The spec that a file, or a mapping of the same form, describes.
 
     Args:
         source: the path of a YAML file, or its content as a mapping.
-        set: overrides such as "define.attn.mixer.n_heads=4"; the value is read as YAML.
+        set: overrides such as "define.attn.mixer.n_heads=4", where the value is read as YAML; or a mapping such as
+            {"define.attn.mixer.n_heads": 4}, of paths to plain data.
 
     Raises:
         SpecError: with every problem of the file, each with its line and column.
@@ -36,7 +41,7 @@ def load(source: str | Path | Mapping[str, Any], *, set: Iterable[str] = ()) -> 
     return assemble(with_settings(document, set), file)
 
 
-def loads(text: str, file: str = "<text>", *, set: Iterable[str] = ()) -> Spec:
+def loads(text: str, file: str = "<text>", *, set: Settings = ()) -> Spec:
     """The spec of a YAML text; `extends` needs a file and is refused here."""
     return assemble(with_settings(_alone(parse(text, file), file), set), file)
 
@@ -77,7 +82,8 @@ def read_extended(path: Path, file: str) -> Node:
         raise SpecError([Problem(document.mark, "", message)], file)
     merged = chain.pop()
     while chain:
-        merged = merge(merged, chain.pop())
+        over = chain.pop()
+        merged = _without_removed(merged, merge(merged, over))
     return _without_extends(merged)
 
 
@@ -94,6 +100,23 @@ def _without_extends(document: Node) -> Node:
         return document
     value = {key: child for key, child in document.value.items() if key != "extends"}
     return Node(value, document.mark, document.keys)
+
+
+def _without_removed(before: Node, after: Node) -> Node:
+    """The document without the definitions that were there before and are null now."""
+    old, new = (_definitions(document) for document in (before, after))
+    gone = {name for name, body in new.items() if body.value is None and name in old}
+    if not gone:
+        return after
+    assert isinstance(after.value, dict)
+    define = after.value["define"]
+    kept = Node({k: v for k, v in new.items() if k not in gone}, define.mark, define.keys)
+    return Node({**after.value, "define": kept}, after.mark, after.keys)
+
+
+def _definitions(document: Node) -> dict[str, Node]:
+    define = document.value.get("define") if isinstance(document.value, dict) else None
+    return define.value if define is not None and isinstance(define.value, dict) else {}
 
 
 def _resolved(path: Path) -> Path:
@@ -134,32 +157,48 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def with_settings(document: Node, settings: Iterable[str]) -> Node:
+def with_settings(document: Node, settings: Settings) -> Node:
     """The document after `path=value` overrides; raises SpecError with all that cannot be applied."""
     problems: list[Problem] = []
-    for text in settings:
-        path, equals, value = (part.strip() for part in text.partition("="))
+    mapped = isinstance(settings, Mapping)
+    for path, value in settings.items() if isinstance(settings, Mapping) else _pairs(settings, problems):
+        said = value if isinstance(value, str) else shown(value)
+        mark = Mark(f"{SETTING} {clipped(' '.join(f'{path}={said}'.split()))}")
         try:
-            if not equals or not path:
-                raise Fault(f"{clipped(text)!r} must be path=value, such as d_model=512")
-            document = _set(document, path, value)
+            node = from_plain(value if mapped else _read_value(value), mark)
+            document = _without_removed(document, _set(document, path, node))
         except Fault as fault:
-            problems.append(Problem(SETTING, clipped(path) if equals else "", str(fault)))
+            problems.append(Problem(mark, clipped(path), str(fault)))
         except SpecError as error:
-            problems += [Problem(SETTING, clipped(path), p.message) for p in error.problems]
+            problems += [Problem(mark, clipped(path), p.message) for p in error.problems]
     if problems:
-        raise SpecError(problems, SETTING.file)
+        raise SpecError(problems, SETTING)
     return document
 
 
-def _set(document: Node, path: str, value: str) -> Node:
-    """The document after one setting; raises Fault, or SpecError for a value that is no YAML."""
+def _pairs(settings: Iterable[str], problems: list[Problem]) -> Iterator[tuple[str, str]]:
+    """Path and value of each setting; one that has none of them is told."""
+    for text in settings:
+        path, equals, value = (part.strip() for part in text.partition("="))
+        if equals and path:
+            yield path, value
+        else:
+            message = f"{clipped(text)!r} must be path=value, such as d_model=512"
+            problems.append(Problem(Mark(SETTING), "", message))
+
+
+def _read_value(text: str) -> Any:
+    """The value of a setting, as YAML has it; nothing where there is no text."""
+    return parse(text, SETTING).plain() if text else None
+
+
+def _set(document: Node, path: str, node: Node) -> Node:
+    """The document after one setting; raises Fault where there is no such place."""
     top = re.split(r"[.\[]", path)[0]
     if top == "extends":
         raise Fault("only a file can extend another")
     if top and top not in TOP_KEYS:
         raise Fault(f"a spec has no {clipped(top)!r}{suggest(top, TOP_KEYS)}")
-    node = parse(value, SETTING.file) if value else Node(None, SETTING)
     if not isinstance(document.value, dict):
         return document  # which is told when it is assembled
     return assign(document, path, node)

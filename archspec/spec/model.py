@@ -6,6 +6,7 @@ These are frozen values: two specs that say the same thing are equal, and nothin
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
+from os import PathLike
 from typing import Any
 
 from archspec.layers.base import Component, NormComponent
@@ -112,6 +113,14 @@ class Stack:
         return all(_causal(part) for part in parts) and _causal(self.embedding)
 
 
+def need_spec(given: object) -> None:
+    """Refuse what is no spec, most often the path of one, with what would be right."""
+    if not isinstance(given, Spec):
+        path = str(given) if isinstance(given, str | PathLike) else "..."
+        found = repr(path) if path != "..." else f"a {type(given).__name__}"
+        raise TypeError(f"expected a Spec, found {found}: pass archspec.load({path!r})")
+
+
 def _causal(part: Component) -> bool:
     if "mask" in part.inputs or "prefix_len" in part.inputs:
         return False
@@ -155,7 +164,7 @@ class Spec:
 
     @cached_property
     def arguments(self) -> tuple[Argument, ...]:
-        """What forward takes: the input of each stack, then what may be left out, the decoding state last."""
+        """What forward takes: the input of each stack, then what may be left out, the main stack's state last."""
         required, optional = [], []
         memories = {s.memory for s in self.stacks}
         for stack in self.stacks:
@@ -168,8 +177,12 @@ class Spec:
             optional += [
                 Argument(before + i, i, stack.name) for i in ("token_types", "mask", "prefix_len") if i in takes
             ]
-        state = [Argument("state", "state", "")] if any(s.has_state for s in self.stacks) else []
+        state = [Argument("state", "state", "")] if self.main.has_state else []
         return (*required, *optional, *state)
+
+    def decodes(self, stack: Stack) -> bool:
+        """Whether a stack keeps a state while decoding: the main one alone, as the others run once for a sequence."""
+        return stack is self.main and stack.has_state
 
     @property
     def digest(self) -> str:
@@ -182,6 +195,12 @@ class Spec:
         """Whether routers add a loss of their own in training."""
         parts = (p for s in self.stacks for g in s.segments for la in g.layers for _, p in la.block.parts)
         return any(getattr(p, "balance_loss", 0) or getattr(p, "z_loss", 0) for p in parts)
+
+    @property
+    def moves_biases(self) -> bool:
+        """Whether routers have a correction bias, which is moved after each training step."""
+        parts = (p for s in self.stacks for g in s.segments for la in g.layers for _, p in la.block.parts)
+        return any(getattr(p, "correction_bias", False) for p in parts)
 
     def prefix(self, stack: Stack) -> str:
         """What stands before the tensor names of a stack: nothing when there is only one."""

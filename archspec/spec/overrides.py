@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
 
-from archspec.errors import Fault, Problem
+from archspec.errors import Fault, Problem, suggest
 from archspec.spec.blocks import Place
 from archspec.spec.keys import unknown
 from archspec.spec.source import REPLACE, Node, assign, merge
@@ -16,14 +18,21 @@ FORM = re.compile(r"(?:(?P<stack>[A-Za-z_]\w*)\.)?layers\[(?P<index>[^\]]*)\](?P
 USE = 'write {at: "layers[0:3].ffn", set: {...}} or {at: ..., replace: {...}}'
 
 
-def override(places: list[Place], node: Node | None, path: str, stack: str, problems: list[Problem]) -> list[Place]:
+def override(
+    places: list[Place],
+    node: Node | None,
+    path: str,
+    stack: str,
+    problems: list[Problem],
+    define: Mapping[str, Place] = MappingProxyType({}),
+) -> list[Place]:
     """The layers after the `overrides` of a stack; layers that were one node and are changed alike stay one node."""
     if node is None:
         return places
     if not isinstance(node.value, list):
         problems.append(Problem(node.mark, path, f"must be a list of {{at: ..., set: ...}}, not {node.kind_name()}"))
         return places
-    work = _Overrides(places, stack, problems)
+    work = _Overrides(places, stack, problems, define)
     for i, item in enumerate(node.value):
         work.take(item, f"{path}[{i}]")
     return work.places
@@ -32,8 +41,8 @@ def override(places: list[Place], node: Node | None, path: str, stack: str, prob
 class _Overrides:
     """The layers while they are changed."""
 
-    def __init__(self, places: list[Place], stack: str, problems: list[Problem]):
-        self.places, self.stack, self.problems = list(places), stack, problems
+    def __init__(self, places: list[Place], stack: str, problems: list[Problem], define: Mapping[str, Place]):
+        self.places, self.stack, self.problems, self.define = list(places), stack, problems, define
         self.changes = self.selected = 0
 
     def take(self, item: Node, path: str) -> None:
@@ -53,10 +62,25 @@ class _Overrides:
         except Fault as fault:
             self.problems.append(Problem(item.value["at"].mark, f"{path}.at", str(fault)))
             return
+        verb = "set" if "set" in item.value else "replace"
+        if not rest and (wrong := self._bad_block(verb, item.value[verb])):
+            self.problems.append(Problem(item.value[verb].mark, f"{path}.{verb}", wrong))
+            return
         try:
             self._change(chosen, rest, item.value)
         except Fault as fault:
             self.problems.append(Problem(item.mark, path, str(fault)))
+
+    def _bad_block(self, verb: str, new: Node) -> str:
+        """What is wrong with what a whole layer is changed by; nothing when it is right."""
+        if isinstance(new.value, dict):
+            return ""
+        if not isinstance(new.value, str):
+            named = " or the name of a defined one" if verb == "replace" else ""
+            return f"must be a block (mixer, ffn, ...){named}, not {new.kind_name()}"
+        if new.value not in self.define:
+            return f"no block {shown(new)} is defined{suggest(new.value[:60], self.define)}"
+        return f"a whole block takes the place of a layer: write replace: {new.value}" if verb == "set" else ""
 
     def _change(self, chosen: list[int], rest: str, fields: Mapping[str, Node]) -> None:
         verb = "set" if "set" in fields else "replace"
@@ -68,7 +92,7 @@ class _Overrides:
             place = self.places[index]
             if id(place) not in changed:
                 self._count(changes=1)
-                changed[id(place)] = _changed(place, rest, new)
+                changed[id(place)] = self._changed(place, rest, new)
             idle = idle and changed[id(place)] is place and not place.broken
             self.places[index] = changed[id(place)]
         if idle:
@@ -86,6 +110,12 @@ class _Overrides:
             twin = start + (index - start) % period
             if place is not self.places[twin]:
                 raise Fault(f"layers {twin} and {index} share one set of weights; change all of them or none")
+
+    def _changed(self, place: Place, rest: str, new: Node) -> Place:
+        if not rest and isinstance(new.value, str):
+            whole = self.define[new.value]
+            return place if whole.node is place.node else replace(whole, group=place.group)
+        return _changed(place, rest, new)
 
     def _count(self, changes: int = 0, selected: int = 0) -> None:
         self.changes += changes

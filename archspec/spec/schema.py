@@ -36,7 +36,10 @@ ARITHMETIC: Schema = {
 ROUNDED: Schema = {
     "type": "object",
     "description": "arithmetic, rounded up to a multiple",
-    "properties": {"of": {"type": ["string", "number"]}, "multiple_of": {"type": ["string", "integer"]}},
+    "properties": {
+        "of": {"type": ["string", "number"], "description": "arithmetic on named sizes: 8/3 * d_model"},
+        "multiple_of": {"type": ["string", "integer"], "description": "what the result is rounded up to: 256"},
+    },
     "required": ["of"],
     "additionalProperties": False,
 }
@@ -66,6 +69,11 @@ def _ref(name: str) -> Schema:
     return {"$ref": f"#/$defs/{name}"}
 
 
+def _unless(words: Schema, otherwise: Schema) -> Schema:
+    """One of a few words, or else what `otherwise` says: a mistake inside that is then told where it stands."""
+    return {"if": words, "else": otherwise}
+
+
 def _any(*options: Schema) -> Schema:
     return {"anyOf": list(options)}
 
@@ -92,7 +100,12 @@ def _choice(roles: Mapping[str, str], tried: Iterable[str]) -> Schema:
     }
     mapping = {"type": "object", "properties": {"kind": {"enum": kinds}}, "allOf": [*cases, unsaid]}
     what = " or ".join(role.replace("_", " ") for role in tried)
-    return {"description": f"{what}: a kind, or a mapping with its fields", **_any({"enum": kinds}, mapping)}
+    return {
+        "description": f"{what}: a kind, or a mapping with its fields",
+        "if": {"type": "object"},
+        "then": mapping,
+        "else": {"enum": kinds},
+    }
 
 
 def _component(kind: str, cls: type[Component]) -> Schema:
@@ -124,7 +137,7 @@ def _value(cls: type[Component], name: str) -> Schema:
         return (
             _ref(marks["slot"])
             if info.is_required() and "component" not in marks
-            else _any(ABSENT, _ref(marks["slot"]))
+            else _unless(ABSENT, _ref(marks["slot"]))
         )
     if number := numeric(cls, name):
         options = [{"type": "integer" if number is int else "number", **_bounds(info)}, ARITHMETIC, ROUNDED]
@@ -159,22 +172,22 @@ def _bounds(info: FieldInfo) -> Schema:
 
 def _top_values() -> dict[str, Schema]:
     texts = dict.fromkeys(("name", "description", "source", "extends"), TEXT)
-    named = {"type": "object", "additionalProperties": _any({"type": "number"}, ARITHMETIC)}
+    named = {"type": "object", "additionalProperties": _any({"type": "number"}, ARITHMETIC, ROUNDED)}
     shared = {key: value for key, value in _stack_values().items() if key in TOP_KEYS}
     return {
         **texts,
         **shared,
         "sizes": named,
         "init": _ref("init"),
-        "define": {"type": "object", "additionalProperties": _ref("block")},
+        "define": {"type": "object", "additionalProperties": _unless({"type": "null"}, _ref("block"))},
         "stacks": {"type": "object", "additionalProperties": _ref("stack")},
-        "head": _any(ABSENT, _ref("head")),
+        "head": _unless(ABSENT, _ref("head")),
         "expect": _expect(),
     }
 
 
 def _stack_values() -> dict[str, Schema]:
-    sizes = dict.fromkeys(("d_model", "vocab_size", "max_seq_len"), _any(WHOLE, ARITHMETIC))
+    sizes = dict.fromkeys(("d_model", "vocab_size", "max_seq_len"), _any(WHOLE, ARITHMETIC, ROUNDED))
     return {
         **sizes,
         "embedding": _ref("embedding"),
@@ -184,7 +197,7 @@ def _stack_values() -> dict[str, Schema]:
         "wiring": _ref("wiring"),
         "blocks": _ref("blocks"),
         "overrides": {"type": "array", "items": _ref("override")},
-        "final_norm": _any(SWITCH, ABSENT, _ref("norm")),
+        "final_norm": _unless(_any(SWITCH, ABSENT), _ref("norm")),
         "memory": TEXT,
         "tie_embedding": TEXT,
     }
@@ -192,9 +205,9 @@ def _stack_values() -> dict[str, Schema]:
 
 def _block_values() -> dict[str, Schema]:
     return {
-        "mixer": _any(ABSENT, _ref("mixer")),
-        "cross": _any(ABSENT, _ref("mixer")),
-        "ffn": _any(ABSENT, _ref("ffn")),
+        "mixer": _unless(ABSENT, _ref("mixer")),
+        "cross": _unless(ABSENT, _ref("mixer")),
+        "ffn": _unless(ABSENT, _ref("ffn")),
         "norm": _ref("norm"),
         "wiring": _ref("wiring"),
         "dropout": RATE,
@@ -209,17 +222,17 @@ def _block() -> Schema:
 
 def _item() -> Schema:
     """An entry of `blocks`: a pattern over the defined names, a repeated pattern, or a block (perhaps repeated)."""
-    values = {"repeat": WHOLE, "pattern": _ref("blocks"), "share": SWITCH}
+    values = {"repeat": _any(WHOLE, ARITHMETIC), "pattern": _ref("blocks"), "share": SWITCH}
     keys = {key: text for key, text in BLOCK_KEYS.items() if key != "extends"}
     repeated = _mapping(
         {key: text for key, text in ITEM_KEYS.items() if key != "pattern"} | keys, values | _block_values()
     )
     chosen = {"if": {"required": ["pattern"]}, "then": _mapping(ITEM_KEYS, values), "else": repeated}
-    return _any(TEXT, {"type": "object", **chosen})
+    return _unless(TEXT, {"type": "object", **chosen})
 
 
 def _blocks() -> Schema:
-    return _any(TEXT, {"type": "array", "minItems": 1, "items": _ref("item")})
+    return _unless(TEXT, {"type": "array", "minItems": 1, "items": _ref("item")})
 
 
 def _wiring() -> Schema:
@@ -241,4 +254,4 @@ def _override() -> Schema:
 
 def _expect() -> Schema:
     value = _any({"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^\s*(==|<=|>=|<|>|~)?\s*\d"})
-    return _mapping(KEYS, dict.fromkeys(KEYS, value))
+    return {**_mapping(KEYS, dict.fromkeys(KEYS, value)), "type": ["object", "null"]}

@@ -12,11 +12,18 @@ from archspec.spec.keys import bad_size_name, clipped
 from archspec.spec.resolve import Resolver
 from archspec.spec.scope import Scope, UnknownSize
 from archspec.spec.source import Node
-from archspec.spec.values import Value, empty, finite, fit, must_be, shown, whole_number
+from archspec.spec.values import Value, empty, finite, fit, must_be, shown, size_formula, whole_number
 
 MOST_STEPS = 50
 SIZES = ("d_model", "vocab_size", "max_seq_len")
-COMPUTED = ("n_layers", "n_branches", "d_memory", "d_embedding")  # what the compiler itself puts into a scope
+COMPUTED = (
+    "n_layers",
+    "n_branches",
+    "n_stacked",
+    "n_recurrent",
+    "d_memory",
+    "d_embedding",
+)  # what the compiler itself puts into a scope
 
 
 def with_sizes(resolver: Resolver, node: Node, path: str, outer: Scope, lost: set[str]) -> Scope:
@@ -105,6 +112,8 @@ class _Sizes:
     def _value(self, name: str, node: Node) -> Value:
         whole = name in SIZES
         formula = node.value if isinstance(node.value, str) and not empty(node) else ""
+        if isinstance(node.value, dict):
+            formula = size_formula(node)
         value: Any = self._computed(name, formula, whole) if formula else node.value
         if finite(value) and (isinstance(value, int) and 0 < value <= LARGEST if whole else abs(value) <= LARGEST):
             return value

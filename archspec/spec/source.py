@@ -136,8 +136,8 @@ def merge(base: Node, over: Node) -> Node:
 def assign(root: Node, path: str, value: Node) -> Node:
     """A new tree in which `value` is merged in at a path such as `blocks[0].mixer.kind`, as by `merge`.
 
-    Missing mappings are created. Raises Fault for a path that cannot be read, an index that the list does not have
-    and a step into something that is neither a mapping nor a list.
+    Missing mappings are created, and an empty mapping replaces what was there. Raises Fault for a path that cannot be
+    read, an index that the list does not have and a step into something that is neither a mapping nor a list.
     """
     steps = _steps(path)
     if len(steps) > MAX_DEPTH:
@@ -439,7 +439,7 @@ def _steps(path: str) -> list[str | int]:
 
 def _assign(node: Node, steps: list[str | int], at: int, value: Node) -> Node:
     if at == len(steps):
-        return merge(node, value)
+        return value if value.value == {} else merge(node, value)
     step = steps[at]
     return _assign_item(node, steps, at, value) if isinstance(step, int) else _assign_key(node, steps, at, value)
 

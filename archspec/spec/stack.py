@@ -12,10 +12,10 @@ from archspec.spec.fold import fold
 from archspec.spec.model import Layer, Stack
 from archspec.spec.overrides import override
 from archspec.spec.resolve import Resolver
-from archspec.spec.scope import Scope
+from archspec.spec.scope import Scope, Silent, UnknownSize
 from archspec.spec.sizes import with_sizes
 from archspec.spec.source import Node, from_plain
-from archspec.spec.values import must_be, shown
+from archspec.spec.values import Value, must_be, shown
 
 MASKS = ("causal", "bidirectional", "prefix")
 
@@ -140,7 +140,7 @@ class StackBuilder:
             if "blocks" not in self.lost:
                 self.problem("blocks", f"a {'stack' if self.path else 'spec'} needs blocks, its layers")
             return []
-        expander = Expander(self.around.define, self.resolver.problems)
+        expander = Expander(self.around.define, self.resolver.problems, self._size)
         places = expander.expand(blocks, f"{self.path}blocks")
         if expander.failed or self.around.used is None:
             self.around.used = None
@@ -149,8 +149,15 @@ class StackBuilder:
         changes = self.fields.get("overrides")
         known = [] if expander.failed else places
         changed = override(
-            known, changes, f"{self.path}overrides", self.name if self.path else "", self.resolver.problems
+            known,
+            changes,
+            f"{self.path}overrides",
+            self.name if self.path else "",
+            self.resolver.problems,
+            self.around.define,
         )
+        if self.around.used is not None:
+            self.around.used |= {id(p.node) for p in changed}
         places = places if expander.failed else changed
         numbers, broken = ({}, {"n_layers"}) if expander.failed else ({"n_layers": len(places)}, set())
         self.scope = self.scope.with_numbers(numbers, self.scope.broken | broken)
@@ -158,6 +165,16 @@ class StackBuilder:
             self.around.used = None
             places += [p for p in self.around.define.values() if p not in places]
         return places
+
+    def _size(self, name: str) -> Value:
+        """A size that a repeat names."""
+        if name in self.scope.broken:
+            raise Silent
+        if name not in self.scope.numbers:
+            raise UnknownSize(name, self.scope.numbers)
+        self.resolver.read.add(name)
+        self.resolver.reached.add(self.scope.origins.get(name, ""))
+        return self.scope.numbers[name]
 
     def _layers(self, places: list[Place], memory: Stack | None) -> list[Layer]:
         others = self.around.bodies.values() if self.path else ()

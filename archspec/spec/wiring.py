@@ -201,6 +201,7 @@ def _check_lines(wiring: Wiring, modules: Collection[str]) -> Iterator[str]:
     for number, step in enumerate(wiring.steps, 1):
         yield from _check_reads(number, step.value, defined, modules)
         yield from _check_target(number, step, modules)
+        yield from _check_factors(number, step.value)
         if step.target not in defined:
             defined.append(step.target)
 
@@ -230,6 +231,26 @@ def _check_target(number: int, step: Assign, modules: Collection[str]) -> Iterat
         yield f"line {number} assigns {step.target!r}, which is the name of a module; choose another name"
     if not _is_tensor(step.value):
         yield f"line {number} gives {step.target!r} a number; a line needs a tensor, such as x or mixer(x)"
+
+
+def _check_factors(number: int, expr: Expr) -> Iterator[str]:
+    """A product with 0, in which whatever stands beside it is computed for nothing."""
+    for part in walk(expr):
+        if isinstance(part, Binary) and part.operator == "*":
+            for factor, other in ((part.left, part.right), (part.right, part.left)):
+                if _is_zero(factor) and _is_tensor(other):
+                    yield f"line {number}: the factor 0 leaves nothing of {text(other)}; remove the product"
+
+
+def _is_zero(expr: Expr) -> bool:
+    match expr:
+        case Number(value=value):
+            return value == 0
+        case Negate(operand=operand):
+            return _is_zero(operand)
+        case Binary(operator="*", left=left, right=right):
+            return _is_zero(left) or _is_zero(right)
+    return False
 
 
 def _is_tensor(expr: Expr) -> bool:

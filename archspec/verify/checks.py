@@ -15,6 +15,7 @@ from archspec.verify.report import Check
 from archspec.verify.sample import Sample
 
 Result = tuple[bool, str] | None
+ONE_TOKEN: Result = (True, "not run: there is one token, since tables or ropes hold no more")
 TOLERANCE = 1e-8  # in float64, in units of the largest output
 
 
@@ -55,14 +56,18 @@ def _same(a: Tensor | None, b: Tensor | None) -> bool:
 
 
 def gradients(sample: Sample) -> Result:
-    """Every parameter is reached by the loss."""
+    """Every parameter is reached by the loss: some entry of its gradient is not zero.
+
+    Softmax takes no notice of what all its scores share, so a bias of the keys may have a gradient of zero.
+    """
     model = sample.model().train()
     sample.loss(model, sample.inputs())[0].backward()
-    without = [n for n, p in model.named_parameters() if p.grad is None]
-    bad = [n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+    found = {n: p.grad for n, p in model.named_parameters()}
+    without = [n for n, g in found.items() if g is None or not (g.any() or n.endswith("k_proj.bias"))]
+    bad = [n for n, g in found.items() if g is not None and not g.isfinite().all()]
     if without or bad:
         return False, f"no gradient: {without[:3]}" if without else f"not finite: {bad[:3]}"
-    return True, f"all {sum(1 for _ in model.parameters())} parameters get a finite gradient"
+    return True, f"all {len(found)} parameters get a finite gradient, not zero everywhere"
 
 
 @torch.no_grad()
@@ -74,6 +79,8 @@ def causal(sample: Sample) -> Result:
     """
     if not sample.spec.causal or not _by_token(sample):
         return None
+    if sample.tokens < 2:
+        return ONE_TOKEN
     model = sample.model()
     inputs = sample.inputs()
     before = model(*inputs)
@@ -105,6 +112,8 @@ def lengths(sample: Sample) -> Result:
     """f(x[:k]) = f(x)[:k] for every k."""
     if not sample.spec.causal or not _by_token(sample):
         return None
+    if sample.tokens < 2:
+        return ONE_TOKEN
     model = sample.model()
     *context, x = sample.inputs()
     whole = model(*context, x)
@@ -117,6 +126,8 @@ def decoding(sample: Sample) -> Result:
     """The whole sequence at once, in pieces, and token by token with the state."""
     if not sample.spec.causal or not sample.spec.main.has_state:
         return None
+    if sample.tokens < 2:
+        return ONE_TOKEN
     model = sample.model()
     *context, x = sample.inputs()
     whole = model(*context, x)

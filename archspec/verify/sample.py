@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from archspec.codegen.load import build
+from archspec.layers.base import Component
 from archspec.modules.model import eager
 from archspec.spec.model import Argument, Spec
 
@@ -21,7 +22,7 @@ class Sample:
 
     def __init__(self, spec: Spec, seed: int = 0):
         self.spec = spec
-        self.tokens = max(2, min(13, spec.max_seq_len or 13, getattr(spec.main.embedding, "n_positions", 13)))
+        self.tokens = min(13, *_limits(spec))
         self.generator = torch.Generator().manual_seed(seed)
 
     def model(self) -> nn.Module:
@@ -68,6 +69,23 @@ class Sample:
             extra: Any = model.aux_loss
             loss = loss + extra()
         return loss, target
+
+
+def _limits(spec: Spec) -> list[int]:
+    """Lengths that the sample must not pass."""
+    parts = [p for s in spec.stacks for g in s.segments for la in g.layers for _, p in la.block.parts]
+    found = [n for c in (*parts, *(s.embedding for s in spec.stacks)) for n in _limits_of(c)]
+    return [*found, spec.max_seq_len or 13]
+
+
+def _limits_of(c: Component) -> list[int]:
+    """What the tables and filters of a component hold, and where its ropes' frequencies begin to follow the length."""
+    found = [n for name in ("n_positions", "filter_len") if isinstance(n := getattr(c, name, None), int)]
+    if getattr(c, "depends_on_length", False):
+        scaling: Any = getattr(c, "scaling", None)
+        found.append(scaling.original_max_seq_len)
+    children = [v for name in type(c).model_fields if isinstance(v := getattr(c, name), Component)]
+    return found + [n for child in children for n in _limits_of(child)]
 
 
 @torch.no_grad()

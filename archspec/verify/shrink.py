@@ -16,7 +16,7 @@ from archspec.spec.model import Block, Layer, Segment, Spec, Stack
 from archspec.spec.resolve import make, numeric
 
 TARGET = 3_000_000
-COUNTS = ("n_", "top_", "d_conv", "image", "patch", "channels", "depth", "order", "chunk", "max_")
+COUNTS = ("n_", "top_", "d_conv", "image", "patch", "channels", "depth", "order", "chunk", "max_", "original_")
 FEW_LAYERS, FEW_TOKENS, SMALL_VOCABULARY = 2, 48, 64
 
 
@@ -30,19 +30,20 @@ def shrink(spec: Spec, target: int = TARGET) -> Spec:
         return spec
     problem: SpecError | None = None
     for width in (32, 64, 128, 256):
-        try:
-            return _Shrinking(spec, width).spec()
-        except SpecError as error:
-            problem = error
+        for counts in (COUNTS, tuple(c for c in COUNTS if c != "original_")):
+            try:
+                return _Shrinking(spec, width, counts).spec()
+            except SpecError as error:
+                problem = error
     assert problem is not None
     raise problem
 
 
 class _Shrinking:
-    """One attempt, towards a width of about `width`."""
+    """One attempt, towards a width of about `width`; fields whose names start with one of `counts` are no widths."""
 
-    def __init__(self, spec: Spec, width: int):
-        self.old = spec
+    def __init__(self, spec: Spec, width: int, counts: tuple[str, ...]):
+        self.old, self.counts = spec, counts
         self.divisor = 1
         while spec.main.d_model // (2 * self.divisor) >= width and spec.main.d_model % (2 * self.divisor) == 0:
             self.divisor *= 2
@@ -62,6 +63,7 @@ class _Shrinking:
         numbers = {"d_model": main.d_model, "n_layers": main.n_layers, "n_branches": main.n_branches}
         numbers["d_embedding"] = getattr(main.embedding, "tied_width", main.d_model)
         head = self.component(old.head, numbers)
+        numbers |= {n: getattr(old.init, n, 0) for n in ("n_stacked", "n_recurrent")}
         init = self.component(old.init, numbers)
         small = replace(old, name=f"{old.name}_small", stacks=stacks, head=head, init=init, expect=())
         return replace(small, vocab_size=common["vocab_size"], max_seq_len=common["max_seq_len"])
@@ -113,7 +115,7 @@ class _Shrinking:
                 continue
             elif name in cut:
                 found[name] = cut[name]
-            elif numeric(type(c), name) is int and _is_width(name) and value is not None:
+            elif numeric(type(c), name) is int and not name.startswith(self.counts) and value is not None:
                 found[name] = self.size(value)
             else:
                 found[name] = list(value) if isinstance(value, tuple) else value
@@ -141,10 +143,6 @@ class _Shrinking:
     def size(self, value: int) -> int:
         """A width, cut."""
         return max(value // self.divisor, 4) if value > 8 else value
-
-
-def _is_width(name: str) -> bool:
-    return not name.startswith(COUNTS)
 
 
 def _counts(c: Component) -> dict[str, int]:

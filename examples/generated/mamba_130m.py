@@ -41,7 +41,7 @@ class TokenEmbedding(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """y = x / sqrt(mean(x^2) + eps), times a weight where there is one."""
+    """x / sqrt(mean(x^2) + eps), the mean being that over the channels of a token."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Block(nn.Module):
 
 
 class LMHead(nn.Module):
-    """A linear layer from the last hidden state to the logits; the model ties its weight where it is tied."""
+    """A linear layer from the last hidden state to the logits."""
 
     def __init__(self) -> None:
         super().__init__()

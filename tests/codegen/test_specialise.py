@@ -6,6 +6,7 @@ from typing import Any, Literal
 import libcst as cst
 import pytest
 
+import archspec
 from archspec.codegen.layout import code
 from archspec.codegen.specialise import specialise
 from archspec.errors import GenerateError
@@ -142,3 +143,47 @@ def test_parameters_and_methods_that_nothing_uses_go() -> None:
 def test_what_cannot_be_decided_is_refused_by_name() -> None:
     with pytest.raises(GenerateError, match=r"toy: cannot decide 'c\.unknown' from the config"):
         function("y = g(c.unknown)")
+
+
+def test_adjacent_training_branches_become_one() -> None:
+    body = (
+        "if c.d_ff and self.training:\n    x = 1\nif c.cap is None and self.training:\n    # why\n    x = 2\nreturn x"
+    )
+    assert function(body) == "if self.training:\n    x = 1\n    # why\n    x = 2\nreturn x"
+
+
+def generated(name: str) -> str:
+    return archspec.generate(archspec.load(f"specs/{name}.yaml"))
+
+
+@pytest.mark.parametrize("name", ["switch_base_8", "deepseek_v2_lite", "bert_base", "gpt2", "vit_base", "lstm_lm"])
+def test_prose_holds_for_the_one_model(name: str) -> None:
+    text = generated(name)
+    for said in ("where it is tied", "where there", "biases at zero", "where experts choose", "OFFSET", "split(("):
+        assert said not in text
+    for size in ("N_PATCHES", "D_OUT"):  # they stand in comments alone, so no constant has that name
+        assert size not in text
+
+
+def test_a_shared_constant_is_described_for_all_its_owners() -> None:
+    text = generated("switch_base_8")
+    assert "# dropout of the attention probabilities" not in text
+    assert "# probability of dropout" in text
+    assert "# hidden units of a feed-forward network" in text
+
+
+def test_an_embedding_takes_no_state_where_nothing_is_decoded() -> None:
+    assert "tokens: Tensor, token_types" in generated("bert_base")
+    assert "tokens: Tensor, state: State" in generated("gpt2")
+
+
+def test_widths_of_stacks_are_called_by_the_stack() -> None:
+    document = """
+    {name: two, d_model: 16, vocab_size: 11, max_seq_len: 8, norm: layernorm, head: {kind: lm}, stacks: {
+      encoder: {mask: bidirectional, d_model: 12, blocks: [{mixer: {kind: attention, n_heads: 2}}]},
+      decoder: {memory: encoder, blocks: [
+        {mixer: {kind: attention, n_heads: 2}, cross: {kind: attention, n_heads: 2}}]}}}
+    """
+    text = archspec.generate(archspec.loads(document))
+    widths = [line.partition(" ")[0] for line in text.splitlines() if "# width of the residual stream" in line]
+    assert sorted(widths) == ["DECODER_D_MODEL", "ENCODER_D_MODEL"]

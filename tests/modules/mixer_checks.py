@@ -63,7 +63,7 @@ def check_pieces(m: nn.Module, T: int = 13) -> None:
 
 
 def check_cache(m: nn.Module, c: Component, T: int = 6) -> None:
-    """The state of one sequence has the sizes that the ops declare; `filters` of Hyena are shared by all sequences."""
+    """The state of one sequence has the sizes that the ops declare."""
     state: dict[str, Any] = {}
     m(tokens(T, B=1), state=state)
     declared = sum(op.cache.per_token * T + op.cache.fixed + op.cache.exact for op in c.ops())
@@ -75,7 +75,7 @@ def held(state: dict[str, Any]) -> int:
     for name, value in state.items():
         if isinstance(value, dict):
             total += held(value)
-        elif isinstance(value, Tensor) and name != "filters":
+        elif isinstance(value, Tensor):
             start, end = state.get(f"{name}_span", (0, None))
             total += value[:, :, start:end].numel() if end is not None else value.numel()
     return total

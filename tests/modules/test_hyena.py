@@ -92,6 +92,14 @@ def test_a_filter_has_decayed_where_the_settings_say() -> None:
     torch.testing.assert_close(torch.stack((decay[50, 0], decay[20, -1])), expected)
 
 
+def test_decoding_holds_the_filters_and_says_so() -> None:
+    c = config({"kind": "hyena", "order": 3, "filter_len": 40})
+    assert sum(op.cache.exact for op in c.ops()) == 2 * 40 * 16
+    state: dict[str, Any] = {}
+    build(c).bfloat16()(tokens(3).bfloat16(), state=state)
+    assert (state["filters"].numel(), state["filters"].dtype) == (2 * 40 * 16, torch.float32)
+
+
 def test_refuses_more_tokens_than_taps() -> None:
     m = mixer({"kind": "hyena", "filter_order": 4})
     state: dict[str, Any] = {}

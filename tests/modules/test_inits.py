@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from transformers import GPT2Config, GPT2Model, T5Config, T5ForConditionalGeneration
 
+from archspec import loads
+from archspec.codegen import generate
 from archspec.layers.registry import find, kinds
 from archspec.modules import build
 from archspec.spec.resolve import make
@@ -185,3 +187,38 @@ def test_patches_start_as_linear_layers():
         import_module(f"archspec.modules.inits.{kind}").init_weights(embedding, make("init", kind, **SIZES))
         assert close(embedding.project.weight.detach(), std)
         assert not embedding.project.bias.any()
+
+
+@pytest.mark.parametrize("mixer", ["lstm", "gru", "rnn"])
+def test_recurrent_weights_follow_the_init(mixer):
+    m = build(make("mixer", {"kind": mixer, "d_hidden": 32}, **SIZES))
+    stds = {"normal": 0.02, "fan_in": 0.8796 / 8, "t5": 1 / 8, "xavier": math.nan}
+    for kind, std in stds.items():
+        import_module(f"archspec.modules.inits.{kind}").init_weights(m, make("init", kind, **SIZES))
+        p = {name.rpartition(".")[2]: t.detach() for name, t in m.named_parameters()}
+        std = math.sqrt(2 / (64 + p["weight_ih_l0"].shape[0])) if kind == "xavier" else std
+        assert close(p["weight_ih_l0"], std), kind
+        assert not p["bias_ih_l0"].any()
+        assert not p["bias_hh_l0"].any()
+
+
+def test_uniform_as_the_lstm_language_model():
+    m = build(make("mixer", {"kind": "lstm"}, **SIZES))
+    c = make("init", {"kind": "normal", "std": "0.04 / sqrt(3)", "distribution": "uniform"}, **SIZES)
+    import_module("archspec.modules.inits.normal").init_weights(m, c)
+    for name in ("weight_ih_l0", "weight_hh_l0"):
+        assert 0.0399 < m.lstm[name].abs().max() <= 0.0400001
+        assert close(m.lstm[name].detach(), 0.04 / math.sqrt(3))
+
+
+def test_generated_init_mentions_only_what_the_model_has():
+    text = (
+        "name: m\nd_model: 16\nvocab_size: 11\nmax_seq_len: 8\nblocks: [{{mixer: {}, ffn: {}}}]\nhead: {{kind: lm}}\n"
+    )
+    mlp, attention = "{kind: mlp, d_ff: 8}", "{kind: attention, n_heads: 2}"
+    moe = "{kind: moe, n_experts: 4, top_k: 2, d_ff: 8}"
+    for mixer, ffn in ((attention, mlp), (attention, moe), ("lstm", mlp)):
+        source = generate(loads(text.format(mixer, ffn)))
+        start = source[source.index("def init_weights") :]
+        assert ("weight.dim() == 3" in start) == (ffn == moe)
+        assert ("weight_hh" in start) == (mixer == "lstm")

@@ -95,3 +95,14 @@ def test_cross_attention_keeps_keys_and_values_of_the_memory() -> None:
 )
 def test_what_is_shared_is_the_place_in_the_period(blocks: str, weights: int) -> None:
     assert count(spec(blocks)).total == 160 + weights * ATTENTION + 16
+
+
+def test_only_the_main_stack_decodes() -> None:
+    """Earlier stacks run once for a sequence; what they could keep is never kept."""
+    causal = {"blocks": [{"mixer": "mamba"}, {"mixer": {"kind": "attention", "n_heads": 4}}]}
+    cross = {"mixer": {"kind": "attention", "n_heads": 4}, "cross": {"kind": "attention", "n_heads": 4}}
+    sizes = {"d_model": 16, "vocab_size": 10, "max_seq_len": 100}
+    found = count(load({**sizes, "stacks": {"a": causal, "b": {"memory": "a", "blocks": [cross]}}, "head": "lm"}))
+    assert (found.kv_bytes_per_token, found.memory_bytes_per_token, found.state_bytes) == (64, 64, 0)
+    assert found.cache_bytes_at_max == 128 * 100
+    assert found.total == sum(t.count for t in found.tensors)

@@ -21,7 +21,7 @@ from archspec.passes.diagram.flow import SINK, SOURCE, Flow, bare, box, circle
 from archspec.passes.diagram.place import Placed
 from archspec.passes.diagram.scene import Path as Way
 from archspec.passes.diagram.scene import Scene, Shape
-from archspec.passes.diagram.text import Line, amount, extent, measure, shorten, size, wrap
+from archspec.passes.diagram.text import Line, amount, extent, measure, share, shorten, size, wrap
 from archspec.render import diagram, render
 from archspec.spec.load import load, loads
 from archspec.spec.model import Spec
@@ -37,6 +37,7 @@ max_seq_len: 4096
 head: {{kind: lm, tied: true}}
 """
 ATTN = "{kind: attention, n_heads: 8, n_kv_heads: 2, position: {kind: rope}}"
+CROSS = "{kind: attention, n_heads: 8, mask: cross}"
 GLU = "{kind: gated_mlp, d_ff: 1408}"
 MOE = "{kind: moe, n_experts: 64, top_k: 6, d_ff: 256, n_shared: 2}"
 
@@ -260,10 +261,10 @@ def test_jamba_shows_what_it_is() -> None:
     if path is None:
         pytest.skip("no specs/jamba_v0_1.yaml")
     text = re.sub(r"&#(\d+);", lambda m: chr(int(m[1])), diagram(load(path)))
-    for words in ("51.57 B params", "12.11 B active / token", "\u00d7 4", "\u00d728", "KV cache 4 KiB / token / layer"):
-        assert words in text
-    for words in ("selective scan", "16 SwiGLU experts", "gate weights", "MoE 87.4 %", "pre-norm residual"):
-        assert words in text
+    for part in ("51.57 B params", "12.11 B active / token", "\u00d7 4", "\u00d728", "KV cache 4 KiB / token / layer"):
+        assert part in text
+    for part in ("selective scan", "16 SwiGLU experts", "gate weights", "MoE 87.4 %", "pre-norm residual"):
+        assert part in text
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -277,11 +278,87 @@ def test_the_totals_are_those_of_count(name: str) -> None:
 
 def test_custom_wiring_is_drawn_as_it_is() -> None:
     found = draw(loads(CUSTOM["parallel with scaling"]))
-    words = [line.text for s in found.shapes for line in s.lines]
-    assert words.count("\u00d7 0.5") == 2
-    assert words.count("+") == 3
-    assert "custom wiring" in words
-    assert "h = norm1(x)" in words
+    shown = [line.text for s in found.shapes for line in s.lines]
+    assert shown.count("\u00d7 0.5") == 2
+    assert shown.count("+") == 3
+    assert "custom wiring" in shown
+    assert "h = norm1(x)" in shown
+
+
+def words(spec: Spec) -> list[str]:
+    return [line.text for s in draw(spec).shapes for line in s.lines]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_deepnorm_is_known_and_its_factor_is_short(dropout: float) -> None:
+    block = f"{{repeat: 3, mixer: {ATTN}, ffn: {GLU}, wiring: deepnorm}}"
+    found = words(loads(HEADER.format(name="deep") + f"dropout: {dropout}\nblocks: [{block}]\n"))
+    assert "post-norm residual, DeepNorm" in found
+    assert "\u00d7 1.565" in found
+    assert not [w for w in found if "1.5650" in w]
+
+
+def test_factors_of_custom_wiring_are_short() -> None:
+    lines = "[x = x + 0.123456789 * mixer(norm1(x)), x = x - -1.0 * ffn(x)]"
+    found = words(loads(HEADER.format(name="custom") + f"blocks: [{{mixer: {ATTN}, ffn: {GLU}, wiring: {lines}}}]\n"))
+    assert {"\u00d7 0.1235", "x = x + 0.1235 * mixer(norm1(x))"} <= set(found)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_piece_of_a_bar_has_its_name(name: str) -> None:
+    path = next((p for p in SPECS if p.stem == name), None)
+    spec = load(path) if path is not None else loads(CUSTOM[name])
+    found = pieces(list(steps(lower(spec))))
+    shown = " ".join(words(spec))
+    for values in ([p.total for p in found], [p.active for p in found]):
+        for piece, value in zip(found, values, strict=True):
+            assert not value or f"{piece.name} {share(value, sum(values))}" in shown
+
+
+def test_factors_and_bounds_are_shown() -> None:
+    text = HEADER.replace("tied: true", "tied: true, scale: 0.0625, softcap: 30.0").format(name="scaled")
+    ffn = "{kind: moe, n_experts: 8, top_k: 2, d_ff: 64, routed_scale: 2.5}"
+    for scale, shown in ((512**0.5, "sqrt(512)"), (12.0, "12")):
+        body = f"embedding: {{kind: token, scale: {scale!r}}}\nblocks: [{{mixer: {ATTN}, ffn: {ffn}}}]\n"
+        found = words(loads(text + body))
+        assert f"rows \u00d7 {shown}" in found
+        assert "logits \u00d7 0.0625, soft-cap 30" in found
+        assert "gate weights \u00d7 2.5" in found
+
+
+@pytest.mark.parametrize(("order", "names"), [(2, ["v", "x1", "x0"]), (3, ["v", "x2", "x1", "x0"])])
+def test_hyena_names_the_streams_of_its_short_convolution(order: int, names: list[str]) -> None:
+    found = words(loads(HEADER.format(name="hyena") + f"blocks: [{{mixer: {{kind: hyena, order: {order}}}}}]\n"))
+    assert [w for w in found if w in names] == names
+
+
+def two_stacks(encoder: str) -> Spec:
+    stacks = f"""
+stacks:
+  reader: {{blocks: [{{repeat: 2, mixer: {encoder}, ffn: {GLU}}}]}}
+  writer: {{memory: reader, blocks: [{{repeat: 3, mixer: {ATTN}, cross: {CROSS}}}]}}
+"""
+    return loads(HEADER.format(name="two") + stacks)
+
+
+@pytest.mark.parametrize("encoder", [ATTN, "{kind: mamba}", "{kind: lstm}"])
+def test_only_the_last_stack_keeps_state(encoder: str) -> None:
+    spec = two_stacks(encoder)
+    assert not faults(draw(spec))
+    found = words(spec)
+    assert found.count("KV cache") == 2
+    assert not [w for w in found if "state" in w and w != "hidden states"]
+    # 2 bytes x 4096 tokens x 3 layers x (2 x 2 x 64 of its own + 2 x 8 x 64 of the memory)
+    assert "cache at T = 4096: KV 30 MiB" in found
+    assert not [w for w in found if w.startswith("state ")]
+
+
+def test_columns_have_names_and_inputs_have_shapes() -> None:
+    found = words(two_stacks(ATTN))
+    assert {"reader", "writer", "tokens [B, T]"} <= set(found)
+    image = load(next(p for p in SPECS if p.stem == "vit_base"))
+    assert "images [B, 3, 224, 224]" in words(image)
+    assert [w for w in words(image) if "class token" in w]
 
 
 def test_it_is_quick() -> None:
@@ -342,8 +419,11 @@ def test_a_missing_folder_is_told(tmp_path: Path) -> None:
 
 
 def test_numbers_in_short() -> None:
-    assert [amount(n) for n in (864, 65_536, 999_999, 4_456_448, 2_818_572_288)] == [
+    assert [amount(n) for n in (864, 1253, 9999, 10_000, 65_536, 999_999, 4_456_448, 2_818_572_288)] == [
         "864",
+        "1,253",
+        "9,999",
+        "10.0 K",
         "65.5 K",
         "1.00 M",
         "4.46 M",

@@ -28,7 +28,7 @@ def test_a_kept_promise_is_silent(promise: int | str) -> None:
 )
 def test_a_broken_promise_says_both_numbers(promise: int | str, words: str) -> None:
     spec = spec_that_expects(params=promise)
-    problem = Problem(Mark("--set", 1, 1), "expect.params", f"{words} was promised, 1,253 counted")
+    problem = Problem(Mark(f"--set expect.params={promise}"), "expect.params", f"{words} was promised, 1,253 counted")
     assert check(spec, count(spec)) == [problem]
 
 

@@ -170,6 +170,20 @@ def test_set_merges_and_replace_replaces(override: str, d_ff: int | None, activa
     assert (part(found, "mixer") is None) == ("replace: {ffn" in override)
 
 
+def test_an_override_may_name_a_defined_block() -> None:
+    define = "define: {a: {ffn: {kind: mlp, d_ff: 8}}, b: {ffn: {kind: mlp, d_ff: 3}}}\n"
+    text = define + 'blocks: a x3\noverrides: [{at: "layers[1]", replace: b}]\n'
+    assert widths(spec(text).main) == [8, 3, 8]
+    for wrong, message in {
+        "replace: c": "overrides[0].replace: no block 'c' is defined",
+        "replace: 3": "overrides[0].replace: must be a block (mixer, ffn, ...) or the name of a defined one, not a",
+        "set: b": "overrides[0].set: a whole block takes the place of a layer: write replace: b",
+    }.items():
+        with pytest.raises(SpecError) as caught:
+            spec(text.replace("replace: b", wrong))
+        assert message in str(caught.value)
+
+
 def test_later_overrides_come_over_earlier_ones() -> None:
     first, second = '{at: "layers[:3].ffn", set: {d_ff: 3}}', '{at: "layers[1:].ffn", set: {d_ff: 5}}'
     found = spec(f"blocks: [{{repeat: 4, ffn: {{kind: mlp, d_ff: 8}}}}]\noverrides: [{first}, {second}]\n")

@@ -235,21 +235,24 @@ def test_later_settings_come_over_earlier_ones() -> None:
     [
         (["d_model"], ["--set: 'd_model' must be path=value, such as d_model=512"]),
         (["=5"], ["--set: '=5' must be path=value, such as d_model=512"]),
-        (["d_modle=5"], ["--set: d_modle: a spec has no 'd_modle'; did you mean 'd_model'?"]),
-        (["extends=other.yaml"], ["--set: extends: only a file can extend another"]),
-        (["blocks[7].ffn=none"], ["--set: blocks[7].ffn: blocks has 2 items; there is no [7]"]),
-        (["d_model.x=5"], ["--set: d_model.x: d_model is a number and has no field 'x'"]),
-        (["define.attn[0]=5"], ["--set: define.attn[0]: define.attn is a mapping, not a list; [0] needs a list"]),
-        (["a..b=5"], ["--set: a..b: a spec has no 'a'; known: " + ", ".join(sorted(TOP_KEYS))]),
-        (["name..b=5"], ["--set: name..b: 'name..b' is not a path; write for example blocks[0].mixer.n_heads"]),
-        (["d_model=@"], ["--set: d_model: not valid YAML: '@' cannot start a value; put the text in quotes"]),
-        (["d_model=-1"], ["--set:1:1: d_model: d_model = -1 must be a whole number above 0"]),
+        (["d_modle=5"], ["--set d_modle=5: d_modle: a spec has no 'd_modle'; did you mean 'd_model'?"]),
+        (["extends=other.yaml"], ["--set extends=other.yaml: extends: only a file can extend another"]),
+        (["blocks[7].ffn=none"], ["--set blocks[7].ffn=none: blocks[7].ffn: blocks has 2 items; there is no [7]"]),
+        (["d_model.x=5"], ["--set d_model.x=5: d_model.x: d_model is a number and has no field 'x'"]),
+        (["define.attn[0]=5"],
+         ["--set define.attn[0]=5: define.attn[0]: define.attn is a mapping, not a list; [0] needs a list"]),
+        (["a..b=5"], ["--set a..b=5: a..b: a spec has no 'a'; known: " + ", ".join(sorted(TOP_KEYS))]),
+        (["name..b=5"],
+         ["--set name..b=5: name..b: 'name..b' is not a path; write for example blocks[0].mixer.n_heads"]),
+        (["d_model=@"], ["--set d_model=@: d_model: not valid YAML: '@' cannot start a value; put the text in quotes"]),
+        (["d_model=-1"], ["--set d_model=-1: d_model: d_model = -1 must be a whole number above 0"]),
         (
             ["d_modle=5", "d_model", "vocab_size={"],
             [
                 "--set: 'd_model' must be path=value, such as d_model=512",
-                "--set: d_modle: a spec has no 'd_modle'; did you mean 'd_model'?",
-                "--set: vocab_size: not valid YAML: a value is missing here, or a bracket before it is not closed",
+                "--set d_modle=5: d_modle: a spec has no 'd_modle'; did you mean 'd_model'?",
+                "--set vocab_size={: vocab_size: not valid YAML: a value is missing here, or a bracket before it is not"
+                " closed",
             ],
         ),
     ],
@@ -264,3 +267,49 @@ def test_settings_come_over_what_a_file_extends(tmp_path: Path) -> None:
     file(tmp_path, "base.yaml", TEXT)
     path = file(tmp_path, "child.yaml", "extends: base.yaml\nd_model: 128\n")
     assert load(path, set=["d_model=256"]).main.d_model == 256
+
+
+def test_settings_may_be_a_mapping_of_plain_data() -> None:
+    found = loads(TEXT, set={"d_model": 128, "define.wide.ffn": {"kind": "mlp", "d_ff": 3}, "blocks": ["wide"] * 3})
+    assert (found.main.d_model, found.main.n_layers, part(found, 0, "ffn").d_ff) == (128, 3, 3)
+    with pytest.raises(SpecError, match="--set d_model=x: d_model: d_model = 'x' must be"):
+        loads(TEXT, set={"d_model": "x"})
+
+
+@pytest.mark.parametrize("nothing", ["expect={}", "expect=null", "expect="])
+def test_a_setting_may_drop_what_was_promised(nothing: str) -> None:
+    assert loads(TEXT + "expect: {layers: 3}\n", set=[nothing]).expect == ()
+
+
+def test_a_setting_of_blocks_may_leave_definitions_unused() -> None:
+    assert loads(TEXT, set=["blocks=wide x3"]).main.n_layers == 3
+    assert loads(TEXT, set=["blocks[0]=wide"]).main.n_layers == 2
+
+
+def test_a_definition_may_be_taken_away(tmp_path: Path) -> None:
+    file(tmp_path, "base.yaml", TEXT)
+    path = file(tmp_path, "child.yaml", "extends: base.yaml\ndefine: {attn: null}\nblocks: wide x2\n")
+    assert load(path).main.n_layers == 2
+    path = file(tmp_path, "child.yaml", "extends: base.yaml\ndefine: {attn: null}\n")
+    assert "no block 'attn'" in problems(path)[0]
+    assert loads(TEXT, set=["define.attn=null", "blocks=wide"]).main.n_layers == 1
+
+
+def test_sizes_of_the_top_may_be_rounded_and_repeats_computed() -> None:
+    text = """
+sizes: {n: 2, width: {of: 8/3 * n, multiple_of: 8}}
+d_model: {of: 8 * width, multiple_of: 3}
+vocab_size: {of: 100, multiple_of: 64}
+blocks: [{repeat: n * 2, ffn: {kind: mlp, d_ff: 8}}]
+"""
+    found = loads(text)
+    assert (found.main.d_model, found.vocab_size, found.main.n_layers) == (66, 128, 4)
+    for repeat, message in {
+        "m * 2": "repeat = 'm * 2' must be a whole number above 0, or arithmetic on named sizes; no size 'm' is known",
+        "n / 4": "repeat = n / 4 = 1/2 is not a whole number",
+        "n - 2": "repeat = n - 2 = 0 must be a whole number above 0",
+        "n ** 20": "more than 4096 layers",
+    }.items():
+        with pytest.raises(SpecError) as caught:
+            loads(text.replace("n * 2", repeat))
+        assert message in str(caught.value)

@@ -141,3 +141,18 @@ def test_expectations() -> None:
     VALIDATOR.validate({"expect": {"params": 1253, "active": "~12.9B", "kv_bytes_per_token": "<= 128 KiB"}})
     assert refused({"expect": {"parms": 1}})
     assert refused({"expect": {"params": "many"}})
+    VALIDATOR.validate({"expect": None})
+
+
+def test_sizes_may_be_rounded_and_repeats_computed() -> None:
+    VALIDATOR.validate({"d_model": {"of": "8/3 * n", "multiple_of": 8}, "sizes": {"n": {"of": 3, "multiple_of": 2}}})
+    VALIDATOR.validate({"blocks": [{"repeat": "2 * n", "pattern": "a"}]})
+    assert refused({"d_model": {"off": 3}})
+    assert all("description" in part for part in SCHEMA["properties"]["d_model"]["anyOf"][2]["properties"].values())
+
+
+def test_a_mistake_in_a_block_is_told_where_it_stands() -> None:
+    wrong = {"blocks": [{"ffn": {"kind": "mlp", "d_fff": 3}}]}
+    (error,) = VALIDATOR.iter_errors(wrong)
+    assert list(error.absolute_path) == ["blocks", 0, "ffn"]
+    assert "'d_fff' was unexpected" in error.message

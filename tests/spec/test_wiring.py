@@ -155,6 +155,14 @@ def test_any_text_is_a_wiring_or_a_fault(line: str) -> None:
             ["mixer = mixer(x)", "x = norm1(ffn(mixer))"],
             ["line 1 assigns 'mixer', which is the name of a module; choose another name"],
         ),
+        (
+            ["x = norm1(mixer(x)) + 0 * ffn(x)"],
+            ["line 1: the factor 0 leaves nothing of ffn(x); remove the product"],
+        ),
+        (
+            ["x = norm1(mixer(x)) + ffn(x) * -0.0"],
+            ["line 1: the factor 0 leaves nothing of ffn(x); remove the product"],
+        ),
     ],
 )  # fmt: skip
 def test_checks(lines: list[str], messages: list[str]) -> None:

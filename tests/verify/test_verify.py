@@ -100,6 +100,43 @@ def test_a_parameter_that_nothing_reads_is_found(monkeypatch: pytest.MonkeyPatch
     assert "idle" in detail
 
 
+def test_a_parameter_that_is_multiplied_by_zero_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = Sample(loads(HYBRID))
+    model = Wrong(sample.model(), lambda model, x, state: model(x) * (1 + 0 * idle))
+    idle = model.idle = nn.Parameter(torch.ones((), dtype=torch.float64))
+    monkeypatch.setattr(sample, "model", lambda: model)
+    assert checks.gradients(sample) == (False, "no gradient: ['idle']")
+
+
+DYNAMIC = "{kind: dynamic, factor: 4.0, original_max_seq_len: 4}"
+LONGROPE = "{kind: longrope, original_max_seq_len: 4, short_factor: [1.0, 1.5], long_factor: [2.0, 4.0]}"
+
+
+@pytest.mark.parametrize("scaling", [DYNAMIC, LONGROPE])
+def test_frequencies_that_follow_the_length_are_run_where_they_do_not(scaling: str) -> None:
+    spec = loads(HYBRID.replace("position: rope", f"position: {{kind: rope, scaling: {scaling}}}"))
+    assert Sample(spec).tokens == 4
+    report = verify(spec)
+    assert report.passed, str(report)
+
+
+def test_one_token_leaves_nothing_to_compare() -> None:
+    scaling = DYNAMIC.replace("seq_len: 4", "seq_len: 1")
+    spec = loads(HYBRID.replace("position: rope", f"position: {{kind: rope, scaling: {scaling}}}"))
+    for check in (checks.causal, checks.lengths, checks.decoding):
+        ok, detail = check(Sample(spec))  # type: ignore[misc]
+        assert ok
+        assert "not run" in detail
+
+
+def test_shrinking_keeps_the_length_of_training() -> None:
+    scaling = "{kind: dynamic, factor: 4.0, original_max_seq_len: 128}"
+    text = HYBRID.replace("position: rope", f"position: {{kind: rope, scaling: {scaling}}}")
+    spec = loads(text.replace("d_model: 16", "d_model: 1024").replace("max_seq_len: 32", "max_seq_len: 512"))
+    mixer: Any = shrink(spec).main.layers[1].block.part("mixer")
+    assert mixer.position.scaling.original_max_seq_len == 128
+
+
 def test_a_generated_model_that_differs_from_the_spec_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     sample = Sample(loads(HYBRID))
     other = loads(HYBRID.replace("position: rope", "position: {kind: rope, theta: 500}"))

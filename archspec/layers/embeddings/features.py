@@ -29,7 +29,7 @@ class FeatureEmbedding(Component):
     bias: bool = field("bias of the projection", True)
     position: Component | None = slot("absolute_position", "what is added for the position", None)
     norm: NormComponent | None = slot("norm", "norm of the sum", None)
-    dropout: Probability = field("dropout of the result", 0.0, inherit="dropout")
+    dropout: Probability = field("dropout of the embedding", 0.0, inherit="dropout")
 
     def check(self) -> None:
         """Refuse positions of another width than the stack."""

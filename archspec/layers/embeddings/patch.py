@@ -36,7 +36,7 @@ class PatchEmbedding(Component):
     )
     position: Component | None = slot("absolute_position", "what is added for the position", None)
     norm: NormComponent | None = slot("norm", "norm of the sum", None)
-    dropout: Probability = field("dropout of the result", 0.0, inherit="dropout")
+    dropout: Probability = field("dropout of the embedding", 0.0, inherit="dropout")
 
     def check(self) -> None:
         """Refuse patches that do not tile the image, and positions that do not fit it."""

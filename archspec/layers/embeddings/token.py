@@ -38,7 +38,7 @@ class TokenEmbedding(Component):
     factor_bias: bool = field("bias of that projection", True, when=("d_factor",))
     scale: Positive = field("factor of the token's row", 1.0)
     norm: NormComponent | None = slot("norm", "norm of the sum", None)
-    dropout: Probability = field("dropout of the result", 0.0, inherit="dropout")
+    dropout: Probability = field("dropout of the embedding", 0.0, inherit="dropout")
 
     def check(self) -> None:
         """Refuse positions of another width than the tokens."""

@@ -55,7 +55,7 @@ class MoE(Component):
     kind: Literal["moe"] = "moe"
     d_model: Size = inherited("width of the residual stream")
     n_experts: Size = field("routed experts")
-    top_k: Size = field("experts that a token runs (on average, where experts choose)")
+    top_k: Size = field("experts that a token runs")
     d_ff: Size = field("hidden units of one expert")
     gated: bool = field("whether an expert is a gated MLP (three matrices) or a plain one (two)", True)
     activation: Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "tanh", "sigmoid", "identity"] = field(
@@ -64,7 +64,7 @@ class MoE(Component):
     bias: bool = field("biases of plain experts", False, when=("gated", False))
     expert_dropout: Probability = field("dropout of the hidden units of all experts, after the activation", 0.0)
     assignment: Literal["token", "expert"] = field(
-        "who chooses: a token its top_k experts, or an expert its top_k * T / n_experts tokens",
+        "who chooses: a token its top_k experts, or an expert its top_k * T / n_experts tokens (top_k is then a mean)",
         "token",
     )
     router_bias: bool = field("bias of the router", False)
@@ -117,6 +117,8 @@ class MoE(Component):
         """Refuse choices that cannot be made and settings that could not matter."""
         if self.top_k > self.n_experts:
             raise ValueError(f"top_k = {self.top_k} must be at most n_experts = {self.n_experts}")
+        if self.n_experts == 1:
+            raise ValueError("n_experts = 1 leaves nothing to choose; use gated_mlp or mlp, or more experts")
         if self.n_shared and not self.d_ff_shared:
             raise ValueError("d_ff_shared = 0 leaves no shared expert; set n_shared = 0, or a width")
         if self.n_shared > 1 and self.d_ff_shared != self.n_shared * self.d_ff:
@@ -132,18 +134,36 @@ class MoE(Component):
         if self.renormalise and self.top_k == 1:
             raise ValueError(
                 "renormalise makes the weight of the only chosen expert 1, so the router learns nothing; set it to "
-                "false, or say order: top_k_then_score if that is meant"
+                "false, or raise top_k"
             )
+        self._check_load()
         self._check_order()
         self._check_groups()
+
+    def _check_load(self) -> None:
+        """Nothing to balance where every token runs every expert, and no place to lose where all have room."""
+        if self.top_k == self.n_experts and (self.correction_bias or self.balance_loss):
+            name = "correction_bias" if self.correction_bias else "balance_loss"
+            raise ValueError(
+                f"{name} has no effect when top_k = n_experts = {self.n_experts}: every token runs every expert;"
+                " remove it, or lower top_k"
+            )
+        if self.capacity_factor is not None and self.capacity_factor * self.top_k >= self.n_experts:
+            raise ValueError(
+                f"capacity_factor = {self.capacity_factor:g} drops nothing: an expert has room for the whole sequence"
+                f" from n_experts / top_k = {self.n_experts / self.top_k:g} on; remove it, or choose a smaller one"
+            )
 
     def _check_order(self) -> None:
         if self.order == "score_then_top_k":
             return
         if self.score == "sigmoid":
             raise ValueError("score = 'sigmoid' is the same in either order; remove order: top_k_then_score")
-        if self.top_k == 1 and self.temperature != 1.0:
-            raise ValueError("temperature has no effect when the one chosen expert alone is scored; remove it")
+        if self.top_k == 1:
+            raise ValueError(
+                "order = 'top_k_then_score' makes the weight of the only chosen expert 1, so the router learns nothing;"
+                " remove it, or raise top_k"
+            )
 
     def _check_groups(self) -> None:
         if self.n_groups is None:

@@ -1,4 +1,4 @@
-"""Every linear layer and table starts at N(0, std^2), every bias at 0.
+"""Every linear layer and table starts at N(0, std^2), or uniform with the same std, every bias at 0.
 
 With `residual_scale: depth` the projections that write to the residual stream (o_proj, down_proj, out_proj) start at
 std / sqrt(n_branches), so that the stream's variance does not grow with depth (two branches a layer for a mixer and a
@@ -10,7 +10,7 @@ Sources: Radford et al. 2019, "GPT-2" (0.02 and the depth factor); Devlin et al.
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, Positive, Size, derived, field, inherited
+from archspec.layers.base import Component, Count, Positive, Size, derived, field, inherited
 from archspec.layers.ops import Op
 
 
@@ -22,16 +22,20 @@ class NormalInit(Component):
         {},
         {"residual_scale": "depth", "std": 0.1},
         {"truncated": True, "embedding_std": 1.0},
+        {"distribution": "uniform", "std": 0.1},
     )
 
     kind: Literal["normal"] = "normal"
     n_branches: Size = inherited("residual branches of all layers: mixers, cross-attentions and feed-forward networks")
+    n_stacked: Count = inherited("feed-forward networks whose experts are stacked in one tensor")
+    n_recurrent: Count = inherited("mixers that are an LSTM, a GRU or an RNN")
     std: Positive = field("standard deviation of the linear layers", 0.02)
     embedding_std: Positive = derived("standard deviation of the embedding tables", "std")
     residual_scale: Literal["none", "depth"] = field(
         "whether residual projections start smaller by sqrt(n_branches)", "none"
     )
-    truncated: bool = field("drawn again beyond two standard deviations", False)
+    distribution: Literal["normal", "uniform"] = field("how weights are drawn; uniform within sqrt(3) std", "normal")
+    truncated: bool = field("drawn again beyond two standard deviations", False, when=("distribution", "normal"))
 
     def ops(self) -> tuple[Op, ...]:
         """None: an init changes values, not tensors."""

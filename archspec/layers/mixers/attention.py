@@ -72,9 +72,14 @@ class Attention(Component):
     dropout: Probability = field("dropout of the attention probabilities", 0.0, inherit="dropout")
 
     def check(self) -> None:
-        """Refuse heads that do not divide."""
+        """Refuse heads that do not divide, and a window in which there is nothing to choose."""
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_heads = {self.n_heads} must be a multiple of n_kv_heads = {self.n_kv_heads}")
+        if self.window == 1 and self.mask == "causal" and not self.sinks:
+            raise ValueError(
+                "window = 1 lets a token see only itself, so queries and keys have no effect; widen it, or remove the"
+                " attention"
+            )
         both_ways = getattr(self.position, "bidirectional", None)
         if both_ways is not None and self.mask != "prefix" and both_ways != (self.mask == "bidirectional"):
             wanted = str(not both_ways).lower()
@@ -95,7 +100,10 @@ class Attention(Component):
 
     @property
     def score_scale(self) -> float | None:
-        """The factor of the scores where it is not head_dim ** -0.5."""
+        """Factor of the scores.
+
+        None where it is head_dim ** -0.5, which is what they get anyway.
+        """
         return None if self.scale == self.head_dim**-0.5 else self.scale
 
     @property

@@ -5,7 +5,8 @@
 
 Positions are fractions of filter_len, which is fixed, so a filter's tap does not depend on how long the input is.
 State while decoding: every input of every long convolution, and the last short_conv - 1 inputs of the short one; beside
-it the filters, evaluated once. Cost O(T log T d_model) to train beside the projections, O(T d_model) a decoded token.
+it the filters, evaluated once, filter_len numbers a channel in float32 (counted with the state). Cost O(T log T
+d_model) to train beside the projections, O(T d_model) a decoded token.
 
 Sources: Poli et al. 2023 (arXiv 2302.10866); Nguyen et al. 2023 (HyenaDNA: shift, features, frequency).
 """
@@ -141,8 +142,8 @@ class Hyena(Component):
                 name=f"conv_{i}",
                 shape=shape,
                 inputs=(f"gate_{i}", "filter_decay" if self.modulate else "filter_out"),
-                note="by FFT, without matrix products; the filters that decoding remembers are shared by all sequences",
-                cache=Cache(per_token=self.d_model),
+                note="by FFT, without matrix products; decoding holds the filter, once for all sequences of a batch",
+                cache=Cache(per_token=self.d_model, exact=self.filter_len * self.d_model),
                 channels=self.d_model,
             )
             inputs = ("short_filter",) if value == "short_filter" else ("short_filter", value)

@@ -52,7 +52,7 @@ class MLA(Component):
     kind: Literal["mla"] = "mla"
     d_model: Size = inherited("width of the residual stream")
     n_heads: Size = field("heads")
-    q_lora_rank: Size | None = field("width of the queries' own latent; none projects them from x at once", None)
+    q_lora_rank: Size | None = field("width of the queries' own latent", None)
     kv_lora_rank: Size = field("width of the latent from which keys and values are read")
     qk_nope_head_dim: Size = field("channels of a query or key head that know no position")
     qk_rope_head_dim: Size = field("channels of a query head, and of one key for all heads, that are rotated")

@@ -27,6 +27,11 @@ class DynamicScaling(Component):
     factor: Positive = field("how fast the base grows with the length")
     original_max_seq_len: Size = derived("tokens from which on the base grows", "max_seq_len")
 
+    def check(self) -> None:
+        """Refuse a factor that changes nothing."""
+        if self.factor == 1:
+            raise ValueError("factor = 1 changes nothing; remove the scaling, or say how much longer the text is")
+
     def ops(self) -> tuple[Op, ...]:
         """None."""
         return ()

@@ -22,6 +22,11 @@ class LinearScaling(Component):
     kind: Literal["linear"] = "linear"
     factor: Positive = field("how many times longer than in training")
 
+    def check(self) -> None:
+        """Refuse a factor that changes nothing."""
+        if self.factor == 1:
+            raise ValueError("factor = 1 changes nothing; remove the scaling, or say how much longer the text is")
+
     def ops(self) -> tuple[Op, ...]:
         """None."""
         return ()

@@ -27,7 +27,9 @@ class Llama3Scaling(Component):
     high_freq_factor: Positive = field("pairs that turn more often than this within training's length stay", 4.0)
 
     def check(self) -> None:
-        """Refuse an empty blend."""
+        """Refuse an empty blend, and a factor that changes nothing."""
+        if self.factor == 1:
+            raise ValueError("factor = 1 changes nothing; remove the scaling, or say how much longer the text is")
         if self.high_freq_factor <= self.low_freq_factor:
             raise ValueError(
                 f"high_freq_factor = {self.high_freq_factor:g} must be above low_freq_factor = {self.low_freq_factor:g}"

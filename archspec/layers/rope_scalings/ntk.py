@@ -23,6 +23,11 @@ class NTKScaling(Component):
     kind: Literal["ntk"] = "ntk"
     factor: Positive = field("how many times longer the longest wavelength gets")
 
+    def check(self) -> None:
+        """Refuse a factor that changes nothing."""
+        if self.factor == 1:
+            raise ValueError("factor = 1 changes nothing; remove the scaling, or say how much longer the text is")
+
     def ops(self) -> tuple[Op, ...]:
         """None."""
         return ()

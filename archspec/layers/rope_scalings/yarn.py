@@ -56,6 +56,8 @@ class YarnScaling(Component):
             raise ValueError("mscale and mscale_all_dim go together: give both or neither")
         if self.mscale is not None and self.attention_factor is not None:
             raise ValueError("attention_factor replaces mscale and mscale_all_dim: give one or the other")
+        if self.factor == 1 and self.attention_factor in (None, 1):
+            raise ValueError("factor = 1 changes nothing; remove the scaling, or say how much longer the text is")
 
     @property
     def table_factor(self) -> float:

@@ -12,7 +12,7 @@ class Learned(nn.Module):
     def __init__(self, c: Config):
         super().__init__()
         self.c = c
-        self.table = nn.Embedding(c.n_positions + c.offset, c.dim)
+        self.table = nn.Embedding(c.n_positions + c.offset if c.offset else c.n_positions, c.dim)
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
         """The rows (T, dim) of the tokens x (B, T, dim), which stand at positions start .. start + T - 1."""

@@ -40,13 +40,14 @@ class MoE(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Stacked matrices start as `nn.Linear` does, biases at zero."""
+        """Stacked matrices start as `nn.Linear` does."""
         c = self.c
         for weight in self.experts.values():
-            if weight.dim() == 3:
-                nn.init.uniform_(weight, -(weight.shape[-1] ** -0.5), weight.shape[-1] ** -0.5)
-            else:
+            if c.bias and weight.dim() == 2:
+                # Biases start at zero.
                 nn.init.zeros_(weight)
+            else:
+                nn.init.uniform_(weight, -(weight.shape[-1] ** -0.5), weight.shape[-1] ** -0.5)
         if c.correction_bias:
             nn.init.zeros_(self.correction_bias)
             nn.init.zeros_(self.load)
@@ -138,7 +139,7 @@ class MoE(nn.Module):
         return y
 
     def activate(self, h: Tensor) -> Tensor:
-        """The experts' activation and dropout; dropping the gate of a hidden unit drops the unit."""
+        """The experts' activation."""
         c = self.c
         if c.activation == "silu":
             h = F.silu(h)
@@ -154,7 +155,10 @@ class MoE(nn.Module):
             h = F.tanh(h)
         elif c.activation == "sigmoid":
             h = torch.sigmoid(h)
-        if c.expert_dropout:
+        if c.expert_dropout and c.gated:
+            # Dropping the gate of a hidden unit drops the unit.
+            h = F.dropout(h, c.expert_dropout, self.training)
+        elif c.expert_dropout:
             h = F.dropout(h, c.expert_dropout, self.training)
         return h
 

@@ -7,7 +7,7 @@ from archspec.layers.heads.lm import LMHead as Config
 
 
 class LMHead(nn.Module):
-    """A linear layer from the last hidden state to the logits; the model ties its weight where it is tied."""
+    """A linear layer from the last hidden state to the logits."""
 
     def __init__(self, c: Config):
         super().__init__()

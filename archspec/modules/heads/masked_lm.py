@@ -8,7 +8,7 @@ from archspec.modules import build
 
 
 class MaskedLMHead(nn.Module):
-    """logits = proj(norm(activation(transform(x)))); the model ties the weight of proj where it is tied."""
+    """logits = proj(norm(activation(transform(x))))."""
 
     def __init__(self, c: Config):
         super().__init__()

@@ -6,8 +6,8 @@ from archspec.layers.inits.normal import NormalInit as Config
 
 
 def init_weights(model: nn.Module, c: Config) -> None:
-    """Draw linear layers, tables (last, for a head tied to one), what modules set themselves, stacked experts."""
-    draw = truncated_normal if c.truncated else nn.init.normal_
+    """Draw matrices, then tables (a tied head is its table), and reset what modules start in their own way."""
+    draw = uniform if c.distribution == "uniform" else truncated_normal if c.truncated else nn.init.normal_
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             draw(module.weight, std=c.std)
@@ -25,15 +25,27 @@ def init_weights(model: nn.Module, c: Config) -> None:
         reset = getattr(module, "reset_parameters", None)
         if reset is not None and not type(module).__module__.startswith("torch."):
             reset()
-    for name, weight in model.named_parameters():
-        if weight.dim() == 3 and name.endswith(("gate_proj", "up_proj", "down_proj")):
-            if c.residual_scale == "depth":
-                residual = name.endswith("down_proj")
-                draw(weight, std=c.std * c.n_branches**-0.5 if residual else c.std)
-            else:
+    if c.n_stacked:
+        for name, weight in model.named_parameters():
+            if weight.dim() == 3 and name.endswith(("gate_proj", "up_proj", "down_proj")):
+                if c.residual_scale == "depth":
+                    residual = name.endswith("down_proj")
+                    draw(weight, std=c.std * c.n_branches**-0.5 if residual else c.std)
+                else:
+                    draw(weight, std=c.std)
+    if c.n_recurrent:
+        for name, weight in model.named_parameters():
+            if name.rpartition(".")[2].startswith(("weight_ih_l", "weight_hh_l")):
                 draw(weight, std=c.std)
+            elif name.rpartition(".")[2].startswith(("bias_ih_l", "bias_hh_l")):
+                nn.init.zeros_(weight)
 
 
 def truncated_normal(weight: Tensor, std: float) -> None:
     """N(0, std^2), drawn again beyond two standard deviations."""
     nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
+def uniform(weight: Tensor, std: float) -> None:
+    """Uniform around 0 with a standard deviation of std."""
+    nn.init.uniform_(weight, -(3**0.5) * std, 3**0.5 * std)

@@ -6,7 +6,7 @@ from archspec.layers.inits.xavier import XavierInit as Config
 
 
 def init_weights(model: nn.Module, c: Config) -> None:
-    """Draw linear layers, tables (last, for a head tied to one), what modules set themselves, stacked experts."""
+    """Draw matrices, then tables (a tied head is its table), and reset what modules start in their own way."""
     draw = nn.init.xavier_uniform_ if c.distribution == "uniform" else nn.init.xavier_normal_
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
@@ -20,7 +20,14 @@ def init_weights(model: nn.Module, c: Config) -> None:
         reset = getattr(module, "reset_parameters", None)
         if reset is not None and not type(module).__module__.startswith("torch."):
             reset()
-    for name, weight in model.named_parameters():
-        if weight.dim() == 3 and name.endswith(("gate_proj", "up_proj", "down_proj")):
-            for expert in weight.detach():
-                draw(expert, gain=c.gain)
+    if c.n_stacked:
+        for name, weight in model.named_parameters():
+            if weight.dim() == 3 and name.endswith(("gate_proj", "up_proj", "down_proj")):
+                for expert in weight.detach():
+                    draw(expert, gain=c.gain)
+    if c.n_recurrent:
+        for name, weight in model.named_parameters():
+            if name.rpartition(".")[2].startswith(("weight_ih_l", "weight_hh_l")):
+                draw(weight, gain=c.gain)
+            elif name.rpartition(".")[2].startswith(("bias_ih_l", "bias_hh_l")):
+                nn.init.zeros_(weight)

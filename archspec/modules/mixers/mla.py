@@ -37,8 +37,8 @@ class MLA(nn.Module):
         else:
             q = self.q_b_proj(self.q_a_norm(self.q_a_proj(x)))
         q = q.view(B, T, c.n_heads, c.qk_head_dim).transpose(1, 2)  # (B, n_heads, T, qk_head_dim)
-        q_nope, q_rope = q.split((c.qk_nope_head_dim, c.qk_rope_head_dim), dim=-1)
-        latent, k_rope = self.kv_a_proj(x).unsqueeze(1).split((c.kv_lora_rank, c.qk_rope_head_dim), dim=-1)
+        q_nope, q_rope = q.split([c.qk_nope_head_dim, c.qk_rope_head_dim], dim=-1)
+        latent, k_rope = self.kv_a_proj(x).unsqueeze(1).split([c.kv_lora_rank, c.qk_rope_head_dim], dim=-1)
         latent = self.kv_a_norm(latent)  # (B, 1, T, kv_lora_rank)
         seen = advance(state, T)
         if c.position is not None:
@@ -56,7 +56,7 @@ class MLA(nn.Module):
         c = self.c
         B, _, S, _ = latent.shape
         kv = self.kv_b_proj(latent).view(B, S, c.n_heads, c.qk_nope_head_dim + c.v_head_dim)
-        k_nope, v = kv.transpose(1, 2).split((c.qk_nope_head_dim, c.v_head_dim), dim=-1)
+        k_nope, v = kv.transpose(1, 2).split([c.qk_nope_head_dim, c.v_head_dim], dim=-1)
         q = torch.cat((q_nope, q_rope), dim=-1)
         k = torch.cat((k_nope, k_rope.expand(B, c.n_heads, S, c.qk_rope_head_dim)), dim=-1)
         return self.attend(q, k, v)

@@ -8,7 +8,7 @@ from archspec.layers.norms.layernorm import LayerNorm as Config
 
 
 class LayerNorm(nn.Module):
-    """y = (x - mean(x)) / sqrt(var(x) + eps), times a weight and plus a bias where there are such."""
+    """(x - mean(x)) / sqrt(var(x) + eps), mean and variance being those over the channels of a token."""
 
     def __init__(self, dim: int, c: Config):
         super().__init__()
@@ -24,6 +24,7 @@ class LayerNorm(nn.Module):
         """Start as the plain norm."""
         c = self.c
         if c.affine and c.one_plus:
+            # The factor of a channel is 1 + weight.
             nn.init.zeros_(self.weight)
         elif c.affine:
             nn.init.ones_(self.weight)

@@ -8,7 +8,7 @@ from archspec.layers.norms.rmsnorm import RMSNorm as Config
 
 
 class RMSNorm(nn.Module):
-    """y = x / sqrt(mean(x^2) + eps), times a weight where there is one."""
+    """x / sqrt(mean(x^2) + eps), the mean being that over the channels of a token."""
 
     def __init__(self, dim: int, c: Config):
         super().__init__()
@@ -21,6 +21,7 @@ class RMSNorm(nn.Module):
         """Start as the plain norm."""
         c = self.c
         if c.weight and c.one_plus:
+            # The factor of a channel is 1 + weight.
             nn.init.zeros_(self.weight)
         elif c.weight:
             nn.init.ones_(self.weight)

@@ -42,24 +42,33 @@ class Rope(nn.Module):
             frequencies = ntk_frequencies(c.dim, c.theta, c.scaling.factor)
         elif c.scaling_kind == "proportional":
             frequencies = proportional_frequencies(c.dim, c.theta, c.scaling.fraction, c.scaling.factor)
+        elif c.scaling_kind == "yarn" and c.scaling.truncate:
+            frequencies = yarn_frequencies(
+                c.dim,
+                c.theta,
+                factor=c.scaling.factor,
+                original_max_seq_len=c.scaling.original_max_seq_len,
+                beta_fast=c.scaling.beta_fast,
+                beta_slow=c.scaling.beta_slow,
+            )
         elif c.scaling_kind == "yarn":
             frequencies = yarn_frequencies(
                 c.dim,
                 c.theta,
-                c.scaling.factor,
-                c.scaling.original_max_seq_len,
-                c.scaling.beta_fast,
-                c.scaling.beta_slow,
-                c.scaling.truncate,
+                factor=c.scaling.factor,
+                original_max_seq_len=c.scaling.original_max_seq_len,
+                beta_fast=c.scaling.beta_fast,
+                beta_slow=c.scaling.beta_slow,
+                truncate=False,
             )
         elif c.scaling_kind == "llama3":
             frequencies = llama3_frequencies(
                 c.dim,
                 c.theta,
-                c.scaling.factor,
-                c.scaling.low_freq_factor,
-                c.scaling.high_freq_factor,
-                c.scaling.original_max_seq_len,
+                factor=c.scaling.factor,
+                low_freq_factor=c.scaling.low_freq_factor,
+                high_freq_factor=c.scaling.high_freq_factor,
+                original_max_seq_len=c.scaling.original_max_seq_len,
             )
         elif c.scaling_kind == "longrope":
             # Row 0 is for short texts, row 1 for those of more than original_max_seq_len tokens.

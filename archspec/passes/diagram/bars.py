@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 
 from archspec.graph import Step
 from archspec.layers.base import Component
-from archspec.layers.ops import Attend
+from archspec.layers.ops import Attend, Cache
 from archspec.passes.count import cache_bytes
 from archspec.passes.diagram.scene import Scene, Shape, texts
 from archspec.passes.diagram.style import GREY, INK, RECURRENT, TABLE, Tone, tone
-from archspec.passes.diagram.text import ELLIPSIS, Line, amount, extent, joined, measure, share, size
+from archspec.passes.diagram.text import Line, amount, extent, joined, measure, share, size
 
 BAR, PITCH, LABELS = 20.0, 34.0, 100.0
 PAD = 14.0
@@ -88,10 +88,14 @@ class Footer:
         small = [
             f"{p.name} {share(v, whole)}"
             for p, v in zip(self.pieces, values, strict=True)
-            if v and not self._inside(p, v, whole, self.length * v / whole)
+            if v and not self._named(p, v, whole)
         ]
-        lines = joined(small, ", ", 8, 170.0)
-        return texts(lines if len(lines) <= 4 else [*lines[:3], f"{lines[3]} {ELLIPSIS}"], 8, GREY)
+        return texts(joined(small, ", ", 8, 170.0), 8, GREY)
+
+    def _named(self, piece: Piece, value: int, whole: int) -> bool:
+        """Whether the name of a piece has room in its segment."""
+        lines = self._inside(piece, value, whole, self.length * value / whole)
+        return bool(lines) and lines[0].text.startswith(piece.name)
 
 
 def _square(shape: Shape) -> Shape:
@@ -136,21 +140,22 @@ def _class(component: Component | None) -> tuple[str, Tone]:
 
 
 def cache_lines(steps: list[Step], tokens: int | None) -> tuple[Line, ...]:
-    """What one sequence keeps while it is decoded: the part that grows, and the fixed part."""
-    growing = 2 * sum(s.op.cache.per_token * s.repeat for s in steps)
+    """What one sequence keeps while it is decoded, by the last stack: the part that grows, and the fixed part."""
+    steps = [s for s in steps if s.stack == steps[-1].stack]
+    growing = 2 * sum((s.op.cache.per_token + s.op.cache.per_memory_token) * s.repeat for s in steps)
     fixed = sum((2 * s.op.cache.fixed + 4 * s.op.cache.exact) * s.repeat for s in steps)
     if not growing and not fixed:
         return (Line("no cache, no state", 9, color=GREY),)
     parts = []
     if growing:
         limit = growing if tokens is None else cache_bytes(steps, tokens) - fixed
-        name = "KV " if any(isinstance(s.op, Attend) and s.op.cache.per_token for s in steps) else ""
+        name = "KV " if any(isinstance(s.op, Attend) and s.op.cache != Cache() for s in steps) else ""
         parts.append(name + size(limit) + (" / token" if tokens is None else ""))
     if fixed:
         parts.append(f"state {size(fixed)}")
     where = "" if not growing else f"cache at T = {tokens}: " if tokens else "cache: "
     lines = [Line(where + "  +  ".join(parts), 9.5, color=INK)]
-    lines.append(Line(_decoding([s for s in steps if s.stack == steps[-1].stack]), 8.5, color=GREY))
+    lines.append(Line(_decoding(steps), 8.5, color=GREY))
     exact = ", recurrent states 4" if any(s.op.cache.exact for s in steps) else ""
     lines.append(Line(f"one sequence, 2 bytes a number{exact}", 8.5, color=GREY))
     return tuple(lines)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from archspec.layers.base import Component
-from archspec.layers.ops import Attend, Experts, Op
-from archspec.passes.diagram.component import memory_text
+from archspec.layers.ops import Attend, Cache, Experts, Op
+from archspec.passes.diagram.component import memory_text, stateless
 from archspec.passes.diagram.describe import params
 from archspec.passes.diagram.style import MOE, Tone, tone
 from archspec.passes.diagram.text import TIMES, amount, share
@@ -17,7 +17,10 @@ MOST_KINDS = 8
 
 @dataclass
 class Kind:
-    """A kind of mixer or feed-forward network; its variants differ in their window, or only in sizes."""
+    """A kind of mixer or feed-forward network; its variants differ in their window, or only in sizes.
+
+    One that does not decode stands in a stack that runs once, before the last one, and keeps nothing (`ops`).
+    """
 
     component: Component
     ops: tuple[Op, ...]
@@ -26,6 +29,8 @@ class Kind:
     windows: dict[int | None, int] = field(default_factory=dict)
     sizes: int = 1
     title: str = ""
+    stack: str = ""
+    decodes: bool = True
 
     @property
     def facts(self) -> list[str]:
@@ -98,7 +103,9 @@ def _collect(spec: Spec, exact: bool) -> Catalog:
         for segment in stack.segments:
             for layer in segment.layers:
                 for _, part in main_parts(layer.block):
-                    kind = found.of.get(id(part)) or _kind(part, exact, by_key, signatures, found)
+                    kind = found.of.get(id(part)) or _kind(
+                        part, stack.name, stack is spec.main, exact, by_key, signatures, found
+                    )
                     found.of[id(part)] = kind
                     kind.layers += segment.repeat
                     window = getattr(part, "window", None)
@@ -109,15 +116,23 @@ def _collect(spec: Spec, exact: bool) -> Catalog:
 
 
 def _kind(
-    part: Component, exact: bool, by_key: dict[Any, Kind], signatures: dict[Any, set[Any]], found: Catalog
+    part: Component,
+    stack: str,
+    decodes: bool,
+    exact: bool,
+    by_key: dict[Any, Kind],
+    signatures: dict[Any, set[Any]],
+    found: Catalog,
 ) -> Kind:
     ops = part.ops()
+    decodes = decodes or all(op.cache == Cache() for op in ops)
+    ops = ops if decodes else stateless(ops)
     whole = tuple(_unlimited(op) for op in ops)
     names = tuple((type(op).__name__, op.name, op.inputs, op.note if isinstance(op, Attend) else "") for op in ops)
-    key = (type(part).__name__, whole if exact else names)
+    key = (type(part).__name__, decodes, whole if exact else names)
     signatures.setdefault(key, set()).add(whole)
     if key not in by_key:
-        by_key[key] = Kind(part, ops, tone(part, ops))
+        by_key[key] = Kind(part, ops, tone(part, ops), stack=stack, decodes=decodes)
         found.kinds.append(by_key[key])
     return by_key[key]
 
@@ -146,7 +161,10 @@ def _difference(kind: Kind, others: list[Kind]) -> str:
         own = getattr(kind.component, name, None)
         if own is not None and all(getattr(o.component, name, None) != own for o in others):
             return f"{name} {own}" if name != "mask" else str(own)
-    return f"{amount(params(kind.ops))}"
+    total = params(kind.ops)
+    if all(params(o.ops) == total and o.stack != kind.stack for o in others):
+        return kind.stack
+    return amount(total)
 
 
 def short(component: Component, hue: Tone) -> str:

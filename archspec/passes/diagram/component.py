@@ -1,10 +1,11 @@
 """The dataflow of a component as a flow: its ops, with what is small or plain folded into what stands for it."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 
 from archspec.layers.base import Component
-from archspec.layers.ops import Attend, Elementwise, Experts, Op, Recurrent, Route, Scan
+from archspec.layers.ops import Attend, Cache, Conv, Elementwise, Experts, Op, Recurrent, Route, Scan
 from archspec.passes.diagram.describe import (
     SUB_WIDTH,
     cache_text,
@@ -21,9 +22,14 @@ from archspec.passes.diagram.style import MOE, Tone
 from archspec.passes.diagram.text import SIGMA, TIMES, shape_text, shorten, size
 
 
-def component_flow(component: Component, hue: Tone, d_model: int, reach: str = "") -> Flow:
-    """What the panel of a component shows; `reach` says in words what its window is, when it has several."""
-    ops = {op.name: _unwindowed(op) if reach else op for op in component.ops()}
+def component_flow(
+    component: Component, hue: Tone, d_model: int, reach: str = "", every: Iterable[Op] | None = None
+) -> Flow:
+    """What the panel of a component shows; `reach` says in words what its window is, when it has several.
+
+    `every` are its ops where they are not simply those of the component.
+    """
+    ops = {op.name: _unwindowed(op) if reach else op for op in every or component.ops()}
     ops, merged = collapsed(absorbed(ops))
     flow = Flow()
     _sources(flow, ops, component, d_model)
@@ -36,6 +42,7 @@ def component_flow(component: Component, hue: Tone, d_model: int, reach: str = "
     last = next(reversed(ops.values()))
     flow.add(bare(SINK, shape_text(last.shape)), (last.name,))
     _dispatch(flow, ops)
+    _streams(flow, ops, component)
     _labels(flow, ops)
     _caches(flow, ops, hue)
     return flow
@@ -43,6 +50,11 @@ def component_flow(component: Component, hue: Tone, d_model: int, reach: str = "
 
 def _unwindowed(op: Op) -> Op:
     return replace(op, window=None, cache=replace(op.cache, limit=None)) if isinstance(op, Attend) else op
+
+
+def stateless(ops: Iterable[Op]) -> tuple[Op, ...]:
+    """The ops of a component that never decodes, and so keeps nothing."""
+    return tuple(replace(op, cache=Cache()) for op in ops)
 
 
 # Nodes
@@ -117,7 +129,7 @@ def _dispatch(flow: Flow, ops: Ops) -> None:
 def _caches(flow: Flow, ops: Ops, hue: Tone) -> None:
     """A dashed box over the keys and values that an attention keeps."""
     for op in ops.values():
-        if not isinstance(op, Attend) or not op.cache.per_token:
+        if not isinstance(op, Attend) or not (op.cache.per_token or op.cache.per_memory_token):
             continue
         flowing = [e for e in flow.into(op.name) if not e.source.startswith("<")]
         kept = _latents(flow, ops, op) if hasattr(op, "latent") else flowing[1:3]
@@ -153,6 +165,22 @@ def _labels(flow: Flow, ops: Ops) -> None:
             _beside(flow, edges[0], shape_text(op.shape))
 
 
+def _streams(flow: Flow, ops: Ops, component: Component) -> None:
+    """Names beside the lines out of a convolution over several tensors side by side, which gates read from the last."""
+    for name, op in ops.items():
+        source = ops.get(op.inputs[0]) if isinstance(op, Conv) and op.inputs else None
+        found = re.fullmatch(r"(\w+)_0 \.\.\. \1_\{(\w+)-1\}, (\w+)", source.note if source else "")
+        if found is None:
+            continue
+        stem, size_of, value = found.groups()
+        names = [value, *(f"{stem}{i}" for i in reversed(range(getattr(component, size_of, 0))))]
+        edges = flow.out_of(name)
+        if len(names) == len(edges):
+            flow.nodes[name].split = True
+            for edge, text in zip(edges, names, strict=True):
+                _beside(flow, edge, text)
+
+
 def _beside(flow: Flow, edge: Edge, text: str) -> None:
     name = f"{edge.source}>{edge.target}<label>{edge.order}"
     flow.nodes[name] = beside(name, text)
@@ -168,6 +196,8 @@ def memory_text(ops: Iterable[Op]) -> list[str]:
     name = "KV cache" if any(isinstance(op, Attend) for op in every) else "cache"
     name = "latent cache" if any(hasattr(op, "latent") for op in every) else name
     parts = [f"{name} {size(grows)} / token / layer"] if grows else []
+    memory = 2 * sum(op.cache.per_memory_token for op in every)
+    parts += [f"{name} {size(memory)} / memory token / layer"] if memory else []
     parts += [f"fixed state {size(fixed)} / layer / sequence"] if fixed else []
     most = max((limit or 0 for limit in limits), default=0)
     return [*parts, *([f"at most {most} tokens"] if grows and None not in limits else [])]

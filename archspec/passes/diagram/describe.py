@@ -1,5 +1,6 @@
 """What stands in the box of an op: a bold name, and shapes and counts in grey below it."""
 
+import math
 from collections.abc import Iterable
 
 from archspec.layers.base import Component
@@ -66,6 +67,15 @@ def counted(text: str, n: int) -> str:
     return f"{text} {DOT} {amount(n)}" if n and text else amount(n) if n else text
 
 
+def factor(component: Component, field: str, width: int = 0) -> list[str]:
+    """A factor other than 1 that a component has, as `x 0.25`; the root of `width` is written as one."""
+    value = getattr(component, field, None)
+    if not isinstance(value, int | float) or value == 1:
+        return []
+    root = width > 1 and math.isclose(value, math.sqrt(width), rel_tol=1e-4)
+    return [f"{TIMES} sqrt({width})" if root else f"{TIMES} {value:.4g}"]
+
+
 def operator(op: Op, inputs: int) -> str:
     """The sign of an op that is drawn as a circle, or nothing."""
     if not isinstance(op, Elementwise) or op.params or inputs not in (2, 3):
@@ -111,7 +121,7 @@ def _op_node(op: Op, component: Component, hue: Tone, readers: int) -> Node:
         case Route():
             return _route(op)
         case Experts():
-            return _experts(op)
+            return _experts(op, component)
         case Embedding():
             return box(op.name, op.name, [counted(f"{op.rows} {TIMES} {op.dim}", params(op))], hue, 9)
         case Elementwise():
@@ -147,7 +157,7 @@ def _attend(op: Attend, component: Component, hue: Tone) -> Node:
     facts = [f"window {op.window}"] if op.window else []
     facts += ["ALiBi"] if getattr(position, "slopes", False) else []
     facts += [f"T5 bias {amount(params(op))}"] if kind == "t5" and params(op) else []
-    facts += [f"soft-cap {component.softcap:g}"] if getattr(component, "softcap", None) else []  # type: ignore[attr-defined]
+    facts += [f"soft-cap {component.softcap:.4g}"] if getattr(component, "softcap", None) else []  # type: ignore[attr-defined]
     facts += ["sinks"] if getattr(component, "sinks", False) else []
     subs = [heads, *wrap(", ".join(facts), 8, SUB_WIDTH)]
     return box(op.name, title, subs, hue, 11, pen=1.8, least=130)
@@ -203,7 +213,7 @@ def _route(op: Route) -> Node:
     return found
 
 
-def _experts(op: Experts) -> Node:
+def _experts(op: Experts, component: Component) -> Node:
     kind = "gated " if op.matrices == 3 else ""
     parts = [p.strip() for p in op.note.split(",")]
     name = {"silu": "SwiGLU ", "gelu": "GEGLU ", "gelu_tanh": "GEGLU "}.get(parts[1] if len(parts) > 1 else "", kind)
@@ -212,6 +222,7 @@ def _experts(op: Experts) -> Node:
     lines = (
         Line(f"{op.n_experts} {name if op.matrices == 3 else ''}experts", 11, True),
         Line(f"{op.d_model} {ARROW} {op.d_ff} {ARROW} {op.d_model} {DOT} {amount(each)} each", 8, color=GREY),
+        *(Line(f"gate weights {f}", 8, color=GREY) for f in factor(component, "routed_scale")),
         Line(f"{op.top_k} of {op.n_experts} run for each token{drawn}", 8, color=GREY),
     )
     n = min(op.n_experts, MOST)
@@ -221,4 +232,6 @@ def _experts(op: Experts) -> Node:
 
 def cache_text(op: Op) -> str:
     """What an attention keeps of a token, in a dashed box."""
+    if op.cache.per_memory_token:
+        return f"{size(2 * op.cache.per_memory_token)} per memory token"
     return f"{size(2 * op.cache.per_token)} per token"

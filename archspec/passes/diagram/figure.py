@@ -12,7 +12,7 @@ from archspec.passes.diagram.place import Placed
 from archspec.passes.diagram.scene import Path, Scene, Shape, texts
 from archspec.passes.diagram.style import GREY, HAIR, PANEL, Tone
 from archspec.passes.diagram.text import DOT, Line, amount, extent, joined, wrap
-from archspec.passes.diagram.wired import layer_flow, wiring_name
+from archspec.passes.diagram.wired import layer_flow, wiring_lines, wiring_name
 from archspec.spec.model import Block, Spec
 
 PAD, BETWEEN = 16.0, 20.0
@@ -118,14 +118,14 @@ def _layer_panel(spec: Spec, zoom: Place, block: Block, kinds: Catalog) -> Panel
     who = f"One {spec.stacks[stack].name} layer" if len(spec.stacks) > 1 else "One layer"
     title = f"{who} (row {start})" if several else who
     name = wiring_name(block)
-    lines = block.wiring.lines() if name.startswith("custom") else ()
+    lines = wiring_lines(block) if name.startswith("custom") else []
     flow = layer_flow(block, spec.stacks[stack].d_model, kinds)
     return Panel(Placed(flow), title, [name], foot=texts(lines[:12], 8, GREY))
 
 
 def _kind_panel(spec: Spec, kind: Kind) -> Panel:
     d_model = getattr(kind.component, "d_model", spec.main.d_model)
-    flow = component_flow(kind.component, kind.tone, d_model, kind.reach)
+    flow = component_flow(kind.component, kind.tone, d_model, kind.reach, kind.ops)
     return Panel(Placed(flow), kind.title, kind.facts, kind.tone)
 
 

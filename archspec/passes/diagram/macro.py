@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from archspec.layers.ops import Embedding, Linear
 from archspec.passes.diagram.catalog import Catalog, main_parts
-from archspec.passes.diagram.describe import counted, params, spelled
+from archspec.passes.diagram.describe import counted, factor, params, spelled
 from archspec.passes.diagram.flow import PAD_X
 from archspec.passes.diagram.scene import Path, Scene, Shape, texts
 from archspec.passes.diagram.style import DARK, FRAME, GREY, INK, NORM, RAIL, TABLE, Tone
@@ -49,6 +49,7 @@ class Column:
     embedding: tuple[Line, ...]
     head: tuple[Line, ...]
     output: str
+    name: str = ""
     cell: float = 60.0
     index: float = 10.0
     w: float = 0.0
@@ -86,9 +87,9 @@ class Macro:
 
     def _paint(self, scene: Scene, c: Column, x: float, y: float, spare: float) -> None:
         gap = ARROWS + spare
-        reads = getattr(c.stack.embedding, "reads", "tokens")
-        text = scene.text(x, y + 8, Line(f"{reads} [B, T]" if reads == "tokens" else reads, 9, color=GREY))
-        below = text.top
+        if c.name:
+            y = scene.text(x, y + 8, Line(c.name, 11, True)).top
+        below = scene.text(x, y + 8, Line(_input(c.stack), 9, color=GREY)).top
         below = self._box(scene, c, "embedding", c.embedding, TABLE, x, below, gap)
         for i, stripe in enumerate(c.stripes):
             room = gap + 9 if i == 0 else gap
@@ -175,6 +176,7 @@ def _column(spec: Spec, index: int, stack: Stack, kinds: Catalog) -> Column:
     stripes = _elided([_elided_rows(s) for s in stripes])
     main = stack is spec.main
     column = Column(stack, stripes, _embedding(stack), _head(spec) if main else (), _output(spec) if main else "memory")
+    column.name = shorten(stack.name, 11, 150, True) if len(spec.stacks) > 1 else ""
     names = [name for s in stripes for r in s.rows for name, _ in r.cells]
     column.cell = max([58.0, *(measure(n, 9, True) + 16 for n in names)])
     column.index = max(measure(r.label, 8.5) for s in stripes for r in s.rows) + 4
@@ -250,7 +252,16 @@ def _height(c: Column) -> float:
     boxes = [c.embedding, *([c.head] if c.head else [])]
     norm = [(Line("norm", 9.5, True),)] if c.stack.final_norm is not None else []
     inner = sum(extent(lines)[1] + 7 for lines in [*boxes, *norm])
-    return 2 * 16 + inner + sum(s.h for s in c.stripes) + _gaps(c) * ARROWS + 9
+    return 2 * 16 + (18 if c.name else 0) + inner + sum(s.h for s in c.stripes) + _gaps(c) * ARROWS + 9
+
+
+def _input(stack: Stack) -> str:
+    """What a stack reads, and its shape."""
+    component = stack.embedding
+    reads, kind = str(getattr(component, "reads", "tokens")), getattr(component, "kind", "")
+    fields = {"patch": ("channels", "image_size", "image_size"), "features": ("T", "d_input")}.get(kind, ("T",))
+    shape = tuple(f if f == "T" else getattr(component, f, f) for f in fields)
+    return f"{reads} {shape_text(('B', *shape))}"
 
 
 def _embedding(stack: Stack) -> tuple[Line, ...]:
@@ -268,7 +279,10 @@ def _embedding(stack: Stack) -> tuple[Line, ...]:
     words += ["token types"] if getattr(component, "token_types", None) else []
     tied = f"shared with the {stack.tie_embedding}" if stack.tie_embedding else ""
     total = params(ops) - (params(first) if first and stack.tie_embedding else 0)
-    subs = [s for s in (counted(size, total), tied, f"with {', '.join(words)}" if words else "") if s]
+    token = {"first": "class token first", "middle": "class token in the middle"}
+    own = token.get(getattr(component, "class_token", ""), "")
+    scale = [f"rows {f}" for f in factor(component, "scale", first.dim if first else 0)]
+    subs = [s for s in (counted(size, total), *scale, own, tied, f"with {', '.join(words)}" if words else "") if s]
     return (Line(names.get(kind, component.title), 10, True), *texts([shorten(s, 8, 200) for s in subs], 8, GREY))
 
 
@@ -281,7 +295,9 @@ def _head(spec: Spec) -> tuple[Line, ...]:
     last = next((op for op in reversed(ops) if isinstance(op, Linear)), None)
     size = f"{last.d_in} {ARROW} {last.d_out}" if last else ""
     tied = "tied to the token embedding" if getattr(head, "tied", False) else ""
-    subs = [s for s in (counted(size, params(ops)), tied) if s]
+    cap = getattr(head, "softcap", None)
+    facts = [f"logits {f}" for f in factor(head, "scale")] + ([f"soft-cap {cap:.4g}"] if cap else [])
+    subs = [s for s in (counted(size, params(ops)), tied, ", ".join(facts)) if s]
     if kind == "none":
         return ()
     return (Line(names.get(kind, head.title), 10, True), *texts(subs, 8, GREY))

@@ -96,7 +96,9 @@ def shorten(text: str, size: float, width: float, bold: bool = False) -> str:
 
 
 def amount(n: float, digits: int = 3) -> str:
-    """A number of parameters in short: 67.1 M, 2.82 B, 864."""
+    """A number of parameters in short: 67.1 M, 2.82 B, and below ten thousand the number itself: 1,253."""
+    if n < 10_000:
+        return f"{n:,}" if isinstance(n, int) else f"{n:g}"
     for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
         if n >= size * (1 - 0.5 * 10**-digits):
             return f"{_significant(n / size, digits)} {unit}"

@@ -1,5 +1,6 @@
 """One layer as its wiring says: norms, parts, sums and scaled branches, with the residual paths as rails."""
 
+import re
 from itertools import count
 
 from archspec.layers.base import Component
@@ -10,9 +11,10 @@ from archspec.passes.diagram.flow import SINK, SOURCE, Edge, Flow, Node, bare, b
 from archspec.passes.diagram.style import NORM
 from archspec.passes.diagram.text import DOT, MINUS, TIMES, amount, shape_text
 from archspec.spec.model import Block
-from archspec.spec.wiring import BUILTINS, SUBLAYERS, Binary, Call, Expr, Name, Negate, Number, builtin, text
+from archspec.spec.wiring import BUILTINS, SUBLAYERS, Binary, Call, Expr, Name, Negate, Number, builtin, text, walk
 
 SIGNS = {"+": "+", "-": MINUS, "*": TIMES}
+DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+(e[+-]?\d+)?")
 NAMED = {
     "pre": "pre-norm residual",
     "post": "post-norm residual",
@@ -20,6 +22,7 @@ NAMED = {
     "inner_post": "norm at the end of each branch",
     "parallel": "parallel branches, one norm",
     "parallel_two_norms": "parallel branches, two norms",
+    "deepnorm": "post-norm residual, DeepNorm",
     "layer_scale": "pre-norm residual with LayerScale",
     "none": "residual without norms",
 }
@@ -29,14 +32,21 @@ def wiring_name(block: Block) -> str:
     """What the wiring is called, when it is one of the built-in ones."""
     parts = [n for n in SUBLAYERS if block.part(n) is not None]
     lines = tuple(line.replace("dropout", "") for line in block.wiring.lines())
+    factor = next((e.value for s in block.wiring.steps for e in walk(s.value) if isinstance(e, Number)), None)
     for kind in BUILTINS:
-        if kind == "deepnorm" or not parts or (kind.startswith("parallel") and len(parts) < 2):
+        alpha = factor if kind == "deepnorm" else None
+        if (kind == "deepnorm" and alpha is None) or not parts or (kind.startswith("parallel") and len(parts) < 2):
             continue
-        plain = builtin(kind, parts)
-        wrapped = tuple(line.replace("dropout", "") for line in builtin(kind, parts, True))
+        plain = builtin(kind, parts, alpha=alpha)
+        wrapped = tuple(line.replace("dropout", "") for line in builtin(kind, parts, True, alpha))
         if lines in (plain, wrapped):
             return NAMED[kind]
     return "custom wiring"
+
+
+def wiring_lines(block: Block) -> list[str]:
+    """The lines of the wiring, their numbers with four significant digits."""
+    return [DECIMAL.sub(lambda found: f"{float(found[0]):.4g}", line) for line in block.wiring.lines()]
 
 
 def layer_flow(block: Block, d_model: int, kinds: Catalog) -> Flow:
@@ -74,7 +84,7 @@ class _Layer:
         for number, other in ((left, right), (right, left)):
             if _constant(number):
                 sign = SIGNS[operator]
-                node = white(self.name("scale"), f"{sign} {text(number)}")
+                node = white(self.name("scale"), f"{sign} {_written(number)}")
                 return self.flow.add(node, (self.value(other, values),)).name
         sides = (self.value(left, values), self.value(right, values))
         return self.flow.add(circle(self.name("sum"), SIGNS[operator]), sides).name
@@ -108,6 +118,13 @@ class _Layer:
 
 def _constant(expr: Expr) -> bool:
     return isinstance(expr, Number) or (isinstance(expr, Negate) and _constant(expr.operand))
+
+
+def _written(expr: Expr) -> str:
+    """A constant with four significant digits."""
+    if isinstance(expr, Negate):
+        return f"-{_written(expr.operand)}"
+    return f"{expr.value:.4g}" if isinstance(expr, Number) else text(expr)
 
 
 def _size(part: Component) -> str:
