@@ -7,7 +7,7 @@ from archspec.spec.model import Stack
 
 MEANING = {
     "mask": "`{}` (B, T) is True for real tokens",
-    "prefix_len": "`{}` tokens are seen by all",
+    "prefix_len": "the first `{}` tokens are seen by all; while decoding, the first call must hold them all",
     "token_types": "`{}` (B, T) numbers the segment of each token",
     "state": "`{}` is read and brought up to date: a dict, empty at the start of a sequence",
 }
