@@ -366,9 +366,9 @@ def test_it_is_quick() -> None:
     diagram(spec)
     times = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         diagram(spec)
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     assert min(times) < 0.1  # about 0.015 on an idle machine
 
 

@@ -107,10 +107,10 @@ def test_only_arithmetic_is_read(text: str) -> None:
     "text", ["((1/3)**64)**64", "(((1e-300**64)**64)**64)**64", "(" * 90 + "1" + ")" * 90, "((((3/7)**64)**-64)**64)"]
 )
 def test_nothing_takes_long(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with contextlib.suppress(Fault):
         evaluate(text, look)
-    assert time.perf_counter() - start < 0.1
+    assert time.process_time() - start < 0.1
 
 
 def test_names_and_looks() -> None:

@@ -82,11 +82,11 @@ def test_exactly_4096_layers_are_allowed() -> None:
     ],
 )
 def test_hostile_patterns_end_soon(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(Fault) as caught:
         parse_pattern(text, KNOWN)
     assert len(str(caught.value)) < 300
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 Tree = tuple[str, list[str]]

@@ -160,9 +160,9 @@ DEEP_ALIASES = "a0: &a0 [1]\n" + "".join(f"a{i}: &a{i} [[[[[*a{i - 1}]]]]]\n" fo
     ],
 )
 def test_bombs_are_refused_at_once(text: str, part: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     found = problems(text)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert part in found[0]
     assert len(found) <= 51
 

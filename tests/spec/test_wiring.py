@@ -171,9 +171,9 @@ def test_checks(lines: list[str], messages: list[str]) -> None:
 
 def test_checks_are_bounded() -> None:
     line = "x = " + " + ".join(f"a{i}(x)" for i in range(40))
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(check(parse_wiring([line] * 200), MODULES)) == 50
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(
