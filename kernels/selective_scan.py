@@ -9,11 +9,16 @@ N, D) products stay in the cache; the forward pass saves the state entering each
 and the backward pass recomputes the states of one chunk at a time, last chunk first.
 """
 
+from math import prod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from archspec.kernels.library import operator
 from archspec.kernels.state import State
+
+Shape = tuple[int, ...]
 
 CHUNK = 16  # tokens; (CHUNK, N, D) float32 products of a usual layer fit the second-level cache
 
@@ -48,10 +53,8 @@ def selective_scan(
     h = x.new_zeros(x.shape[0], *A.mT.shape, dtype=wide) if h is None else h.mT.to(wide)  # (B, N, D)
     if x.shape[1] == 1:
         y, h = _step(*inputs, h)
-    elif torch.compiler.is_compiling() or x.is_meta:
-        y, h = blocked(*inputs, h)
     else:
-        y, h = _Scan.apply(*inputs, h)
+        y, h, _ = scan(*inputs, h)
     if state is not None:
         state["ssm"] = h.mT
     y = y if D is None else y + D.to(wide) * inputs[0]
@@ -63,50 +66,6 @@ def _step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor) -> 
     """One token: T = 1, A (N, D), h (B, N, D)."""
     h = torch.exp(dt * A) * h + (dt * x) * B.mT
     return C @ h, h
-
-
-def blocked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """The scan in about 2 sqrt(T) vectorised steps with ordinary autograd, for tracing: A (N, D), h (B, N, D).
-
-    Blocks of L tokens run side by side from a zero state; then one pass over the blocks carries the true states in.
-    """
-    T = x.shape[1]
-    L = max(int(T**0.5), 1)
-    pad = -T % L  # dt = 0 there: the state passes through unchanged
-    if pad:
-        x, dt, B, C = (F.pad(tensor, (0, 0, 0, pad)) for tensor in (x, dt, B, C))
-    x, dt, B, C = (tensor.unflatten(1, (-1, L)) for tensor in (x, dt, B, C))
-    decays = torch.exp(dt.unsqueeze(3) * A).unbind(2)  # L of (B, blocks, N, D)
-    inside = ((dt * x).unsqueeze(3) * B.unsqueeze(4)).unbind(2)
-    states, since = [inside[0]], [decays[0]]  # since: the decay from the start of the block
-    for t in range(1, L):
-        states.append(torch.addcmul(inside[t], decays[t], states[-1]))
-        since.append(decays[t] * since[-1])
-    entering = []
-    for written, decay in zip(states[-1].unbind(1), since[-1].unbind(1), strict=True):
-        entering.append(h)
-        h = torch.addcmul(written, decay, h)
-    first = torch.stack(entering, dim=1).unsqueeze(2)  # (B, blocks, 1, N, D)
-    every = torch.addcmul(torch.stack(states, dim=2), torch.stack(since, dim=2), first)
-    y = (C.unsqueeze(3) @ every).squeeze(3)
-    return y.flatten(1, 2)[:, :T], h
-
-
-class _Scan(torch.autograd.Function):
-    """The scan without D and z: x, dt (B, T, D), A (N, D), B, C (B, T, N), h (B, N, D) -> y (B, T, D), last h."""
-
-    @staticmethod
-    def forward(
-        ctx: torch.autograd.function.FunctionCtx, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        y, entering, last = _scan_forward(x, dt, A, B, C, h)
-        ctx.save_for_backward(x, dt, A, B, C, *entering)
-        return y, last
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, dy: Tensor, dh: Tensor) -> tuple[Tensor, ...]:
-        x, dt, A, B, C, *entering = ctx.saved_tensors
-        return _scan_backward(x, dt, A, B, C, entering, dy, dh)
 
 
 def _chunk_states(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,32 +80,32 @@ def _chunk_states(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, h: Tensor) -> tup
     return decay, states
 
 
-def _scan_forward(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor
-) -> tuple[Tensor, list[Tensor], Tensor]:
-    """y, the state entering each chunk, and the last state."""
+def _forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """y, the last state, and the state entering each chunk (chunks, B, N, D)."""
     y = torch.empty_like(x)
-    entering = []
-    for start in range(0, x.shape[1], CHUNK):
+    entering = h.new_empty(-(-x.shape[1] // CHUNK), *h.shape)
+    for index, start in enumerate(range(0, x.shape[1], CHUNK)):
         now = slice(start, start + CHUNK)
         _, states = _chunk_states(x[:, now], dt[:, now], A, B[:, now], h)
         y[:, now] = (C[:, now].transpose(0, 1).unsqueeze(2) @ states[1:]).squeeze(2).transpose(0, 1)
-        entering.append(h)
-        h = states[-1].clone()  # a view would keep the chunk alive
-    return y, entering, h
+        entering[index] = h
+        h = states[-1]
+    return y, h.clone(), entering
 
 
-def _scan_backward(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, entering: list[Tensor], dy: Tensor, dh: Tensor
-) -> tuple[Tensor, ...]:
+def _backward(
+    grads: list[Tensor | None], outputs: list[Tensor], x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor
+) -> list[Tensor]:
     """Gradients of x, dt, A, B, C and the first state.
 
     With g[t] the gradient of h[t]: g[t] = C[t] dy[t] + exp(dt[t+1] A) g[t+1], and the gradient of the exponent dt[t]
     A is g[t] * exp(dt[t] A) * h[t-1].
     """
+    dy = torch.zeros_like(x) if grads[0] is None else grads[0]
+    carry = torch.zeros_like(h) if grads[1] is None else grads[1]  # exp(dt[t+1] A) g[t+1]
+    (entering,) = outputs
     dx, ddt, dB, dC, dA = (torch.empty_like(tensor) for tensor in (x, dt, B, C, A))
     dA.zero_()
-    carry = dh  # exp(dt[t+1] A) g[t+1]
     for index in range(len(entering) - 1, -1, -1):
         now = slice(index * CHUNK, (index + 1) * CHUNK)
         decay, states = _chunk_states(x[:, now], dt[:, now], A, B[:, now], entering[index])
@@ -161,4 +120,22 @@ def _scan_backward(
         dA += torch.einsum("tbnd,tbd->nd", dexponent, dt_t)
         ddt[:, now] = (dinput * x_t + (dexponent * A).sum(2)).transpose(0, 1)
         dx[:, now] = (dinput * dt_t).transpose(0, 1)
-    return dx, ddt, dA, dB, dC, carry
+    return [dx, ddt, dA, dB, dC, carry]
+
+
+def _fake(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    entering = h.new_empty(-(-x.shape[1] // CHUNK), *h.shape)
+    return x.new_empty(x.shape), h.new_empty(h.shape), entering
+
+
+def _flops(x: Shape, dt: Shape, A: Shape, B: Shape, C: Shape, h: Shape) -> int:
+    """Of the read-out; the recurrence itself is element-wise."""
+    return 2 * prod(x) * A[0]
+
+
+def _backward_flops(x: Shape, dt: Shape, A: Shape, B: Shape, C: Shape, h: Shape) -> int:
+    """Of the gradients of B, C, A and of what enters the state."""
+    return 8 * prod(x) * A[0]
+
+
+scan = operator("selective_scan", _forward, _backward, _fake, flops=_flops, backward_flops=_backward_flops, keeps=(2,))

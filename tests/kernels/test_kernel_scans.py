@@ -31,22 +31,6 @@ def test_selective_scan(T):
     check(s6.selective_scan, s6_reference, s6_inputs(T))
 
 
-@pytest.mark.parametrize("T", LENGTHS)
-def test_blocked_scan_for_tracing(T):
-    def blocked(x, dt, A, B, C, h):
-        y, last = s6.blocked(x, dt, A.mT, B, C, h)
-        return torch.cat((y, last), dim=1)
-
-    def reference(x, dt, A, B, C, h):
-        y, last = s6.reference(x, dt, A, B, C, h.mT)
-        return torch.cat((y, last.mT), dim=1)
-
-    x, dt, A, B, C, _, _ = s6_inputs(T)
-    inputs = [x, dt, A, B, C, normal(2, 4, 7)]
-    wanted, got = reference(*inputs), blocked(*inputs)
-    assert_close("blocked", got, wanted)
-
-
 @pytest.mark.parametrize("T", [1, 33])
 def test_gradients_of_the_selective_scan_pass_through_its_state(T):
     x, dt, A, B, C, _, _ = s6_inputs(T)

@@ -1,0 +1,39 @@
+"""Which implementation of a family runs for a tensor: Triton on a GPU, compiled loops on a CPU, or plain PyTorch.
+
+`gpu` and `cpu` give the module that holds a family's faster functions, or None, which means: use PyTorch. Nothing is
+imported before a tensor needs it, so that neither Triton nor Numba has to be installed.
+"""
+
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+
+def gpu(family: str, x: Tensor) -> ModuleType | None:
+    """The Triton kernels of a family, where x is on a GPU, in a type they take, and Triton is installed."""
+    return _module("gpu", family, "triton") if on_gpu(x) and x.dtype != torch.float64 else None
+
+
+def cpu(family: str, x: Tensor) -> ModuleType | None:
+    """The compiled loops of a family, where x is on a CPU in float32 or narrower and Numba is installed."""
+    return _module("cpu", family, "numba") if on_cpu(x) and x.dtype != torch.float64 else None
+
+
+def on_gpu(x: Tensor) -> bool:
+    """Whether x is where Triton kernels run."""
+    return x.is_cuda
+
+
+def on_cpu(x: Tensor) -> bool:
+    """Whether x is where compiled loops run."""
+    return x.device.type == "cpu"
+
+
+@cache
+def _module(device: str, family: str, needs: str) -> ModuleType | None:
+    here = f"archspec.kernels.{device}.{family}"
+    return import_module(here) if find_spec(needs) and find_spec("archspec") and find_spec(here) else None

@@ -1,0 +1,130 @@
+"""How the forward and backward computation of a family become one operator of torch.library.
+
+An operator is what torch.compile, torch.export, autograd, activation checkpointing and the FLOP counter see instead of
+the code behind it. A family writes plain functions of tensors and numbers; `operator` registers them together.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import flop_registry, shape_wrapper
+
+NAMESPACE = __name__.partition(".")[0]  # of its own in a copied file, which must not replace these
+
+
+def operator(
+    name: str,
+    forward: Callable[..., Any],
+    backward: Callable[..., Sequence[Tensor]],
+    fake: Callable[..., Any],
+    *,
+    flops: Callable[..., int] | None = None,
+    backward_flops: Callable[..., int] | None = None,
+    keeps: Sequence[int] = (),
+) -> Callable[..., Any]:
+    """Register `forward` and return it as an operator with a gradient.
+
+    forward(*inputs) -> a tensor or a tuple of tensors, none of them an input or a view of one. Its annotations are the
+    schema, and its arguments are positional.
+    backward(grads, outputs, *inputs): gradients of the inputs that are present floating tensors, in their order. grads
+    holds one gradient an output, None for an output that nothing used; outputs holds the outputs numbered in `keeps`.
+    fake(*inputs): empty contiguous tensors of the shapes and types that forward gives.
+    flops, backward_flops: FLOPs of matrix products, from the inputs with shapes (tuples) in place of tensors.
+    """
+    schema = torch.library.infer_schema(forward, mutates_args=())
+    single = schema.endswith("-> Tensor")
+    main = torch.library.custom_op(f"{NAMESPACE}::{name}", _contiguous(forward), mutates_args=(), schema=schema)
+    main.register_fake(fake)
+    main.register_vmap(_one_by_one(main))
+
+    arguments = schema[1 : schema.rindex(") ->")]
+    gradient = torch.library.custom_op(
+        f"{NAMESPACE}::{name}_backward",
+        _checked_gradients(backward),
+        mutates_args=(),
+        schema=f"(Tensor?[] grads, Tensor[] outputs, {arguments}) -> Tensor[]",
+    )
+    gradient.register_fake(lambda grads, outputs, *inputs: [x.new_empty(x.shape) for x in _floating(inputs)])
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.set_materialize_grads(False)
+        outputs = (output,) if single else output
+        ctx.plain = [None if isinstance(x, Tensor) else x for x in inputs]
+        ctx.places = [i for i, x in enumerate(inputs) if isinstance(x, Tensor)]
+        ctx.save_for_backward(*(inputs[i] for i in ctx.places), *(outputs[i] for i in keeps))
+
+    def run_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        inputs, saved = list(ctx.plain), ctx.saved_tensors  # read once: checkpointing gives them out only once
+        for place, tensor in zip(ctx.places, saved, strict=False):
+            inputs[place] = tensor
+        if all(grad is None for grad in grads):
+            return (None,) * len(inputs)
+        found = iter(gradient(list(grads), list(saved[len(ctx.places) :]), *inputs))
+        return tuple(next(found) if _is_floating(x) else None for x in inputs)
+
+    main.register_autograd(run_backward, setup_context=setup)
+    if flops is not None:
+        _count(name, lambda *inputs, **_: flops(*inputs))
+    if backward_flops is not None:
+        _count(f"{name}_backward", lambda grads, outputs, *inputs, **_: backward_flops(*inputs))
+    return main
+
+
+def _is_floating(x: Any) -> bool:
+    return isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex())
+
+
+def _floating(inputs: Sequence[Any]) -> list[Tensor]:
+    return [x for x in inputs if _is_floating(x)]
+
+
+def _contiguous(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """`forward` on the device of its first tensor, with contiguous results: what the fake promises to the compiler."""
+
+    def run(*inputs: Any) -> Any:
+        with _device_of(inputs):
+            result = forward(*inputs)
+        return result.contiguous() if isinstance(result, Tensor) else tuple(x.contiguous() for x in result)
+
+    return run
+
+
+def _checked_gradients(backward: Callable[..., Sequence[Tensor]]) -> Callable[..., list[Tensor]]:
+    """`backward` with its gradients in the types of the inputs; fails where one is missing or misshapen."""
+
+    def run(grads: list[Tensor | None], outputs: list[Tensor], *inputs: Any) -> list[Tensor]:
+        wanted = _floating(inputs)
+        with _device_of(inputs):
+            found = backward(grads, outputs, *inputs)
+        assert [x.shape for x in found] == [x.shape for x in wanted], "one gradient for each floating input"
+        return [x.to(like.dtype).contiguous() for x, like in zip(found, wanted, strict=True)]
+
+    return run
+
+
+def _device_of(inputs: Sequence[Any]) -> torch.cuda.device_of:
+    """Makes the GPU of the first tensor current, as a launch of a Triton kernel needs; does nothing on a CPU."""
+    return torch.cuda.device_of(next(x for x in inputs if isinstance(x, Tensor)))
+
+
+def _one_by_one(op: Callable[..., Any]) -> Callable[..., Any]:
+    """A rule for torch.vmap: the operator runs once for each element of the mapped dimension."""
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Any, Any]:
+        def element(i: int) -> list[Any]:
+            return [x if dim is None else x.select(dim, i) for x, dim in zip(inputs, in_dims, strict=True)]
+
+        results = [op(*element(i)) for i in range(info.batch_size)]
+        if isinstance(results[0], Tensor):
+            return torch.stack(results), 0
+        stacked = tuple(torch.stack(same) for same in zip(*results, strict=True))
+        return stacked, (0,) * len(stacked)
+
+    return rule
+
+
+def _count(name: str, formula: Callable[..., int]) -> None:
+    """Tell torch.utils.flop_counter what a call of the operator costs."""
+    flop_registry[getattr(getattr(torch.ops, NAMESPACE), name)] = shape_wrapper(formula)
