@@ -12,6 +12,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+GPU_DEVICES, CPU_DEVICES = ("cuda",), ("cpu",)  # where Triton's kernels and compiled loops run
+
 
 def gpu(family: str, x: Tensor) -> ModuleType | None:
     """The Triton kernels of a family, where x is on a GPU, in a type they take, and Triton is installed."""
@@ -25,12 +27,12 @@ def cpu(family: str, x: Tensor) -> ModuleType | None:
 
 def on_gpu(x: Tensor) -> bool:
     """Whether x is where Triton kernels run."""
-    return x.is_cuda
+    return x.device.type in GPU_DEVICES
 
 
 def on_cpu(x: Tensor) -> bool:
     """Whether x is where compiled loops run."""
-    return x.device.type == "cpu"
+    return x.device.type in CPU_DEVICES
 
 
 @cache

@@ -5,12 +5,14 @@ the code behind it. A family writes plain functions of tensors and numbers; `ope
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
+NOTHING = nullcontext()
 NAMESPACE = __name__.partition(".")[0]  # of its own in a copied file, which must not replace these
 
 
@@ -84,7 +86,7 @@ def _contiguous(forward: Callable[..., Any]) -> Callable[..., Any]:
     """`forward` on the device of its first tensor, with contiguous results: what the fake promises to the compiler."""
 
     def run(*inputs: Any) -> Any:
-        with _device_of(inputs):
+        with _as_written(inputs):
             result = forward(*inputs)
         return result.contiguous() if isinstance(result, Tensor) else tuple(x.contiguous() for x in result)
 
@@ -96,7 +98,7 @@ def _checked_gradients(backward: Callable[..., Sequence[Tensor]]) -> Callable[..
 
     def run(grads: list[Tensor | None], outputs: list[Tensor], *inputs: Any) -> list[Tensor]:
         wanted = _floating(inputs)
-        with _device_of(inputs):
+        with _as_written(inputs):
             found = backward(grads, outputs, *inputs)
         assert [x.shape for x in found] == [x.shape for x in wanted], "one gradient for each floating input"
         return [x.to(like.dtype).contiguous() for x, like in zip(found, wanted, strict=True)]
@@ -104,9 +106,15 @@ def _checked_gradients(backward: Callable[..., Sequence[Tensor]]) -> Callable[..
     return run
 
 
-def _device_of(inputs: Sequence[Any]) -> torch.cuda.device_of:
-    """Makes the GPU of the first tensor current, as a launch of a Triton kernel needs; does nothing on a CPU."""
-    return torch.cuda.device_of(next(x for x in inputs if isinstance(x, Tensor)))
+def _as_written(inputs: Sequence[Any]) -> AbstractContextManager[Any]:
+    """Types stay as the family chose them, also under autocast; the GPU of the tensors is current for its launches."""
+    device = next(x for x in inputs if isinstance(x, Tensor)).device
+    if device.type == "cpu":  # a context costs more than the test whether one is needed
+        return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else NOTHING
+    context = ExitStack()
+    context.enter_context(torch.cuda.device(device))
+    context.enter_context(torch.autocast(device.type, enabled=False))
+    return context
 
 
 def _one_by_one(op: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,16 +1,43 @@
-"""Rotary position embedding (RoFormer, Su et al. 2021) and the published ways to stretch it to longer contexts.
+"""Rotary position embedding (RoFormer, Su et al. 2021, equation 34).
 
-Channel pair i of a query or key at position p is turned by the angle p * inv_freq[i], inv_freq[i] = theta^(-2i /
-dim). A pair is channels (i, i + dim/2) in the half-split layout (GPT-NeoX, Llama) and (2i, 2i + 1) in the interleaved
-one (GPT-J). Each `*_frequencies` is one published scaling and returns inv_freq (dim / 2,) in float32; two scalings
-also have an attention factor, a number that multiplies cos and sin.
+    y[first] = x[first] cos(a) - x[second] sin(a)
+    y[second] = x[second] cos(a) + x[first] sin(a),  a = position * inv_freq[i]
+
+Channel pair i of a query or key is turned by an angle that grows with its position; frequencies are in
+`rope_frequencies`. A pair is channels (i, i + R) in the half-split layout (GPT-NeoX, Llama) and (2i, 2i + 1) in the
+interleaved one (GPT-J); channels beyond 2R pass through. Shapes: x (..., T, D), tables (T, R), or (B, T, R) where B is
+the first axis of x.
+
+The backward pass is the rotation by -a and keeps nothing but the tables, which have no gradient of their own.
+Everything runs in float32, or float64 where x or the tables are float64. On a CPU few numbers go through the formulas
+under autograd, many through an operator with one temporary of half the size, to the same bits (half-split), or through
+a complex product (interleaved). On one core, forward and backward of (B, 8, T, 64) in float32 then took 0.75 to 0.93 of
+the time of the formulas in the half-split layout and 0.5 to 0.65 in the interleaved one. A GPU has one Triton kernel
+for queries and keys together, compiled for sm_90 and checked in Triton's interpreter, and not measured on a GPU.
 """
-
-import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from archspec.kernels.backend import gpu, on_gpu
+from archspec.kernels.contract import expect
+from archspec.kernels.library import operator
+
+SMALL = 2**18  # numbers; with fewer the formulas cost a CPU less than a call of the operator
+
+INPUTS = (
+    {"B": 2, "H": 3, "T": 63, "D": 16, "R": 8},
+    {"B": 1, "H": 1, "T": 1, "D": 2, "R": 1},
+    {"B": 2, "H": 2, "T": 100, "D": 7, "R": 3},
+    {"B": 1, "H": 3, "T": 257, "D": 12, "R": 5},
+    {"B": 0, "H": 2, "T": 5, "D": 8, "R": 4},
+)
+
+
+def inputs(B: int = 2, H: int = 3, T: int = 63, D: int = 16, R: int = 8) -> dict[str, Tensor]:
+    """Arguments of rotate."""
+    angle = torch.arange(T, dtype=torch.float64).unsqueeze(-1) * 10000.0 ** (-torch.arange(R) / R)
+    return {"x": torch.randn(B, H, T, D, dtype=torch.float64), "cos": angle.cos(), "sin": angle.sin()}
 
 
 def reference(x: Tensor, positions: Tensor, inv_freq: Tensor, interleaved: bool = False) -> Tensor:
@@ -30,107 +57,108 @@ def rope_tables(positions: Tensor, inv_freq: Tensor, attention_factor: float = 1
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> Tensor:
-    """Turn the first 2R channels of x (B, H, T, D) by tables (T, R) or (B, T, R); the other channels pass through."""
-    if cos.dim() == 3:
-        cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)  # (B, 1, T, R)
-    n = cos.shape[-1]
+    """Turn the first 2R channels of x (..., T, D) by tables (T, R) or (B, T, R); the other channels pass through.
+
+    The result has the type of x. Raises ValueError where the tables do not fit x.
+    """
+    _expect_tables("rotate", cos, sin, x=x)
+    if x.numel() < SMALL and not on_gpu(x):
+        return _formulas(x, cos, sin, interleaved)
+    return turn(x, None, cos, sin, interleaved)[0]
+
+
+def rotate_pair(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> tuple[Tensor, Tensor]:
+    """`rotate` of queries q (..., T, D) and keys k (..., T, D), which may differ in heads and channels."""
+    _expect_tables("rotate_pair", cos, sin, q=q, k=k)
+    if q.numel() + k.numel() < SMALL and not on_gpu(q):
+        return _formulas(q, cos, sin, interleaved), _formulas(k, cos, sin, interleaved)
+    return turn(q, k, cos, sin, interleaved)
+
+
+def _expect_tables(op: str, cos: Tensor, sin: Tensor, **tensors: Tensor) -> None:
+    """The tables fit the tokens and channels of every tensor, and its first axis where they have one of their own."""
+    for name, x in tensors.items():
+        if cos.dim() == 3:
+            between = " ".join(f"H{i}" for i in range(x.dim() - 3))
+            expect(op, **{name: (x, f"B {between} T D"), "cos": (cos, "B T R"), "sin": (sin, "B T R")})
+        else:
+            expect(op, **{name: (x, "... T D"), "cos": (cos, "T R"), "sin": (sin, "T R")})
+        if 2 * cos.shape[-1] > x.shape[-1]:
+            raise ValueError(
+                f"{op}: cos must turn at most D = {x.shape[-1]} channels of {name}, found {2 * cos.shape[-1]}"
+            )
+
+
+def _beside(table: Tensor, x: Tensor) -> Tensor:
+    """A table (T, R) or (B, T, R) with as many axes as x needs."""
+    return table if table.dim() == 2 else table.view(table.shape[0], *(1,) * (x.dim() - 3), *table.shape[1:])
+
+
+def _wide_type(x: Tensor, table: Tensor) -> torch.dtype:
+    return torch.promote_types(torch.promote_types(x.dtype, table.dtype), torch.float32)
+
+
+def _formulas(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+    """The formulas as they stand; autograd follows them."""
+    n, wide = cos.shape[-1], _wide_type(x, cos)
+    cos, sin = _beside(cos.detach(), x).to(wide), _beside(sin.detach(), x).to(wide)
     turned, rest = x[..., : 2 * n], x[..., 2 * n :]
-    if interleaved:
-        first, second = turned.unflatten(-1, (n, 2)).unbind(-1)
-    else:
-        first, second = turned.chunk(2, dim=-1)
+    first, second = turned.unflatten(-1, (n, 2)).unbind(-1) if interleaved else turned.chunk(2, dim=-1)
     pair = (first * cos - second * sin, second * cos + first * sin)
     turned = torch.stack(pair, dim=-1).flatten(-2) if interleaved else torch.cat(pair, dim=-1)
-    return torch.cat((turned.to(x.dtype), rest), dim=-1) if rest.shape[-1] else turned.to(x.dtype)
+    return torch.cat((turned.to(x.dtype), rest), dim=-1)
 
 
-def default_frequencies(dim: int, theta: float) -> Tensor:
-    """theta^(-2i / dim) (Su et al. 2021)."""
-    return 1.0 / theta ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+    """The same with a single temporary of half the size, written where the result goes."""
+    n, wide = cos.shape[-1], _wide_type(x, cos)
+    cos, sin = _beside(cos, x).to(wide), _beside(sin, x).to(wide)
+    y = torch.empty(x.shape, dtype=wide, device=x.device)
+    y[..., 2 * n :] = x[..., 2 * n :]
+    if interleaved:
+        pairs = torch.view_as_complex(x[..., : 2 * n].to(wide).unflatten(-1, (n, 2)).contiguous())
+        y[..., : 2 * n] = torch.view_as_real(pairs * torch.complex(cos, sin)).flatten(-2)
+        return y.to(x.dtype)
+    first, second = x[..., :n], x[..., n : 2 * n]
+    product = second * sin
+    torch.mul(first, cos, out=y[..., :n]).sub_(product)
+    torch.mul(first, sin, out=product)
+    torch.mul(second, cos, out=y[..., n : 2 * n]).add_(product)
+    return y.to(x.dtype)
 
 
-def linear_frequencies(dim: int, theta: float, factor: float) -> Tensor:
-    """Position interpolation: every position divided by factor (Chen et al. 2023)."""
-    return default_frequencies(dim, theta) / factor
+def _forward(q: Tensor, k: Tensor | None, cos: Tensor, sin: Tensor, interleaved: bool) -> tuple[Tensor, Tensor]:
+    """q and k turned; the second is empty without k."""
+    fast = gpu("rope", q)
+    if fast and cos.dtype != torch.float64:
+        return fast.rotate(q, k, cos, sin, interleaved, False)
+    turned = q.new_empty(0) if k is None else _rotated(k, cos, sin, interleaved)
+    return _rotated(q, cos, sin, interleaved), turned
 
 
-def proportional_frequencies(dim: int, theta: float, fraction: float, factor: float = 1.0) -> Tensor:
-    """Only the first fraction of the pairs turn, at the frequencies of a full rotation; the others have angle 0."""
-    n = int(fraction * dim // 2)
-    frequencies = default_frequencies(dim, theta) / factor
-    return torch.cat((frequencies[:n], torch.zeros(dim // 2 - n)))
+def _backward(
+    grads: list[Tensor | None],
+    outputs: list[Tensor],
+    q: Tensor,
+    k: Tensor | None,
+    cos: Tensor,
+    sin: Tensor,
+    interleaved: bool,
+) -> list[Tensor]:
+    """Gradients of q and k, turned back, and zeros for the tables."""
+    dq = torch.zeros_like(q) if grads[0] is None else grads[0]
+    dk = None if k is None else torch.zeros_like(k) if grads[1] is None else grads[1]
+    fast = gpu("rope", q)
+    if fast and cos.dtype != torch.float64:
+        dq, dk = fast.rotate(dq, dk, cos, sin, interleaved, True)
+    else:
+        dq = _rotated(dq, cos, -sin, interleaved)
+        dk = None if dk is None else _rotated(dk, cos, -sin, interleaved)
+    return [dq, *([] if k is None else [dk]), torch.zeros_like(cos), torch.zeros_like(sin)]
 
 
-def ntk_frequencies(dim: int, theta: float, factor: float) -> Tensor:
-    """NTK-aware scaling: the base grows by factor^(dim / (dim - 2)), the fastest pair stays as it was (bloc97)."""
-    return default_frequencies(dim, theta * factor ** (dim / (dim - 2)))
+def _fake(q: Tensor, k: Tensor | None, cos: Tensor, sin: Tensor, interleaved: bool) -> tuple[Tensor, Tensor]:
+    return q.new_empty(q.shape), q.new_empty(0) if k is None else k.new_empty(k.shape)
 
 
-def dynamic_frequencies(dim: int, theta: float, factor: float, max_seq_len: int, seq_len: int) -> Tensor:
-    """NTK-aware scaling that sets in beyond max_seq_len and follows the current length seq_len (emozilla)."""
-    stretch = factor * max(seq_len, max_seq_len) / max_seq_len - (factor - 1)
-    return ntk_frequencies(dim, theta, stretch)
-
-
-def yarn_frequencies(
-    dim: int,
-    theta: float,
-    factor: float,
-    original_max_seq_len: int,
-    beta_fast: float = 32.0,
-    beta_slow: float = 1.0,
-    truncate: bool = True,
-) -> Tensor:
-    """YaRN (Peng et al. 2023): slow pairs are interpolated by factor, fast ones kept, with a linear ramp between.
-
-    A pair is fast if it turns more than beta_fast times in original_max_seq_len, slow if fewer than beta_slow times;
-    truncate rounds the ends of the ramp outwards to whole pairs.
-    """
-    low, high = (
-        dim * math.log(original_max_seq_len / (turns * 2 * math.pi)) / (2 * math.log(theta))
-        for turns in (beta_fast, beta_slow)
-    )
-    if truncate:
-        low, high = math.floor(low), math.ceil(high)
-    low, high = max(low, 0), min(high, dim - 1)
-    width = high - low if high != low else 0.001
-    kept = 1.0 - ((torch.arange(dim // 2, dtype=torch.float32) - low) / width).clamp(0.0, 1.0)
-    frequencies = default_frequencies(dim, theta)
-    return frequencies / factor * (1.0 - kept) + frequencies * kept
-
-
-def yarn_attention_factor(factor: float, mscale: float | None = None, mscale_all_dim: float | None = None) -> float:
-    """YaRN's temperature 0.1 ln(factor) + 1; with both mscales their ratio, as DeepSeek-V2 has it."""
-    log = 0.1 * math.log(factor) if factor > 1 else 0.0
-    if mscale and mscale_all_dim:
-        return (mscale * log + 1.0) / (mscale_all_dim * log + 1.0)
-    return log + 1.0
-
-
-def llama3_frequencies(
-    dim: int, theta: float, factor: float, low_freq_factor: float, high_freq_factor: float, original_max_seq_len: int
-) -> Tensor:
-    """Llama 3.1: pairs of wavelength above L / low_freq_factor are slowed by factor, those below L / high_freq_factor
-    kept, and the ones between blended smoothly; L = original_max_seq_len."""
-    frequencies = default_frequencies(dim, theta)
-    turns = original_max_seq_len * frequencies / (2 * math.pi)
-    kept = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0)
-    return (1.0 - kept) * frequencies / factor + kept * frequencies
-
-
-def longrope_frequencies(
-    dim: int,
-    theta: float,
-    short_factor: Sequence[float],
-    long_factor: Sequence[float],
-    original_max_seq_len: int,
-    seq_len: int,
-) -> Tensor:
-    """LongRoPE (Ding et al. 2024): a divisor per pair, another set once seq_len exceeds original_max_seq_len."""
-    factors = long_factor if seq_len > original_max_seq_len else short_factor
-    return default_frequencies(dim, theta) / torch.tensor(factors, dtype=torch.float32)
-
-
-def longrope_attention_factor(factor: float, original_max_seq_len: int) -> float:
-    """sqrt(1 + ln(factor) / ln(original_max_seq_len)), and 1 where nothing is stretched (LongRoPE, Phi-3)."""
-    return math.sqrt(1.0 + math.log(factor) / math.log(original_max_seq_len)) if factor > 1 else 1.0
+turn = operator("rope", _forward, _backward, _fake)

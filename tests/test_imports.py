@@ -116,3 +116,13 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 def test_counting_imports_no_torch_libcst_or_networkx() -> None:
     assert loaded(command("count", "specs/bert_tiny.yaml")) == {"pydantic", "yaml"}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_triton_and_numba_stay_in_their_rooms(module: str) -> None:
+    packages = {name.split(".")[0] for name in anywhere(module)}
+    assert "triton" not in packages or module.startswith("archspec.kernels.gpu."), "Triton belongs in kernels/gpu"
+    assert "numba" not in packages or module.startswith("archspec.kernels.cpu."), "Numba belongs in kernels/cpu"
+    for device in ("gpu", "cpu"):  # reached through backend, so that neither has to be installed
+        inside = module.startswith(f"archspec.kernels.{device}")
+        assert inside or not any(name.startswith(f"archspec.kernels.{device}") for name in anywhere(module))

@@ -9,10 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from archspec.kernels.activation import swiglu
 from archspec.kernels.attention import attention
-from archspec.kernels.moe import experts_gated, load_balancing_loss, top_k_routing
+from archspec.kernels.experts import experts_gated
 from archspec.kernels.norm import rms_norm
-from archspec.kernels.rope import default_frequencies, rope_tables, rotate
+from archspec.kernels.rope import rope_tables, rotate_pair
+from archspec.kernels.rope_frequencies import default_frequencies
+from archspec.kernels.router import load_balancing_loss, top_k_routing
 from archspec.kernels.selective_scan import selective_scan
 from archspec.kernels.short_conv import short_conv
 from archspec.kernels.state import State, advance, append, substate
@@ -146,7 +149,7 @@ class Rope(nn.Module):
         T = q.shape[2]
         frequencies = self.bits.view(torch.float32)
         cos, sin = rope_tables(torch.arange(start, start + T, device=q.device), frequencies)  # (T, DIM / 2)
-        return rotate(q, cos, sin), rotate(k, cos, sin)
+        return rotate_pair(q, k, cos, sin)
 
 
 class Attention(nn.Module):
@@ -191,9 +194,8 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
-        gate = self.gate_proj(x)  # (B, T, GATED_MLP_D_FF)
-        gate = F.silu(gate)
-        h = gate * self.up_proj(x)
+        gate, up = self.gate_proj(x), self.up_proj(x)  # (B, T, GATED_MLP_D_FF)
+        h = swiglu(gate, up)
         return self.down_proj(h)  # (B, T, D_MODEL)
 
 

@@ -7,10 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from archspec.kernels.activation import swiglu
 from archspec.kernels.attention import attention
-from archspec.kernels.moe import experts_gated, load_balancing_loss, top_k_routing
+from archspec.kernels.experts import experts_gated
+from archspec.kernels.latent_attention import latent_attention
 from archspec.kernels.norm import rms_norm
-from archspec.kernels.rope import rope_tables, rotate, yarn_frequencies
+from archspec.kernels.rope import rope_tables, rotate_pair
+from archspec.kernels.rope_frequencies import yarn_frequencies
+from archspec.kernels.router import load_balancing_loss, top_k_routing
 from archspec.kernels.state import State, advance, append, substate
 
 VOCAB_SIZE = 129280  # number of token ids
@@ -95,7 +99,7 @@ class Rope(nn.Module):
         T = q.shape[2]
         frequencies = self.bits.view(torch.float32)
         cos, sin = rope_tables(torch.arange(start, start + T, device=q.device), frequencies)  # (T, DIM / 2)
-        return rotate(q, cos, sin, interleaved=True), rotate(k, cos, sin, interleaved=True)
+        return rotate_pair(q, k, cos, sin, interleaved=True)
 
 
 class MLA(nn.Module):
@@ -135,21 +139,19 @@ class MLA(nn.Module):
         B, _, S, _ = latent.shape
         kv = self.kv_b_proj(latent).view(B, S, N_HEADS, QK_NOPE_HEAD_DIM + V_HEAD_DIM)
         k_nope, v = kv.transpose(1, 2).split([QK_NOPE_HEAD_DIM, V_HEAD_DIM], dim=-1)
-        q = torch.cat((q_nope, q_rope), dim=-1)
-        k = torch.cat((k_nope, k_rope.expand(B, N_HEADS, S, QK_ROPE_HEAD_DIM)), dim=-1)
-        return self.attend(q, k, v)
+        return attention(
+            torch.cat((q_nope, q_rope), dim=-1),
+            torch.cat((k_nope, k_rope.expand(B, N_HEADS, S, QK_ROPE_HEAD_DIM)), dim=-1),
+            v,
+            causal=True,
+            scale=SOFTMAX_SCALE,
+        )
 
     def absorbed(self, q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor) -> Tensor:
         """The same attention over the latents, which all heads share: no key or value of an earlier token is made."""
         w = self.kv_b_proj.weight.view(N_HEADS, QK_NOPE_HEAD_DIM + V_HEAD_DIM, KV_LORA_RANK)
         w_k, w_v = torch.split(w, [QK_NOPE_HEAD_DIM, V_HEAD_DIM], dim=1)  # (N_HEADS, ., KV_LORA_RANK)
-        q = torch.cat((q_nope @ w_k, q_rope), dim=-1)  # (B, N_HEADS, T, KV_LORA_RANK + QK_ROPE_HEAD_DIM)
-        k = torch.cat((latent, k_rope), dim=-1)  # (B, 1, S, KV_LORA_RANK + QK_ROPE_HEAD_DIM)
-        return self.attend(q, k, latent) @ w_v.mT
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Causal softmax attention."""
-        return attention(q, k, v, causal=True, scale=SOFTMAX_SCALE)
+        return latent_attention(q_nope, q_rope, latent, k_rope, w_k, w_v, scale=SOFTMAX_SCALE)
 
 
 class GatedMLP(nn.Module):
@@ -163,9 +165,8 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
-        gate = self.gate_proj(x)  # (B, T, GATED_MLP_D_FF)
-        gate = F.silu(gate)
-        h = gate * self.up_proj(x)
+        gate, up = self.gate_proj(x), self.up_proj(x)  # (B, T, GATED_MLP_D_FF)
+        h = swiglu(gate, up)
         return self.down_proj(h)  # (B, T, D_MODEL)
 
 

@@ -7,9 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.kernels.attention import attention, t5_buckets
-from archspec.kernels.moe import experts_plain, load_balancing_loss, top_k_routing
+from archspec.kernels.activation import geglu
+from archspec.kernels.attention import attention
+from archspec.kernels.experts import experts_plain
 from archspec.kernels.norm import rms_norm
+from archspec.kernels.position_bias import t5_buckets
+from archspec.kernels.router import load_balancing_loss, top_k_routing
 from archspec.kernels.state import State, append, substate
 
 VOCAB_SIZE = 256000  # number of token ids
@@ -175,9 +178,8 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
-        gate = self.gate_proj(x)  # (B, T, D_FF)
-        gate = F.gelu(gate)
-        h = gate * self.up_proj(x)
+        gate, up = self.gate_proj(x), self.up_proj(x)  # (B, T, D_FF)
+        h = geglu(gate, up)
         return self.down_proj(h)  # (B, T, D_MODEL)
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.kernels.long_conv import fft_conv, stream_conv
+from archspec.kernels.long_conv import long_conv
 from archspec.kernels.norm import layer_norm
 from archspec.kernels.short_conv import short_conv
 from archspec.kernels.state import State, advance, once, substate
@@ -137,7 +137,7 @@ class Hyena(nn.Module):
         skips = self.filter_bias.chunk(ORDER - 1)
         for i, (k, d) in enumerate(zip(filters.chunk(ORDER - 1, dim=-1), skips, strict=True)):
             v = v * gates[-1 - i]
-            v = fft_conv(v, k, d) if state is None else stream_conv(v, k, d, substate(state, i))
+            v = long_conv(v, k, d, state=substate(state, i))
         return self.out_proj(v * gates[0])
 
     def filters(self, n: int) -> Tensor:

@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from archspec.kernels.activation import swiglu
 from archspec.kernels.attention import attention
-from archspec.kernels.moe import experts_gated, load_balancing_loss, top_k_routing
+from archspec.kernels.experts import experts_gated
 from archspec.kernels.norm import rms_norm
+from archspec.kernels.router import load_balancing_loss, top_k_routing
 from archspec.kernels.selective_scan import selective_scan
 from archspec.kernels.short_conv import short_conv
 from archspec.kernels.state import State, append, substate
@@ -125,9 +127,8 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
-        gate = self.gate_proj(x)  # (B, T, D_FF)
-        gate = F.silu(gate)
-        h = gate * self.up_proj(x)
+        gate, up = self.gate_proj(x), self.up_proj(x)  # (B, T, D_FF)
+        h = swiglu(gate, up)
         return self.down_proj(h)  # (B, T, D_MODEL)
 
 

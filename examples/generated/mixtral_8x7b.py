@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kernels.attention import attention
-from archspec.kernels.moe import experts_gated, load_balancing_loss, top_k_routing
+from archspec.kernels.experts import experts_gated
 from archspec.kernels.norm import rms_norm
-from archspec.kernels.rope import default_frequencies, rope_tables, rotate
+from archspec.kernels.rope import rope_tables, rotate_pair
+from archspec.kernels.rope_frequencies import default_frequencies
+from archspec.kernels.router import load_balancing_loss, top_k_routing
 from archspec.kernels.state import State, advance, append, substate
 
 VOCAB_SIZE = 32000  # number of token ids
@@ -76,7 +78,7 @@ class Rope(nn.Module):
         T = q.shape[2]
         frequencies = self.bits.view(torch.float32)
         cos, sin = rope_tables(torch.arange(start, start + T, device=q.device), frequencies)  # (T, DIM / 2)
-        return rotate(q, cos, sin), rotate(k, cos, sin)
+        return rotate_pair(q, k, cos, sin)
 
 
 class Attention(nn.Module):

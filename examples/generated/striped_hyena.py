@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from archspec.kernels.activation import swiglu
 from archspec.kernels.attention import attention
-from archspec.kernels.long_conv import fft_conv, stream_conv
+from archspec.kernels.long_conv import long_conv
 from archspec.kernels.norm import rms_norm
-from archspec.kernels.rope import default_frequencies, rope_tables, rotate
+from archspec.kernels.rope import rope_tables, rotate_pair
+from archspec.kernels.rope_frequencies import default_frequencies
 from archspec.kernels.short_conv import short_conv
 from archspec.kernels.state import State, advance, append, once, substate
 
@@ -139,7 +141,7 @@ class Hyena(nn.Module):
         skips = self.filter_bias.chunk(ORDER - 1)
         for i, (k, d) in enumerate(zip(filters.chunk(ORDER - 1, dim=-1), skips, strict=True)):
             v = v * gates[-1 - i]
-            v = fft_conv(v, k, d) if state is None else stream_conv(v, k, d, substate(state, i))
+            v = long_conv(v, k, d, state=substate(state, i))
         return self.out_proj(v * gates[0])
 
     def filters(self, n: int) -> Tensor:
@@ -168,9 +170,8 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
-        gate = self.gate_proj(x)  # (B, T, D_FF)
-        gate = F.silu(gate)
-        h = gate * self.up_proj(x)
+        gate, up = self.gate_proj(x), self.up_proj(x)  # (B, T, D_FF)
+        h = swiglu(gate, up)
         return self.down_proj(h)  # (B, T, D_MODEL)
 
 
@@ -209,7 +210,7 @@ class Rope(nn.Module):
         T = q.shape[2]
         frequencies = self.bits.view(torch.float32)
         cos, sin = rope_tables(torch.arange(start, start + T, device=q.device), frequencies)  # (T, DIM / 2)
-        return rotate(q, cos, sin), rotate(k, cos, sin)
+        return rotate_pair(q, k, cos, sin)
 
 
 class Attention(nn.Module):

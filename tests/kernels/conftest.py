@@ -18,10 +18,10 @@ def face(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Fac
     if face.name == "triton":
         pytest.importorskip("triton")
         # without a GPU the interpreter runs the kernels on tensors of the CPU
-        monkeypatch.setattr(backend, "on_gpu", lambda x: x.is_cuda or not torch.cuda.is_available())
+        monkeypatch.setattr(backend, "GPU_DEVICES", (face.device,))
     elif face.name == "compiled":
         pytest.importorskip("numba")
     else:
-        monkeypatch.setattr(backend, "on_gpu", lambda x: False)
-        monkeypatch.setattr(backend, "on_cpu", lambda x: False)
+        monkeypatch.setattr(backend, "GPU_DEVICES", ())
+        monkeypatch.setattr(backend, "CPU_DEVICES", ())
     return face

@@ -4,7 +4,9 @@ import pytest
 import torch
 from kernel_checks import assert_close, check, compiles, normal, pieces
 
-from archspec.kernels.attention import alibi_slopes, attention, reference, t5_buckets, visible
+from archspec.kernels.attention import attention, reference
+from archspec.kernels.attention_mask import visible
+from archspec.kernels.position_bias import alibi_slopes, t5_buckets
 from archspec.kernels.state import append
 
 B, H, SHARED, D, DV = 2, 6, 2, 8, 5

@@ -1,10 +1,12 @@
+"""Routing, capacity and losses of a mixture of experts, against transformers and against loops."""
+
 import pytest
 import torch
 import torch.nn.functional as F
-from kernel_checks import assert_close, check, compiles, normal
-from torch.utils.flop_counter import FlopCounterMode
+from kernel_checks import assert_close, compiles, normal
 
-from archspec.kernels import moe
+from archspec.kernels import experts as expert_kernels
+from archspec.kernels import router as moe
 
 N, E, K, D, FF = 37, 8, 2, 6, 5
 
@@ -14,68 +16,17 @@ def sorted_by_expert(weights, experts):
     return weights.gather(-1, order), experts.gather(-1, order)
 
 
-def gated_inputs():
-    return [normal(N, D), torch.rand(N, K, dtype=torch.float64), normal(E, FF, D), normal(E, FF, D), normal(E, D, FF)]
-
-
-@pytest.mark.parametrize("dense", [False, True])
-@pytest.mark.parametrize("case", ["random", "one_expert", "dropped"])
-def test_experts_gated(case, dense, monkeypatch):
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: dense)
-    experts = torch.rand(N, E).argsort(-1)[:, :K]
-    experts = torch.full_like(experts, 3) if case == "one_expert" else experts
-    experts[::3] = -1 if case == "dropped" else experts[::3]
-
-    def fast(x, weights, w_gate, w_up, w_down):
-        return moe.experts_gated(x, weights, experts, w_gate, w_up, w_down, F.silu)
-
-    def naive(x, weights, w_gate, w_up, w_down):
-        def expert(e, rows):
-            return (F.silu(rows @ w_gate[e].T) * (rows @ w_up[e].T)) @ w_down[e].T
-
-        return moe.reference(x, weights, experts, expert)
-
-    check(fast, naive, gated_inputs())
-
-
-@pytest.mark.parametrize("biases", [False, True])
-def test_experts_plain(biases):
-    experts = torch.rand(N, E).argsort(-1)[:, :K]
-    inputs = [normal(N, D), torch.rand(N, K, dtype=torch.float64), normal(E, FF, D), normal(E, D, FF)]
-    inputs += [normal(E, FF), normal(E, D)] if biases else [None, None]
-
-    def fast(x, weights, w_up, w_down, b_up, b_down):
-        return moe.experts_plain(x, weights, experts, w_up, w_down, F.relu, b_up, b_down)
-
-    def naive(x, weights, w_up, w_down, b_up, b_down):
-        def expert(e, rows):
-            hidden = F.relu(F.linear(rows, w_up[e], None if b_up is None else b_up[e]))
-            return F.linear(hidden, w_down[e], None if b_down is None else b_down[e])
-
-        return moe.reference(x, weights, experts, expert)
-
-    check(fast, naive, inputs)
-
-
-def test_only_chosen_experts_are_computed():
-    x, weights, w_gate, w_up, w_down = (t.float() for t in gated_inputs())
-    experts = torch.rand(N, E).argsort(-1)[:, :K]
-    counted = []
-    for device in ("cpu", "meta"):
-        arguments = (t.to(device) for t in (x, weights, experts, w_gate, w_up, w_down))
-        with FlopCounterMode(display=False) as counter:
-            moe.experts_gated(*arguments, F.silu)
-        counted.append(counter.get_total_flops())
-    assert counted[0] == counted[1]
-    assert counted[0] == 2 * N * K * 3 * D * FF
-
-
-def test_expert_weights_of_unused_experts_have_zero_gradients():
-    x, weights, w_gate, w_up, w_down = gated_inputs()
-    w_up.requires_grad_()
-    moe.experts_gated(x, weights, torch.zeros(N, K, dtype=torch.long), w_gate, w_up, w_down, F.silu).sum().backward()
-    assert w_up.grad[0].abs().min() > 0
-    assert w_up.grad[1:].abs().max() == 0
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("options", [{}, {"sigmoid": True}, {"renormalise": False, "scale": 2.5}], ids=str)
+def test_routing_is_its_equation(options, dtype):
+    logits, bias = normal(N, E).to(dtype), normal(E)
+    given = {"score": "sigmoid" if options.get("sigmoid") else "softmax"}
+    given |= {name: value for name, value in options.items() if name != "sigmoid"}
+    weights, experts = moe.top_k_routing(logits, K, bias=bias, **given)
+    wanted_weights, wanted_experts = moe.reference_routing(logits, K, bias=bias, **options)
+    assert torch.equal(experts, wanted_experts)
+    assert weights.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert_close("weights", weights, wanted_weights, 1e-14 if dtype == torch.float64 else 1e-6)
 
 
 def routers():
@@ -135,33 +86,53 @@ def test_a_selection_bias_has_no_gradient_and_routing_weights_have_one():
     assert logits.grad.abs().sum() > 0
 
 
-def test_capacity_serves_first_choices_in_order_of_position():
-    experts = torch.tensor([[0, 1], [0, 2], [0, 0], [1, 0], [-1, 1]])
-    kept = moe.capacity_mask(experts, 3, 2)
-    assert kept.tolist() == [[True, True], [True, True], [False, False], [True, False], [False, False]]
-    first = moe.capacity_mask(experts[:, :1], 3, 1, priority=torch.tensor([0.0, 1.0, 2.0, 0.0, 9.0]))
-    assert first.flatten().tolist() == [False, False, True, True, False]
+def test_places_go_in_order_of_position():
+    experts = torch.tensor([[[0, 1], [0, 2], [2, 0], [1, 0], [-1, 1]]])
+    kept = moe.admitted(experts, 3, 2)
+    assert kept.tolist() == [[[0, 1], [0, 2], [2, -1], [1, -1], [-1, -1]]]
+    first = moe.admitted(torch.tensor([[[1, 0], [0, 1]]]), 2, 1, first_choices=True)
+    assert first.tolist() == [[[1, -1], [0, -1]]]
+    wanted = moe.admitted(torch.tensor([[[0], [0], [0], [1], [-1]]]), 3, 1, priority=torch.tensor([[0, 1.0, 2, 0, 9]]))
+    assert wanted.flatten().tolist() == [-1, -1, 0, 1, -1]
 
 
 @pytest.mark.parametrize("capacity", [1, 4, 100])
-def test_capacity_against_a_loop(capacity):
-    experts, priority = torch.randint(-1, E, (N, K)), torch.rand(N)
-    kept = moe.capacity_mask(experts, E, capacity, priority)
-    room = [capacity] * E
-    for j in range(K):
-        for t in priority.argsort(descending=True).tolist():
-            e = int(experts[t, j])
-            assert bool(kept[t, j]) == (e >= 0 and room[e] > 0)
+@pytest.mark.parametrize("priority", [False, True])
+@pytest.mark.parametrize("first_choices", [False, True])
+def test_capacity_against_a_loop(capacity, priority, first_choices):
+    experts, rank = torch.randint(-1, E, (3, N, K)), torch.rand(3, N)
+    kept = moe.admitted(experts, E, capacity, priority=rank if priority else None, first_choices=first_choices)
+    for b in range(3):
+        line = rank[b].argsort(descending=True).tolist() if priority else range(N)
+        turns = [(t, j) for j in range(K) for t in line] if first_choices else [(t, j) for t in line for j in range(K)]
+        room = [capacity] * E
+        for t, j in turns:
+            e = int(experts[b, t, j])
+            assert int(kept[b, t, j]) == (e if e >= 0 and room[e] > 0 else -1)
             room[e] -= e >= 0
 
 
+@pytest.mark.parametrize("cuts", [(1,) * 9, (4, 5), (1, 7, 1)])
+def test_capacity_counts_the_tokens_of_earlier_calls(cuts):
+    experts, state = torch.randint(-1, 4, (2, 9, K)), {}
+    parts = [moe.admitted(piece, 4, 3, state) for piece in experts.split(cuts, dim=1)]
+    assert torch.equal(torch.cat(parts, 1), moe.admitted(experts, 4, 3))
+    assert state["asked"].tolist() == [[[int((rows == e).sum()) for e in range(4)]] for rows in experts]
+
+
 def test_expert_choice_fills_every_expert():
-    logits = normal(N, E)
-    weights, experts = moe.expert_choice(logits, 5)
-    for e in range(E):
-        taken = (experts[:, e] == e).nonzero().flatten()
-        assert torch.equal(taken, logits.softmax(-1)[:, e].topk(5).indices.sort().values)
-    assert torch.equal(weights, logits.softmax(-1) * (experts >= 0))
+    scores = normal(2, N, E).softmax(-1)
+    weights, experts, tokens = moe.tokens_by_expert(scores, 5)
+    for b in range(2):
+        for e in range(E):
+            here = (experts.flatten() == e) & (tokens // N == b)
+            best = scores[b, :, e].topk(5)
+            assert (tokens[here] - b * N).tolist() == best.indices.tolist()
+            assert weights.flatten()[here].tolist() == best.values.tolist()
+
+
+def test_places_round_up_but_not_for_rounding_errors():
+    assert [moe.places(x) for x in (0.2, 1.0, 1.2, 3 * (1 / 3) + 1e-12)] == [1, 1, 2, 1]
 
 
 def test_load_balancing_loss_is_that_of_transformers():
@@ -181,13 +152,45 @@ def test_router_z_loss():
 
 
 def test_compile():
-    x, _, w_gate, w_up, w_down = (t.float() for t in gated_inputs())
+    x, w_gate, w_up, w_down = (torch.randn(*shape) for shape in ((N, D), (E, FF, D), (E, FF, D), (E, D, FF)))
 
     def f(x, router, w_gate, w_up, w_down):
         logits = x @ router
         weights, experts = moe.top_k_routing(logits, K, n_groups=4, top_k_groups=2)
-        weights = weights * moe.capacity_mask(experts, E, 12)
-        y = moe.experts_gated(x, weights, experts, w_gate, w_up, w_down, F.silu)
+        experts = moe.admitted(experts.unsqueeze(0), E, 12).squeeze(0)
+        y = expert_kernels.experts_gated(x, weights, experts, w_gate, w_up, w_down, F.silu)
         return y + moe.load_balancing_loss(logits.softmax(-1), experts, E) + moe.router_z_loss(logits)
 
     compiles(f, x, torch.randn(D, E), w_gate, w_up, w_down)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: moe.top_k_routing(normal(3, 4), 5), "top_k_routing: k is 5, expected 1 to 4, the number of experts"),
+        (
+            lambda: moe.top_k_routing(normal(3, 4), 1, score="tanh"),
+            "top_k_routing: score is 'tanh', expected one of 'softmax', 'sigmoid'",
+        ),
+        (
+            lambda: moe.top_k_routing(normal(3, 4), 1, n_groups=3, top_k_groups=1),
+            "top_k_routing: n_groups is 3, expected a divisor of 4 experts",
+        ),
+        (
+            lambda: moe.top_k_routing(normal(3, 4), 1, bias=normal(5)),
+            "top_k_routing: bias has shape (5,), expected (E) with E = 4",
+        ),
+        (
+            lambda: moe.tokens_by_expert(normal(1, 4, 2), 5),
+            "tokens_by_expert: n_places is 5, expected 1 to 4, the tokens",
+        ),
+        (
+            lambda: moe.admitted(torch.zeros(1, 2, 1, dtype=torch.long), 2, 1, {}, first_choices=True),
+            "admitted: a state needs places in order of position, without priority or first_choices",
+        ),
+    ],
+)
+def test_contract(call, message):
+    with pytest.raises(ValueError) as raised:
+        call()
+    assert str(raised.value) == message

@@ -1,125 +1,170 @@
 import pytest
 import torch
-from kernel_checks import assert_close, check, compiles, normal
+from kernel_checks import Face, assert_close, check, compiles, is_an_operator, normal
 
-from archspec.kernels import rope
+from archspec.kernels import backend, rope
+from archspec.kernels.rope_frequencies import default_frequencies
+
+
+@pytest.fixture(params=["formulas", "operator", "triton"])
+def face(request, monkeypatch):
+    """What runs: the formulas, the operator without Triton, and its kernel."""
+    face = Face("triton" if request.param == "triton" else "torch")
+    if face.name == "triton":
+        pytest.importorskip("triton")
+    monkeypatch.setattr(backend, "on_gpu", lambda x: face.name == "triton")
+    monkeypatch.setattr(rope, "SMALL", 2**40 if request.param == "formulas" else 0)
+    return face
+
+
+def tables(positions, inv_freq):
+    angle = positions.double().unsqueeze(-1) * inv_freq.double()
+    return angle.cos(), angle.sin()
 
 
 @pytest.mark.parametrize("interleaved", [False, True])
-@pytest.mark.parametrize(("T", "R"), [(1, 4), (63, 3), (100, 1)])
-def test_rotate(T, R, interleaved):
-    positions, inv_freq = torch.arange(5, 5 + T), rope.default_frequencies(2 * R, 10000.0)
-    cos, sin = ((positions.double()[:, None] * inv_freq.double()).cos(), (positions[:, None] * inv_freq.double()).sin())
+@pytest.mark.parametrize(("T", "R"), [(1, 4), (63, 3), (100, 1), (257, 4)])
+def test_rotate(face, T, R, interleaved):
+    positions, inv_freq = torch.arange(5, 5 + T), default_frequencies(2 * R, 10000.0)
+    cos, sin = tables(positions, inv_freq)
+    if face.name == "triton":
+        cos, sin = cos.float(), sin.float()
 
     def naive(x):
         return rope.reference(x, positions, inv_freq, interleaved)
 
-    check(lambda x: rope.rotate(x, cos, sin, interleaved), naive, [normal(2, 3, T, 8)])
-    cos32, sin32 = rope.rope_tables(positions, inv_freq)
-    assert_close(
-        "tables", rope.rotate(torch.ones(1, 1, T, 8), cos32, sin32, interleaved), naive(torch.ones(1, 1, T, 8)), 2e-5
-    )
+    check(lambda x: rope.rotate(x, cos.to(x.device), sin.to(x.device), interleaved), naive, [normal(2, 3, T, 8)], face)
 
 
-def test_positions_may_differ_between_sequences():
-    x, inv_freq = normal(2, 3, 7, 8), rope.default_frequencies(8, 100.0)
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_queries_and_keys_at_once(face, interleaved):
+    positions, inv_freq = torch.arange(9), default_frequencies(6, 100.0)
+    cos, sin = tables(positions, inv_freq)
+    if face.name == "triton":
+        cos, sin = cos.float(), sin.float()
+
+    def naive(q, k):
+        return tuple(rope.reference(x, positions, inv_freq, interleaved) for x in (q, k))
+
+    given = [normal(2, 4, 9, 8), normal(2, 1, 9, 13)]
+    check(lambda q, k: rope.rotate_pair(q, k, cos, sin, interleaved), naive, given, face)
+
+
+def test_only_one_of_the_pair_is_used(face):
+    q, k = torch.randn(1, 2, 5, 4, requires_grad=True), torch.randn(1, 1, 5, 4, requires_grad=True)
+    cos, sin = rope.rope_tables(torch.arange(5), default_frequencies(4, 100.0))
+    for index, (x, other) in enumerate(((q, k), (k, q))):
+        y = rope.rotate_pair(q, k, cos, sin)[index]
+        dx, none = torch.autograd.grad(y.square().sum(), (x, other), allow_unused=True)
+        assert_close("gradient", dx, 2 * x, 1e-6)
+        assert none is None or not none.any()
+
+
+def test_the_tables_have_no_gradient(face):
+    x = torch.randn(1, 2, 5, 4, requires_grad=True)
+    cos, sin = (t.requires_grad_() for t in rope.rope_tables(torch.arange(5), default_frequencies(4, 100.0)))
+    rope.rotate(x, cos, sin).square().sum().backward()
+    assert x.grad is not None
+    assert all(t.grad is None or not t.grad.any() for t in (cos, sin))
+
+
+def test_positions_may_differ_between_sequences(face):
+    x, inv_freq = normal(2, 3, 7, 8).float(), default_frequencies(8, 100.0)
     positions = torch.stack((torch.arange(7), torch.arange(4, 11)))
-    y = rope.rotate(x, *rope.rope_tables(positions, inv_freq))
+    cos, sin = rope.rope_tables(positions, inv_freq)
+    y = rope.rotate(x, cos, sin)
     for b in range(2):
         assert torch.equal(y[b : b + 1], rope.rotate(x[b : b + 1], *rope.rope_tables(positions[b], inv_freq)))
+    assert torch.equal(rope.rotate(x[:, 1], cos, sin), y[:, 1])
+    assert torch.equal(rope.rotate(x.unsqueeze(2), cos, sin), y.unsqueeze(2))
 
 
-def test_layouts_are_permutations_of_each_other():
-    x = normal(1, 1, 9, 8)
-    cos, sin = rope.rope_tables(torch.arange(9), rope.default_frequencies(8, 100.0))
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_views_and_leading_axes(face, interleaved):
+    cos, sin = rope.rope_tables(torch.arange(7), default_frequencies(6, 100.0))
+    x = torch.randn(2, 7, 3, 16)
+    for view in (
+        x.transpose(1, 2),
+        x.transpose(1, 2)[..., ::2],
+        x.permute(3, 0, 2, 1)[..., None].expand(-1, -1, -1, -1, 6),
+    ):
+        exact = rope.reference(view.flatten(0, -4), torch.arange(7), default_frequencies(6, 100.0), interleaved)
+        leaf = view.detach().requires_grad_()
+        y = rope.rotate(leaf, cos, sin, interleaved)
+        assert_close("view", y, exact.view(view.shape), 2e-6)
+        assert_close("gradient", torch.autograd.grad(y.square().sum(), leaf)[0], 2 * view, 1e-6)
+    assert torch.equal(rope.rotate(x[0, :, 0], cos, sin), rope.rotate(x[:1, :, :1].transpose(1, 2), cos, sin)[0, 0])
+    assert rope.rotate(x[:0].transpose(1, 2), cos, sin).shape == (0, 3, 7, 16)
+
+
+def test_layouts_are_permutations_of_each_other(face):
+    x = normal(1, 1, 9, 8).float()
+    cos, sin = rope.rope_tables(torch.arange(9), default_frequencies(8, 100.0))
     order = torch.tensor([0, 2, 4, 6, 1, 3, 5, 7])
-    assert torch.equal(rope.rotate(x, cos, sin, True)[..., order], rope.rotate(x[..., order], cos, sin))
+    assert_close("order", rope.rotate(x, cos, sin, True)[..., order], rope.rotate(x[..., order], cos, sin), 3e-7)
 
 
-def test_rotate_is_that_of_llama_to_the_bit():
+def test_missing_numbers_stay_in_their_pair(face):
+    x = torch.randn(1, 1, 3, 6)
+    x[0, 0, 1, 0] = torch.nan
+    y = rope.rotate(x, *rope.rope_tables(torch.arange(3), default_frequencies(4, 100.0)))
+    assert y.isnan().nonzero().tolist() == [[0, 0, 1, 0], [0, 0, 1, 2]]
+
+
+def test_rotate_is_that_of_llama_to_the_bit(monkeypatch):
     llama = pytest.importorskip("transformers.models.llama.modeling_llama")
     x = torch.randn(2, 3, 11, 16)
-    cos, sin = rope.rope_tables(torch.arange(11), rope.default_frequencies(16, 10000.0))
+    cos, sin = rope.rope_tables(torch.arange(11), default_frequencies(16, 10000.0))
     wanted, _ = llama.apply_rotary_pos_emb(x, x, torch.cat((cos, cos), -1)[None], torch.cat((sin, sin), -1)[None])
-    assert torch.equal(rope.rotate(x, cos, sin), wanted)
+    for small in (0, 2**40):
+        monkeypatch.setattr(rope, "SMALL", small)
+        assert torch.equal(rope.rotate(x, cos, sin), wanted)
 
 
-DIM, THETA, LENGTH, ORIGINAL = 64, 500000.0, 4096, 1024
-SHORT, LONG = [1.0 + 0.01 * i for i in range(DIM // 2)], [1.0 + i for i in range(DIM // 2)]
-YARN = {"factor": 4.0, "original_max_position_embeddings": ORIGINAL}
-CASES = [
-    ("linear", {"factor": 4.0}, None, rope.linear_frequencies(DIM, THETA, 4.0), 1.0),
-    ("dynamic", {"factor": 4.0}, 10000, rope.dynamic_frequencies(DIM, THETA, 4.0, LENGTH, 10000), 1.0),
-    ("dynamic", {"factor": 4.0}, 100, rope.dynamic_frequencies(DIM, THETA, 4.0, LENGTH, 100), 1.0),
-    ("yarn", YARN, None, rope.yarn_frequencies(DIM, THETA, 4.0, ORIGINAL), rope.yarn_attention_factor(4.0)),
-    (
-        "yarn",
-        {**YARN, "beta_fast": 16, "beta_slow": 2, "truncate": False, "mscale": 0.7, "mscale_all_dim": 1.3},
-        None,
-        rope.yarn_frequencies(DIM, THETA, 4.0, ORIGINAL, 16, 2, truncate=False),
-        rope.yarn_attention_factor(4.0, 0.7, 1.3),
-    ),
-    (
-        "llama3",
-        {**YARN, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
-        None,
-        rope.llama3_frequencies(DIM, THETA, 4.0, 1.0, 4.0, ORIGINAL),
-        1.0,
-    ),
-    *(
-        (
-            "longrope",
-            {**YARN, "short_factor": SHORT, "long_factor": LONG},
-            length,
-            rope.longrope_frequencies(DIM, THETA, SHORT, LONG, ORIGINAL, length),
-            rope.longrope_attention_factor(4.0, ORIGINAL),
-        )
-        for length in (ORIGINAL, ORIGINAL + 1)
-    ),
-]
+def test_rotate_interleaved_is_that_of_gptj(face):
+    gptj = pytest.importorskip("transformers.models.gptj.modeling_gptj")
+    x = torch.randn(2, 3, 11, 16)
+    cos, sin = rope.rope_tables(torch.arange(11), default_frequencies(16, 10000.0))
+    wanted = gptj.apply_rotary_pos_emb(x.transpose(1, 2), sin[None], cos[None]).transpose(1, 2)
+    assert_close("gptj", rope.rotate(x, cos, sin, interleaved=True), wanted, 3e-7)
 
 
-@pytest.mark.parametrize(("kind", "parameters", "length", "frequencies", "factor"), CASES)
-def test_scalings_are_those_of_transformers(kind, parameters, length, frequencies, factor):
-    transformers = pytest.importorskip("transformers")
-    functions = pytest.importorskip("transformers.modeling_rope_utils").ROPE_INIT_FUNCTIONS
-    config = transformers.LlamaConfig(
-        hidden_size=4 * DIM,
-        num_attention_heads=4,
-        max_position_embeddings=LENGTH,
-        rope_parameters={"rope_type": kind, "rope_theta": THETA, **parameters},
-    )
-    wanted, attention_factor = functions[kind](config, "cpu", seq_len=length)
-    assert_close(kind, frequencies, wanted, 1e-6)
-    assert_close(f"{kind}, slowest pairs", frequencies.log(), wanted.log(), 1e-6)
-    assert factor == pytest.approx(attention_factor, abs=1e-12)
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (((1, 1, 5, 8), (4, 2), (4, 2)), "rotate: cos has shape (4, 2), expected (T R) with T = 5"),
+        (((1, 1, 5, 8), (5, 2), (5, 3)), "rotate: sin has shape (5, 3), expected (T R) with T = 5, R = 2"),
+        (((2, 1, 5, 8), (1, 5, 2), (1, 5, 2)), "rotate: cos has shape (1, 5, 2), expected (B T R) with B = 2, T = 5"),
+        (((1, 1, 5, 8), (5, 5), (5, 5)), "rotate: cos must turn at most D = 8 channels of x, found 10"),
+    ],
+)
+def test_a_broken_contract_is_one_clear_error(shapes, message):
+    with pytest.raises(ValueError) as error:
+        rope.rotate(*(torch.zeros(s) for s in shapes))
+    assert str(error.value) == message
 
 
-def test_proportional_frequencies_are_those_of_transformers():
-    functions = pytest.importorskip("transformers.modeling_rope_utils").ROPE_INIT_FUNCTIONS
-    transformers = pytest.importorskip("transformers")
-    parameters = {"rope_type": "proportional", "rope_theta": THETA, "partial_rotary_factor": 0.25, "factor": 2.0}
-    config = transformers.LlamaConfig(hidden_size=4 * DIM, num_attention_heads=4, rope_parameters=parameters)
-    wanted, _ = functions["proportional"](config, "cpu")
-    assert_close("proportional", rope.proportional_frequencies(DIM, THETA, 0.25, 2.0), wanted, 1e-6)
-
-
-def test_ntk_keeps_the_fastest_pair_and_divides_the_slowest_by_factor():
-    plain, stretched = rope.default_frequencies(64, 1e4), rope.ntk_frequencies(64, 1e4, 8.0)
-    assert stretched[0] == plain[0]
-    assert stretched[-1].item() == pytest.approx(plain[-1].item() / 8, rel=1e-5)
+def test_the_operator_is_one():
+    q, k = torch.randn(2, 3, 5, 6, requires_grad=True), torch.randn(2, 1, 5, 6, requires_grad=True)
+    cos, sin = rope.rope_tables(torch.arange(5), default_frequencies(4, 100.0))
+    is_an_operator(rope.turn, q, k, cos, sin, False)
+    is_an_operator(rope.turn, q.detach().half().requires_grad_(), None, cos, sin, True)
 
 
 def test_meta_and_16_bits():
-    positions, inv_freq = torch.arange(9, device="meta"), rope.default_frequencies(8, 1e4).to("meta")
+    positions, inv_freq = torch.arange(9, device="meta"), default_frequencies(8, 1e4).to("meta")
     cos, sin = rope.rope_tables(positions, inv_freq)
     assert cos.dtype == torch.float32
     y = rope.rotate(torch.empty(2, 3, 9, 12, device="meta", dtype=torch.bfloat16), cos, sin)
     assert (y.shape, y.dtype) == ((2, 3, 9, 12), torch.bfloat16)
 
 
-def test_compile():
+@pytest.mark.parametrize("small", [0, 2**40])
+def test_compile(monkeypatch, small):
+    monkeypatch.setattr(rope, "SMALL", small)
+
     def f(x):
-        return rope.rotate(x, *rope.rope_tables(torch.arange(9), rope.default_frequencies(8, 1e4)), interleaved=True)
+        cos, sin = rope.rope_tables(torch.arange(9), default_frequencies(8, 1e4))
+        return rope.rotate(x, cos, sin, interleaved=True) + rope.rotate_pair(x, x + 1, cos, sin)[1]
 
     compiles(f, torch.randn(2, 3, 9, 12))

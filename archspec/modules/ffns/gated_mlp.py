@@ -1,10 +1,9 @@
 """The gated feed-forward network, as a module. What it computes is said in `archspec.layers.ffns.gated_mlp`."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.kernels.activation import relu2
+from archspec.kernels.activation import geglu, glu, reglu, relu2, swiglu
 from archspec.layers.ffns.gated_mlp import GatedMLP as Config
 
 
@@ -21,20 +20,21 @@ class GatedMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, d_model) -> (B, T, d_model)."""
         c = self.c
-        gate = self.gate_proj(x)  # (B, T, d_ff)
+        gate, up = self.gate_proj(x), self.up_proj(x)  # (B, T, d_ff)
         if c.activation == "silu":
-            gate = F.silu(gate)
+            h = swiglu(gate, up)
         elif c.activation == "gelu":
-            gate = F.gelu(gate)
+            h = geglu(gate, up)
         elif c.activation == "gelu_tanh":
-            gate = F.gelu(gate, approximate="tanh")
+            h = geglu(gate, up, tanh=True)
         elif c.activation == "relu":
-            gate = F.relu(gate)
+            h = reglu(gate, up)
         elif c.activation == "relu2":
-            gate = relu2(gate)
+            h = relu2(gate) * up
         elif c.activation == "sigmoid":
-            gate = torch.sigmoid(gate)
-        h = gate * self.up_proj(x)
+            h = glu(gate, up)
+        else:
+            h = gate * up
         if c.dropout:
             h = F.dropout(h, c.dropout, self.training)
         return self.down_proj(h)  # (B, T, d_model)

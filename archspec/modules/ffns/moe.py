@@ -1,13 +1,19 @@
 """Mixture of experts, as a module. What it computes is said in `archspec.layers.ffns.moe`."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kernels.activation import relu2
-from archspec.kernels.moe import experts_gated, experts_plain, load_balancing_loss, router_z_loss, top_k_routing
+from archspec.kernels.experts import experts_gated, experts_plain
+from archspec.kernels.router import (
+    admitted,
+    load_balancing_loss,
+    places,
+    router_z_loss,
+    tokens_by_expert,
+    top_k_routing,
+)
 from archspec.kernels.state import State
 from archspec.layers.ffns.moe import MoE as Config
 
@@ -174,34 +180,3 @@ class MoE(nn.Module):
 def at_least_float32(x: Tensor) -> Tensor:
     """Scores of experts differ by less than 16 bits can tell."""
     return x if x.dtype == torch.float64 else x.float()
-
-
-def places(tokens: float) -> int:
-    """How many places an expert has for that many tokens: rounded up, but not for an error of rounding; at least 1."""
-    return max(1, math.ceil(tokens - 1e-6))
-
-
-def tokens_by_expert(scores: Tensor, n_places: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The n_places tokens of a sequence that each expert scores highest, scores being (B, T, n_experts).
-
-    With N = B * n_experts * n_places: their weights (N, 1), the experts (N, 1), and the tokens (N,) counted over B * T.
-    """
-    B, T, n_experts = scores.shape
-    weights, tokens = scores.mT.topk(n_places)  # (B, n_experts, n_places), twice
-    experts = torch.arange(n_experts, device=scores.device).view(1, -1, 1).expand_as(tokens)
-    tokens = tokens + torch.arange(0, B * T, T, device=scores.device).view(-1, 1, 1)
-    return weights.reshape(-1, 1), experts.reshape(-1, 1), tokens.flatten()
-
-
-def admitted(experts: Tensor, n_experts: int, capacity: int, state: State | None = None) -> Tensor:
-    """experts (B, T, k) with -1 where all `capacity` places of that expert went to earlier tokens of the sequence.
-
-    With a state, tokens of earlier calls count.
-    """
-    asked = experts.flatten(1)  # (B, T * k), in order of position
-    place = F.one_hot(asked, n_experts).cumsum(1)  # (B, T * k, n_experts)
-    if state is not None:
-        place = place + state.get("asked", 0)
-        state["asked"] = place[:, -1:]
-    place = place.gather(-1, asked.unsqueeze(-1)).view_as(experts)
-    return experts.where(place <= capacity, -1)

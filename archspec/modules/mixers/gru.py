@@ -1,8 +1,8 @@
 """GRU, as a module. What it computes is said in `archspec.layers.mixers.gru`."""
 
-import torch
 from torch import Tensor, nn
 
+from archspec.kernels.recurrent import gru
 from archspec.kernels.state import State
 from archspec.layers.mixers.gru import GRU as Config
 
@@ -29,15 +29,14 @@ class GRU(nn.Module):
     def forward(self, x: Tensor, state: State | None = None) -> Tensor:
         """x (B, T, d_model) -> (B, T, d_model)."""
         c = self.c
-        weights = list(self.gru.values())
-        h = x.new_zeros(c.n_states, x.shape[0], c.d_hidden)  # (n_states, B, d_hidden)
-        if not c.bidirectional and state:
-            h = state["h"]
-        y, h = torch.gru(
-            x, h, weights, c.bias, c.depth, c.dropout, self.training, c.bidirectional, True
+        y = gru(
+            x,
+            list(self.gru.values()),
+            None if c.bidirectional else state,
+            depth=c.depth,
+            dropout=c.dropout if self.training else 0.0,
+            bidirectional=c.bidirectional,
         )  # (B, T, d_out)
-        if not c.bidirectional and state is not None:
-            state["h"] = h
         if c.projects:
             return self.out_proj(y)  # (B, T, d_model)
         return y

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.kernels.long_conv import fft_conv, stream_conv
+from archspec.kernels.long_conv import long_conv
 from archspec.kernels.short_conv import short_conv
 from archspec.kernels.state import State, advance, once, substate
 from archspec.layers.mixers.hyena import Hyena as Config
@@ -62,7 +62,7 @@ class Hyena(nn.Module):
             v = v * gates[-1 - i]
             if c.dropout:
                 v = F.dropout(v, c.dropout, self.training)
-            v = fft_conv(v, k, d) if state is None else stream_conv(v, k, d, substate(state, i))
+            v = long_conv(v, k, d, state=substate(state, i))
         return self.out_proj(v * gates[0])
 
     def filters(self, n: int) -> Tensor:

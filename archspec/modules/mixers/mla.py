@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from archspec.kernels.attention import attention
+from archspec.kernels.latent_attention import latent_attention
 from archspec.kernels.state import State, advance, append
 from archspec.layers.mixers.mla import MLA as Config
 from archspec.modules import build
@@ -57,27 +58,27 @@ class MLA(nn.Module):
         B, _, S, _ = latent.shape
         kv = self.kv_b_proj(latent).view(B, S, c.n_heads, c.qk_nope_head_dim + c.v_head_dim)
         k_nope, v = kv.transpose(1, 2).split([c.qk_nope_head_dim, c.v_head_dim], dim=-1)
-        q = torch.cat((q_nope, q_rope), dim=-1)
-        k = torch.cat((k_nope, k_rope.expand(B, c.n_heads, S, c.qk_rope_head_dim)), dim=-1)
-        return self.attend(q, k, v)
+        return attention(
+            torch.cat((q_nope, q_rope), dim=-1),
+            torch.cat((k_nope, k_rope.expand(B, c.n_heads, S, c.qk_rope_head_dim)), dim=-1),
+            v,
+            causal=True,
+            scale=c.softmax_scale,
+            dropout=c.dropout if c.dropout and self.training else 0.0,
+        )
 
     def absorbed(self, q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor) -> Tensor:
         """The same attention over the latents, which all heads share: no key or value of an earlier token is made."""
         c = self.c
         w = self.kv_b_proj.weight.view(c.n_heads, c.qk_nope_head_dim + c.v_head_dim, c.kv_lora_rank)
         w_k, w_v = torch.split(w, [c.qk_nope_head_dim, c.v_head_dim], dim=1)  # (n_heads, ., kv_lora_rank)
-        q = torch.cat((q_nope @ w_k, q_rope), dim=-1)  # (B, n_heads, T, kv_lora_rank + qk_rope_head_dim)
-        k = torch.cat((latent, k_rope), dim=-1)  # (B, 1, S, kv_lora_rank + qk_rope_head_dim)
-        return self.attend(q, k, latent) @ w_v.mT
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Causal softmax attention."""
-        c = self.c
-        return attention(
-            q,
-            k,
-            v,
-            causal=True,
+        return latent_attention(
+            q_nope,
+            q_rope,
+            latent,
+            k_rope,
+            w_k,
+            w_v,
             scale=c.softmax_scale,
             dropout=c.dropout if c.dropout and self.training else 0.0,
         )

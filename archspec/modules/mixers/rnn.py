@@ -1,8 +1,8 @@
 """RNN, as a module. What it computes is said in `archspec.layers.mixers.rnn`."""
 
-import torch
 from torch import Tensor, nn
 
+from archspec.kernels.recurrent import rnn
 from archspec.kernels.state import State
 from archspec.layers.mixers.rnn import RNN as Config
 
@@ -29,16 +29,15 @@ class RNN(nn.Module):
     def forward(self, x: Tensor, state: State | None = None) -> Tensor:
         """x (B, T, d_model) -> (B, T, d_model)."""
         c = self.c
-        weights = list(self.rnn.values())
-        h = x.new_zeros(c.n_states, x.shape[0], c.d_hidden)  # (n_states, B, d_hidden)
-        if not c.bidirectional and state:
-            h = state["h"]
-        if c.nonlinearity == "tanh":
-            y, h = torch.rnn_tanh(x, h, weights, c.bias, c.depth, c.dropout, self.training, c.bidirectional, True)
-        else:
-            y, h = torch.rnn_relu(x, h, weights, c.bias, c.depth, c.dropout, self.training, c.bidirectional, True)
-        if not c.bidirectional and state is not None:
-            state["h"] = h
+        y = rnn(
+            x,
+            list(self.rnn.values()),
+            None if c.bidirectional else state,
+            depth=c.depth,
+            dropout=c.dropout if self.training else 0.0,
+            bidirectional=c.bidirectional,
+            relu=c.nonlinearity == "relu",
+        )  # (B, T, d_out)
         if c.projects:
             return self.out_proj(y)  # (B, T, d_model)
         return y

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from archspec.kernels.rope import (
+from archspec.kernels.rope import rope_tables, rotate_pair
+from archspec.kernels.rope_frequencies import (
     default_frequencies,
     dynamic_frequencies,
     linear_frequencies,
@@ -11,8 +12,6 @@ from archspec.kernels.rope import (
     longrope_frequencies,
     ntk_frequencies,
     proportional_frequencies,
-    rope_tables,
-    rotate,
     yarn_frequencies,
 )
 from archspec.layers.positions.rope import Rope as Config
@@ -113,4 +112,4 @@ class Rope(nn.Module):
         cos, sin = rope_tables(torch.arange(start, start + T, device=q.device), frequencies)  # (T, dim / 2)
         if c.attention_factor != 1:
             cos, sin = cos * c.attention_factor, sin * c.attention_factor
-        return rotate(q, cos, sin, interleaved=c.interleaved), rotate(k, cos, sin, interleaved=c.interleaved)
+        return rotate_pair(q, k, cos, sin, interleaved=c.interleaved)
