@@ -25,7 +25,7 @@ $(VENV)/bin/python:
 # torch comes first and alone, so that nothing else can choose a larger build of it
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[torch]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[cpu]'
 	sh .ci/graphviz
 	touch $@
 

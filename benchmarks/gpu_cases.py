@@ -10,17 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archspec.kernels.activation import swiglu
-from archspec.kernels.attention import attention
-from archspec.kernels.delta_rule import delta_rule
-from archspec.kernels.linear_cross_entropy import linear_cross_entropy
-from archspec.kernels.linear_scan import linear_scan
-from archspec.kernels.long_conv import long_conv
-from archspec.kernels.matrix_memory import matrix_memory
-from archspec.kernels.norm import add_rms_norm, layer_norm, rms_norm
-from archspec.kernels.rope import rope_tables, rotate
-from archspec.kernels.selective_scan import selective_scan
-from archspec.kernels.short_conv import short_conv
+from archspec.kernels.attention.softmax import attention
+from archspec.kernels.convolutions.long_conv import long_conv
+from archspec.kernels.convolutions.short_conv import short_conv
+from archspec.kernels.loss.linear_cross_entropy import linear_cross_entropy
+from archspec.kernels.memory.delta_rule import delta_rule
+from archspec.kernels.memory.matrix_memory import matrix_memory
+from archspec.kernels.pointwise.activation import swiglu
+from archspec.kernels.pointwise.norm import add_rms_norm, layer_norm, rms_norm
+from archspec.kernels.pointwise.rope import rope_tables, rotate
+from archspec.kernels.scans.linear_scan import linear_scan
+from archspec.kernels.scans.selective_scan import selective_scan
 
 Op = Callable[..., Tensor]
 Peer = Callable[[], Op]

@@ -24,11 +24,11 @@ from transformers.models.recurrent_gemma.modeling_recurrent_gemma import Recurre
 from transformers.models.rwkv.modeling_rwkv import rwkv_linear_attention_cpu
 
 from archspec.kernels import backend
-from archspec.kernels.delta_rule import delta_rule
-from archspec.kernels.linear_scan import linear_scan
-from archspec.kernels.selective_scan import selective_scan
-from archspec.kernels.ssd import ssd
-from archspec.kernels.wkv import wkv
+from archspec.kernels.memory.delta_rule import delta_rule
+from archspec.kernels.memory.ssd import ssd
+from archspec.kernels.scans.linear_scan import linear_scan
+from archspec.kernels.scans.selective_scan import selective_scan
+from archspec.kernels.scans.wkv import wkv
 
 
 @dataclass(frozen=True)

@@ -37,5 +37,7 @@ def on_cpu(x: Tensor) -> bool:
 
 @cache
 def _module(device: str, family: str, needs: str) -> ModuleType | None:
-    here = f"archspec.kernels.{device}.{family}"
-    return import_module(here) if find_spec(needs) and find_spec("archspec") and find_spec(here) else None
+    if not __name__.startswith("archspec.") or not find_spec(needs):
+        return None  # a copy of this code stands alone: the kernels installed may be of another version
+    here = f"{__name__.rpartition('.')[0]}.{device}.{family}"
+    return import_module(here) if find_spec(here) else None

@@ -21,10 +21,13 @@ def expect(op: str, /, **tensors: tuple[Tensor | None, str]) -> dict[str, int]:
             wanted = wanted[1:]
             shape = shape[max(len(shape) - len(wanted), 0) :]
         if len(shape) != len(wanted):
-            raise ValueError(f"{op}: {name} has shape {tuple(tensor.shape)}, expected {len(wanted)} axes ({axes})")
+            least = "at least " if axes.startswith("...") else ""
+            raise ValueError(
+                f"{op}: {name} has shape {tuple(tensor.shape)}, expected {least}{len(wanted)} axes ({axes})"
+            )
         for axis, size in zip(wanted, shape, strict=True):
             if (int(axis) if axis.isdigit() else sizes.setdefault(axis, size)) != size:
-                right = ", ".join(f"{a} = {sizes[a]}" for a in wanted if a in sizes)
+                right = ", ".join(f"{a} = {sizes[a]}" for a in dict.fromkeys(wanted) if a in sizes)
                 raise ValueError(f"{op}: {name} has shape {tuple(tensor.shape)}, expected ({axes}) with {right}")
         if not (tensor.is_floating_point() or tensor.is_complex()):
             raise TypeError(f"{op}: {name} is {tensor.dtype}, expected a floating type")
@@ -35,11 +38,13 @@ def expect(op: str, /, **tensors: tuple[Tensor | None, str]) -> dict[str, int]:
     return sizes
 
 
-def expect_integers(op: str, /, **tensors: Tensor | None) -> None:
-    """Check that arguments that number things are whole numbers (or None)."""
+def expect_integers(op: str, beside: Tensor | None = None, /, **tensors: Tensor | None) -> None:
+    """Check that arguments that number things are whole numbers (or None), on the device of the tensor `beside`."""
     for name, tensor in tensors.items():
         if tensor is not None and (tensor.is_floating_point() or tensor.is_complex()):
             raise TypeError(f"{op}: {name} is {tensor.dtype}, expected whole numbers")
+        if tensor is not None and beside is not None and tensor.device != beside.device:
+            raise ValueError(f"{op}: {name} is on {tensor.device}, expected {beside.device}")
 
 
 def expect_choice(op: str, name: str, value: object, choices: tuple[object, ...]) -> None:

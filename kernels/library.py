@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
+Shape = tuple[int, ...]  # what a formula of FLOPs is given in place of a tensor
+
 NOTHING = nullcontext()
 NAMESPACE = __name__.partition(".")[0]  # of its own in a copied file, which must not replace these
 
@@ -19,12 +21,13 @@ NAMESPACE = __name__.partition(".")[0]  # of its own in a copied file, which mus
 def operator(
     name: str,
     forward: Callable[..., Any],
-    backward: Callable[..., Sequence[Tensor]],
+    backward: Callable[..., Sequence[Tensor | None]],
     fake: Callable[..., Any],
     *,
     flops: Callable[..., int] | None = None,
     backward_flops: Callable[..., int] | None = None,
     keeps: Sequence[int] = (),
+    selective: bool = False,
 ) -> Callable[..., Any]:
     """Register `forward` and return it as an operator with a gradient.
 
@@ -34,6 +37,8 @@ def operator(
     holds one gradient an output, None for an output that nothing used; outputs holds the outputs numbered in `keeps`.
     fake(*inputs): empty contiguous tensors of the shapes and types that forward gives.
     flops, backward_flops: FLOPs of matrix products, from the inputs with shapes (tuples) in place of tensors.
+    selective: backward and backward_flops also take `needed`, a bool for each present floating input in their order;
+    where it is False, backward may give None. torch.func.grad takes no operator of torch.library.
     """
     schema = torch.library.infer_schema(forward, mutates_args=())
     single = schema.endswith("-> Tensor")
@@ -44,11 +49,13 @@ def operator(
     arguments = schema[1 : schema.rindex(") ->")]
     gradient = torch.library.custom_op(
         f"{NAMESPACE}::{name}_backward",
-        _checked_gradients(backward),
+        _checked_gradients(backward, selective),
         mutates_args=(),
-        schema=f"(Tensor?[] grads, Tensor[] outputs, {arguments}) -> Tensor[]",
+        schema=f"(Tensor?[] grads, Tensor[] outputs, bool[] needed, {arguments}) -> Tensor[]",
     )
-    gradient.register_fake(lambda grads, outputs, *inputs: [x.new_empty(x.shape) for x in _floating(inputs)])
+    gradient.register_fake(
+        lambda grads, outputs, needed, *inputs: [x.new_empty(x.shape) for x in _chosen(_floating(inputs), needed)]
+    )
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.set_materialize_grads(False)
@@ -63,14 +70,20 @@ def operator(
             inputs[place] = tensor
         if all(grad is None for grad in grads):
             return (None,) * len(inputs)
-        found = iter(gradient(list(grads), list(saved[len(ctx.places) :]), *inputs))
-        return tuple(next(found) if _is_floating(x) else None for x in inputs)
+        wanted = [need and _is_floating(x) for x, need in zip(inputs, ctx.needs_input_grad, strict=True)]
+        needed = [want for x, want in zip(inputs, wanted, strict=True) if _is_floating(x)]
+        found = iter(gradient(list(grads), list(saved[len(ctx.places) :]), needed, *inputs))
+        return tuple(next(found) if want else None for want in wanted)
 
     main.register_autograd(run_backward, setup_context=setup)
     if flops is not None:
         _count(name, lambda *inputs, **_: flops(*inputs))
     if backward_flops is not None:
-        _count(f"{name}_backward", lambda grads, outputs, *inputs, **_: backward_flops(*inputs))
+
+        def count_backward(grads: Any, outputs: Any, needed: Sequence[bool], *inputs: Any, **_: Any) -> int:
+            return backward_flops(*inputs, **({"needed": needed} if selective else {}))
+
+        _count(f"{name}_backward", count_backward)
     return main
 
 
@@ -80,6 +93,10 @@ def _is_floating(x: Any) -> bool:
 
 def _floating(inputs: Sequence[Any]) -> list[Tensor]:
     return [x for x in inputs if _is_floating(x)]
+
+
+def _chosen(of: Sequence[Any], needed: Sequence[bool]) -> list[Any]:
+    return [x for x, need in zip(of, needed, strict=True) if need]
 
 
 def _contiguous(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -93,13 +110,15 @@ def _contiguous(forward: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _checked_gradients(backward: Callable[..., Sequence[Tensor]]) -> Callable[..., list[Tensor]]:
-    """`backward` with its gradients in the types of the inputs; fails where one is missing or misshapen."""
+def _checked_gradients(
+    backward: Callable[..., Sequence[Tensor | None]], selective: bool
+) -> Callable[..., list[Tensor]]:
+    """The needed gradients of `backward` in the types of the inputs; fails where one is missing or misshapen."""
 
-    def run(grads: list[Tensor | None], outputs: list[Tensor], *inputs: Any) -> list[Tensor]:
-        wanted = _floating(inputs)
+    def run(grads: list[Tensor | None], outputs: list[Tensor], needed: list[bool], *inputs: Any) -> list[Tensor]:
         with _as_written(inputs):
-            found = backward(grads, outputs, *inputs)
+            every = backward(grads, outputs, *inputs, **({"needed": needed} if selective else {}))
+        found, wanted = _chosen(every, needed), _chosen(_floating(inputs), needed)
         assert [x.shape for x in found] == [x.shape for x in wanted], "one gradient for each floating input"
         return [x.to(like.dtype).contiguous() for x, like in zip(found, wanted, strict=True)]
 

@@ -51,7 +51,8 @@ def _append(state: State, name: str, tokens: Tensor, keep: int | None) -> Tensor
 def _write(buffer: Tensor | None, start: int, end: int, tokens: Tensor) -> tuple[Tensor, int, int]:
     """Write tokens after `end`, moving to a buffer of twice the filled length when there is no room."""
     n = tokens.shape[2]
-    if buffer is None or end + n > buffer.shape[2]:
+    frozen = buffer is not None and buffer.is_inference() and not torch.is_inference_mode_enabled()
+    if buffer is None or frozen or end + n > buffer.shape[2]:
         length = end - start
         roomy = tokens.new_empty(*tokens.shape[:2], max(2 * (length + n), 16), tokens.shape[3])
         if buffer is not None:

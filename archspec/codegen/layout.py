@@ -47,6 +47,48 @@ def folded_docstring(line: str) -> str:
     return "\n".join(margin + part for part in [*folded, '"""'])
 
 
+class Refitted(cst.CSTTransformer):
+    """Breaks the lines that longer names have made too long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.depth = 0
+
+    def visit_IndentedBlock(self, node: cst.IndentedBlock) -> None:
+        """One level deeper."""
+        self.depth += 1
+
+    def leave_IndentedBlock(self, original: cst.IndentedBlock, updated: cst.IndentedBlock) -> cst.IndentedBlock:
+        """And back."""
+        self.depth -= 1
+        return updated
+
+    def leave_SimpleStatementLine(
+        self, original: cst.SimpleStatementLine, updated: cst.SimpleStatementLine
+    ) -> cst.SimpleStatementLine:
+        """The statement, broken at a call if it is too long."""
+        indent = 4 * self.depth
+        return updated if _widest(updated) + indent <= WIDTH else fitted(updated, indent)
+
+    def leave_FunctionDef(self, original: cst.FunctionDef, updated: cst.FunctionDef) -> cst.FunctionDef:
+        """The function, with one parameter a line if its header is too long."""
+        header = updated.with_changes(
+            body=cst.SimpleStatementSuite([cst.Pass()]), leading_lines=[], lines_after_decorators=[], decorators=[]
+        )
+        if max(map(len, code(header).splitlines())) + 4 * self.depth <= WIDTH or not updated.params.params:
+            return updated
+        inside, end = _breaks()
+        params = [p.with_changes(comma=cst.Comma(whitespace_after=inside)) for p in updated.params.params]
+        params[-1] = params[-1].with_changes(comma=cst.Comma(whitespace_after=end))
+        return updated.with_changes(params=updated.params.with_changes(params=params), whitespace_before_params=inside)
+
+
+def _breaks() -> tuple[cst.ParenthesizedWhitespace, cst.ParenthesizedWhitespace]:
+    """The line breaks between arguments that stand one a line, and after the last."""
+    inside = cst.ParenthesizedWhitespace(indent=True, last_line=cst.SimpleWhitespace("    "))
+    return inside, cst.ParenthesizedWhitespace(indent=True, last_line=cst.SimpleWhitespace(""))
+
+
 class _Flat(cst.CSTTransformer):
     """Puts calls on one line; a call with a comment inside stays as it is."""
 
@@ -62,8 +104,7 @@ class _Flat(cst.CSTTransformer):
 
 def _tall(call: cst.Call) -> cst.Call:
     """A call with one argument a line."""
-    inside = cst.ParenthesizedWhitespace(indent=True, last_line=cst.SimpleWhitespace("    "))
-    end = cst.ParenthesizedWhitespace(indent=True, last_line=cst.SimpleWhitespace(""))
+    inside, end = _breaks()
     args = [a.with_changes(comma=cst.Comma(whitespace_after=inside)) for a in call.args]
     args[-1] = args[-1].with_changes(comma=cst.Comma(whitespace_after=end))
     return call.with_changes(args=args, whitespace_before_args=inside)

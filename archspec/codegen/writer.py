@@ -7,7 +7,7 @@ from typing import Any
 import libcst as cst
 import libcst.matchers as m
 
-from archspec.codegen.layout import WithoutCounting, code, folded_docstring
+from archspec.codegen.layout import Refitted, WithoutCounting, code, folded_docstring
 from archspec.codegen.names import Constants, class_names, stack_names, uses
 from archspec.codegen.sources import KERNELS, definition, free_names, home, source
 from archspec.codegen.specialise import specialise
@@ -110,7 +110,8 @@ class Writer:
         if not renamed:
             return node
         rename: Any = lambda n, _: cst.Name(renamed[n.value])  # noqa: E731 - the library's own types say too little
-        return m.replace(node, m.Name(m.MatchIfTrue(renamed.__contains__)), rename)
+        done: Any = m.replace(node, m.Name(m.MatchIfTrue(renamed.__contains__)), rename)
+        return done.visit(Refitted())
 
     def helper(self, module: str, name: str) -> str:
         """A helper function or value, copied; returns what it is called here."""
@@ -119,6 +120,7 @@ class Writer:
             here = f"{module.rsplit('.', 1)[-1]}_{name}".upper()
         elif name in self.parts and self.origins.get(name) != (module, name):
             here = f"_{module.rsplit('.', 1)[-1]}_{name.lstrip('_')}"
+            here = here.strip("_").upper() if name.isupper() else here
         if here in self.parts:
             return here
         self.origins[here] = (module, name)
@@ -127,7 +129,8 @@ class Writer:
             raise GenerateError(f"{module} defines no {name}")
         node = found.statements[name]
         if here != name:
-            node = m.replace(node, m.Name(name), cst.Name(here))
+            renamed: Any = m.replace(node, m.Name(name), cst.Name(here))
+            node = renamed.visit(Refitted())
         self.add(here, node, module)
         for i, statement in enumerate(found.after.get(name, ())):
             if here != name:

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.kernels.attention import attention
-from archspec.kernels.norm import layer_norm
+from archspec.kernels.attention.softmax import attention
+from archspec.kernels.pointwise.norm import layer_norm
 
 VOCAB_SIZE = 30522  # number of token ids
 D_MODEL = 768  # width of the residual stream

@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.kernels.activation import swiglu
-from archspec.kernels.attention import attention
-from archspec.kernels.experts import experts_gated
-from archspec.kernels.latent_attention import latent_attention
-from archspec.kernels.norm import rms_norm
-from archspec.kernels.rope import rope_tables, rotate_pair
-from archspec.kernels.rope_frequencies import yarn_frequencies
-from archspec.kernels.router import load_balancing_loss, top_k_routing
+from archspec.kernels.attention.latent import latent_attention
+from archspec.kernels.attention.softmax import attention
+from archspec.kernels.moe.experts import experts_gated
+from archspec.kernels.moe.router import load_balancing_loss, top_k_routing
+from archspec.kernels.pointwise.activation import swiglu
+from archspec.kernels.pointwise.norm import rms_norm
+from archspec.kernels.pointwise.rope import rope_tables, rotate_pair
+from archspec.kernels.pointwise.rope_frequencies import yarn_frequencies
 from archspec.kernels.state import State, advance, append, substate
 
 VOCAB_SIZE = 102400  # number of token ids

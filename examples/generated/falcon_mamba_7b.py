@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.kernels.norm import rms_norm
-from archspec.kernels.selective_scan import selective_scan
-from archspec.kernels.short_conv import short_conv
+from archspec.kernels.convolutions.short_conv import short_conv
+from archspec.kernels.pointwise.norm import rms_norm
+from archspec.kernels.scans.selective_scan import selective_scan
 from archspec.kernels.state import State, substate
 
 VOCAB_SIZE = 65024  # number of token ids

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.kernels.long_conv import long_conv
-from archspec.kernels.norm import layer_norm
-from archspec.kernels.short_conv import short_conv
+from archspec.kernels.convolutions.long_conv import long_conv
+from archspec.kernels.convolutions.short_conv import short_conv
+from archspec.kernels.pointwise.norm import layer_norm
 from archspec.kernels.state import State, advance, once, substate
 
 VOCAB_SIZE = 16  # number of token ids

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.kernels.activation import swiglu
-from archspec.kernels.attention import attention
-from archspec.kernels.experts import experts_gated
-from archspec.kernels.norm import rms_norm
-from archspec.kernels.router import load_balancing_loss, top_k_routing
-from archspec.kernels.selective_scan import selective_scan
-from archspec.kernels.short_conv import short_conv
+from archspec.kernels.attention.softmax import attention
+from archspec.kernels.convolutions.short_conv import short_conv
+from archspec.kernels.moe.experts import experts_gated
+from archspec.kernels.moe.router import load_balancing_loss, top_k_routing
+from archspec.kernels.pointwise.activation import swiglu
+from archspec.kernels.pointwise.norm import rms_norm
+from archspec.kernels.scans.selective_scan import selective_scan
 from archspec.kernels.state import State, append, substate
 
 VOCAB_SIZE = 65536  # number of token ids

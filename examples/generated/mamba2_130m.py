@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.kernels.norm import gated_rms_norm, rms_norm
-from archspec.kernels.short_conv import short_conv
-from archspec.kernels.ssd import ssd
+from archspec.kernels.convolutions.short_conv import short_conv
+from archspec.kernels.memory.ssd import ssd
+from archspec.kernels.pointwise.norm import gated_rms_norm, rms_norm
 from archspec.kernels.state import State, substate
 
 VOCAB_SIZE = 50288  # number of token ids

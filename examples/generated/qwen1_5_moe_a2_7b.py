@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.kernels.attention import attention
-from archspec.kernels.experts import experts_gated
-from archspec.kernels.norm import rms_norm
-from archspec.kernels.rope import rope_tables, rotate_pair
-from archspec.kernels.rope_frequencies import default_frequencies
-from archspec.kernels.router import load_balancing_loss, top_k_routing
+from archspec.kernels.attention.softmax import attention
+from archspec.kernels.moe.experts import experts_gated
+from archspec.kernels.moe.router import load_balancing_loss, top_k_routing
+from archspec.kernels.pointwise.norm import rms_norm
+from archspec.kernels.pointwise.rope import rope_tables, rotate_pair
+from archspec.kernels.pointwise.rope_frequencies import default_frequencies
 from archspec.kernels.state import State, advance, append, substate
 
 VOCAB_SIZE = 151936  # number of token ids

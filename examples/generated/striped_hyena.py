@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.kernels.activation import swiglu
-from archspec.kernels.attention import attention
-from archspec.kernels.long_conv import long_conv
-from archspec.kernels.norm import rms_norm
-from archspec.kernels.rope import rope_tables, rotate_pair
-from archspec.kernels.rope_frequencies import default_frequencies
-from archspec.kernels.short_conv import short_conv
+from archspec.kernels.attention.softmax import attention
+from archspec.kernels.convolutions.long_conv import long_conv
+from archspec.kernels.convolutions.short_conv import short_conv
+from archspec.kernels.pointwise.activation import swiglu
+from archspec.kernels.pointwise.norm import rms_norm
+from archspec.kernels.pointwise.rope import rope_tables, rotate_pair
+from archspec.kernels.pointwise.rope_frequencies import default_frequencies
 from archspec.kernels.state import State, advance, append, once, substate
 
 VOCAB_SIZE = 32000  # number of token ids

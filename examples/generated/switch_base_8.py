@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.kernels.attention import attention
-from archspec.kernels.experts import experts_plain
-from archspec.kernels.norm import rms_norm
-from archspec.kernels.position_bias import t5_buckets
-from archspec.kernels.router import admitted, load_balancing_loss, places, top_k_routing
+from archspec.kernels.attention.position_bias import t5_buckets
+from archspec.kernels.attention.softmax import attention
+from archspec.kernels.moe.experts import experts_plain
+from archspec.kernels.moe.router import admitted, load_balancing_loss, places, top_k_routing
+from archspec.kernels.pointwise.norm import rms_norm
 from archspec.kernels.state import State, advance, append, once, substate
 
 VOCAB_SIZE = 32128  # number of token ids

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.kernels.attention import attention
-from archspec.kernels.norm import rms_norm
-from archspec.kernels.position_bias import t5_buckets
+from archspec.kernels.attention.position_bias import t5_buckets
+from archspec.kernels.attention.softmax import attention
+from archspec.kernels.pointwise.norm import rms_norm
 from archspec.kernels.state import State, advance, append, once, substate
 
 VOCAB_SIZE = 32128  # number of token ids

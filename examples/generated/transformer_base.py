@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.kernels.attention import attention
-from archspec.kernels.norm import layer_norm
-from archspec.kernels.positions import sinusoidal_half
+from archspec.kernels.attention.softmax import attention
+from archspec.kernels.pointwise.norm import layer_norm
+from archspec.kernels.pointwise.positions import sinusoidal_half
 from archspec.kernels.state import State, advance, append, once, substate
 
 VOCAB_SIZE = 37000  # number of token ids

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.kernels.attention import attention
-from archspec.kernels.norm import layer_norm
+from archspec.kernels.attention.softmax import attention
+from archspec.kernels.pointwise.norm import layer_norm
 
 D_MODEL = 768  # width of the residual stream
 CHANNELS = 3  # channels of an image

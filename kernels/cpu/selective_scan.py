@@ -10,7 +10,7 @@ from archspec.kernels.cpu.threads import array, compiled, share, use_wide_vector
 
 Array = NDArray[np.float32]
 
-CHUNK = 16  # tokens from one kept state to the next, as in archspec.kernels.selective_scan
+CHUNK = 16  # tokens from one kept state to the next, as in archspec.kernels.scans.selective_scan
 LOCAL = 4096  # numbers of a block's states
 ONE, ZERO = np.float32(1), np.float32(0)
 

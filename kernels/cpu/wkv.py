@@ -14,7 +14,7 @@ from archspec.kernels.cpu.threads import array, compiled, share, use_wide_vector
 
 Array = NDArray[np.float32]
 
-CHUNK = 32  # tokens from one kept triple of sums to the next, as in archspec.kernels.wkv
+CHUNK = 32  # tokens from one kept triple of sums to the next, as in archspec.kernels.scans.wkv
 BLOCK = 128  # channels
 ZERO, ONE = np.float32(0), np.float32(1)
 NUM, DEN, TOP, W, U, K, V, DY, DK, DV, G, H, P, DW, DU, ROWS = range(16)

@@ -1,4 +1,4 @@
-"""Triton kernels of `archspec.kernels.activation`: a gated activation and its gradients, one pass each."""
+"""Triton kernels of `archspec.kernels.pointwise.activation`: a gated activation and its gradients, one pass each."""
 
 import torch
 import triton

@@ -1,7 +1,7 @@
 """Softmax attention on a GPU without the (T, S) matrix of scores: the softmax runs along with the sum over keys.
 
 Milakov and Gimelshein 2018 (the running maximum and sum), Dao et al. 2022 (blocks, and the backward pass that computes
-the scores again from the stored log-sum-exp). Shapes and the rule of who sees whom as in `archspec.kernels.attention`.
+the scores again from the stored log-sum-exp). Shapes and the rule of who sees whom as in `kernels.attention.softmax`.
 A program holds one block of queries and visits the blocks of keys that it may see (`attention_mask`), those seen whole
 without a mask. Scores are kept in base 2, where the hardware has its exponential. Compiled for sm_80 and sm_90 and run
 in Triton's interpreter; not measured on a GPU, where the block sizes are those that fit without spilling much.

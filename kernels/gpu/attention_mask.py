@@ -1,6 +1,6 @@
 """Which keys a query sees, inside a kernel: the rule for a pair, and the blocks of pairs that are worth visiting.
 
-Positions are those of the S keys; query t of T is at i = S - T + t. The rule is that of `archspec.kernels.attention`,
+Positions are those of the S keys; query t of T is at i = S - T + t. The rule is that of `kernels.attention.softmax`,
 with d = i - j: near (causal, window, dilation, pattern), or in the prefix, or global; and in one document, and real.
 """
 
@@ -46,6 +46,7 @@ def sight(
     whole = dilation == 1 and pattern == "" and documents is None and key_mask is None
     patchy = pattern != "" or global_tokens is not None
     settings = (causal or pattern != "", window, dilation, pattern, stride, summary, whole, patchy)
+    documents = None if documents is None else documents.long()  # numbers of one type, whatever counted them
     tensors = (prefix_len, documents, global_tokens, key_mask)
     return Sight(*map(tl.constexpr, settings), *(None if x is None else x.contiguous() for x in tensors))
 

@@ -38,7 +38,7 @@ def decode(
 ) -> Tensor:
     """q (B, H, T, D) over k (B, Hkv, S, D), v (B, Hkv, S, Dv) -> (B, H, T, Dv) in the type of v.
 
-    key_mask (B, S), sinks (H,), window (0 for none) and softcap (0.0 for none) as in `archspec.kernels.attention`.
+    key_mask (B, S), sinks (H,), window (0 for none) and softcap (0.0 for none) as in `kernels.attention.softmax`.
     """
     (B, H, T, _), (shared, S, Dv) = q.shape, v.shape[1:]
     out = torch.empty(B, H, T, Dv, dtype=v.dtype, device=q.device)

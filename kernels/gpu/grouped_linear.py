@@ -170,11 +170,15 @@ def grouped_linear(x: Tensor, weight: Tensor, ends: Tensor, bias: Tensor | None)
     return y
 
 
-def grouped_linear_backward(dy: Tensor, x: Tensor, weight: Tensor, ends: Tensor, bias: Tensor | None) -> list[Tensor]:
-    """Gradients of x, weight and, where there is one, bias."""
+def grouped_linear_backward(
+    dy: Tensor, x: Tensor, weight: Tensor, ends: Tensor, bias: Tensor | None, needed: list[bool]
+) -> list[Tensor | None]:
+    """Gradients of x, weight and, where there is one, bias; the last two come out of one kernel."""
     R, n_in = x.shape
     E, n_out, _ = weight.shape
-    dx = grouped_linear(dy, weight.mT, ends, None)
+    dx = grouped_linear(dy, weight.mT, ends, None) if needed[0] else None
+    if not any(needed[1:]):
+        return [dx] + [None] * len(needed[1:])
     dw = weight.new_empty(weight.shape)
     db = None if bias is None else bias.new_empty(bias.shape)
 

@@ -36,6 +36,10 @@ def _rows_kernel(
     row = tl.program_id(0).to(tl.int64)
     z_ptr = logits_ptr + row * row_stride
     target = tl.load(targets_ptr + row).to(tl.int64)
+    # read before the reductions, at which warps wait for each other: one ahead would put a gradient in its place
+    inside = (target >= 0) & (target < width)
+    z_target = tl.load(z_ptr + target, mask=inside, other=float("nan")).to(tl.float32)
+    z_target = _capped(z_target, softcap, has_softcap)
     largest = -float("inf")
     total = 0.0
     sum_z = 0.0
@@ -50,9 +54,6 @@ def _rows_kernel(
         total = total * tl.exp(largest - base) + tl.sum(tl.exp(z - base), 0)
         largest = found
     lse = largest + tl.log(total)
-    inside = (target >= 0) & (target < width)
-    z_target = tl.load(z_ptr + target, mask=inside, other=float("nan")).to(tl.float32)
-    z_target = _capped(z_target, softcap, has_softcap)
     loss = lse - (1.0 - label_smoothing) * z_target + z_loss * lse * lse
     if has_smoothing:
         loss -= label_smoothing * (sum_z / width)

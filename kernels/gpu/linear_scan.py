@@ -36,8 +36,9 @@ def backward(dy: Tensor, dlast: Tensor, y: Tensor, a: Tensor, x: Tensor, h: Tens
     return da if moves else da.sum(0), dx, dh
 
 
-def _grid(x: Tensor) -> tuple[int, int]:
-    return triton.cdiv(x.shape[2], BLOCK), len(x)
+def _grid(x: Tensor) -> tuple[int]:
+    """Sequences and blocks of channels in one axis, as the others end at 65535."""
+    return (triton.cdiv(x.shape[2], BLOCK) * len(x),)
 
 
 def _numbers(x: Tensor) -> Tensor:
@@ -84,8 +85,9 @@ def _scan(
     BLOCK: tl.constexpr,
 ):
     """One program computes h of BLOCK channels of one sequence."""
-    channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    batch = tl.program_id(1).to(tl.int64)
+    blocks = tl.cdiv(width, BLOCK)
+    channel = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+    batch = (tl.program_id(0) // blocks).to(tl.int64)
     inside = channel < width
     step = tl.arange(0, TIME)
     carry = tl.load(initial_ptr + batch * width + channel, mask=inside, other=0.0).to(tl.float32)
@@ -124,8 +126,9 @@ def _scan_back(
     BLOCK: tl.constexpr,
 ):
     """One program computes the gradients of BLOCK channels of one sequence, last token first."""
-    channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    batch = tl.program_id(1).to(tl.int64)
+    blocks = tl.cdiv(width, BLOCK)
+    channel = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+    batch = (tl.program_id(0) // blocks).to(tl.int64)
     inside = channel < width
     step = tl.arange(0, TIME)
     carry = tl.load(dlast_ptr + batch * width + channel, mask=inside, other=0.0).to(tl.float32)
@@ -182,8 +185,9 @@ def _scan_complex(
     BLOCK: tl.constexpr,
 ):
     """One program computes h of BLOCK complex channels of one sequence."""
-    channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    batch = tl.program_id(1).to(tl.int64)
+    blocks = tl.cdiv(width, BLOCK)
+    channel = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+    batch = (tl.program_id(0) // blocks).to(tl.int64)
     inside = channel < width
     step = tl.arange(0, TIME)
     edge = 2 * (batch * width + channel)
@@ -222,8 +226,9 @@ def _scan_back_complex(
     BLOCK: tl.constexpr,
 ):
     """One program computes the gradients of BLOCK complex channels of one sequence, last token first."""
-    channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    batch = tl.program_id(1).to(tl.int64)
+    blocks = tl.cdiv(width, BLOCK)
+    channel = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+    batch = (tl.program_id(0) // blocks).to(tl.int64)
     inside = channel < width
     step = tl.arange(0, TIME)
     edge = 2 * (batch * width + channel)

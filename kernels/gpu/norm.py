@@ -1,4 +1,4 @@
-"""Triton kernels of `archspec.kernels.norm`: rows of any stride, statistics and gradients in float32.
+"""Triton kernels of `archspec.kernels.pointwise.norm`: rows of any stride, statistics and gradients in float32.
 
 Rows are read in blocks of channels, a second and a third time out of the cache, so that any width works. A row of up to
 WIDEST channels is one block in the backward pass, whose programs then also add up the gradients of weight and bias.
@@ -43,6 +43,7 @@ def forward(
     total = torch.empty(0 if residual is None else x.shape, dtype=total_type, device=x.device)
     rstd = torch.empty((*x.shape[:-1], groups), dtype=torch.float32, device=x.device)
     mean = torch.empty(rstd.shape if centred else 0, dtype=torch.float32, device=x.device)
+    weight, bias = (None if t is None else t.contiguous() for t in (weight, bias))
     grid = grid_of_rows(x)
     other = next((t for t in (residual, gate) if t is not None), None)
     beside = grid if other is None else grid_of_rows(other)
@@ -188,6 +189,7 @@ def backward(
     The first two are equal and may not share memory.
     """
     groups, width = rstd.shape[-1], total.shape[-1]
+    weight = None if weight is None else weight.contiguous()
     grid = grid_of_rows(total)
     beside = grid if gate is None else grid_of_rows(gate)
     rows = grid.shape[0] * grid.shape[1] * grid.shape[2]

@@ -1,4 +1,4 @@
-"""Triton kernel of `archspec.kernels.rope`: queries and keys of any stride turned in one launch."""
+"""Triton kernel of `archspec.kernels.pointwise.rope`: queries and keys of any stride turned in one launch."""
 
 import torch
 import triton

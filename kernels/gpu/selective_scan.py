@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-CHUNK = 16  # tokens from one kept state to the next, as in archspec.kernels.selective_scan
+CHUNK = 16  # tokens from one kept state to the next, as in archspec.kernels.scans.selective_scan
 BLOCK = 32  # channels: a warp
 
 
@@ -85,8 +85,9 @@ def _settings(N: int, D: Tensor | None, z: Tensor | None) -> dict[str, int]:
     }
 
 
-def _grid(x: Tensor) -> tuple[int, int]:
-    return triton.cdiv(x.shape[2], BLOCK), len(x)
+def _grid(x: Tensor) -> tuple[int]:
+    """Sequences and blocks of channels in one axis, as the others end at 65535."""
+    return (triton.cdiv(x.shape[2], BLOCK) * len(x),)
 
 
 @triton.jit
@@ -113,8 +114,9 @@ def _scan(
     TRAIN: tl.constexpr,
 ):
     """One program computes y of BLOCK channels of one sequence."""
-    channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    batch = tl.program_id(1).to(tl.int64)
+    blocks = tl.cdiv(width, BLOCK)
+    channel = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+    batch = (tl.program_id(0) // blocks).to(tl.int64)
     n = tl.arange(0, STATES)
     inside, real = channel < width, n < N
     mask = real[:, None] & inside[None, :]
@@ -188,9 +190,10 @@ def _scan_back(
     CHUNK: tl.constexpr,
 ):
     """One program computes the gradients of BLOCK channels of one sequence, last chunk first."""
-    block = tl.program_id(0).to(tl.int64)
+    blocks = tl.cdiv(width, BLOCK)
+    block = (tl.program_id(0) % blocks).to(tl.int64)
     channel = block * BLOCK + tl.arange(0, BLOCK)
-    batch = tl.program_id(1).to(tl.int64)
+    batch = (tl.program_id(0) // blocks).to(tl.int64)
     n = tl.arange(0, STATES)
     inside, real = channel < width, n < N
     mask = real[:, None] & inside[None, :]
@@ -203,7 +206,7 @@ def _scan_back(
     if SKIPS:
         skip = tl.load(D_ptr + channel, mask=inside, other=0.0).to(tl.float32)
     tile = n[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
-    scratch_ptr += (batch * tl.num_programs(0) + block) * (CHUNK + 1) * STATES * BLOCK
+    scratch_ptr += (batch * blocks + block) * (CHUNK + 1) * STATES * BLOCK
     for back in range(chunks):
         chunk = chunks - 1 - back
         first = chunk * CHUNK

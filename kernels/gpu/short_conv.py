@@ -1,4 +1,4 @@
-"""Triton kernels of the short causal convolution; see `archspec.kernels.short_conv` for the equations."""
+"""Triton kernels of the short causal convolution; see `archspec.kernels.convolutions.short_conv` for the equations."""
 
 import torch
 import triton

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-CHUNK = 32  # tokens from one kept triple of sums to the next, as in archspec.kernels.wkv
+CHUNK = 32  # tokens from one kept triple of sums to the next, as in archspec.kernels.scans.wkv
 BLOCK = 32  # channels: a warp
 
 
@@ -56,8 +56,9 @@ def backward(
     return [sums[0].sum(0), sums[1].sum(0), dk, dv, scale * carry[0], scale * carry[1]]
 
 
-def _grid(k: Tensor) -> tuple[int, int]:
-    return triton.cdiv(k.shape[2], BLOCK), len(k)
+def _grid(k: Tensor) -> tuple[int]:
+    """Sequences and blocks of channels in one axis, as the others end at 65535."""
+    return (triton.cdiv(k.shape[2], BLOCK) * len(k),)
 
 
 @triton.jit
@@ -84,12 +85,13 @@ def _average(
     BLOCK: tl.constexpr,
 ):
     """One program computes y of BLOCK channels of one sequence."""
-    channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    batch = tl.program_id(1).to(tl.int64)
+    blocks = tl.cdiv(width, BLOCK)
+    channel = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+    batch = (tl.program_id(0) // blocks).to(tl.int64)
     inside = channel < width
     w = tl.load(w_ptr + channel, mask=inside, other=0.0).to(tl.float32)
     u = tl.load(u_ptr + channel, mask=inside, other=0.0).to(tl.float32)
-    edge, plane = batch * width + channel, tl.num_programs(1).to(tl.int64) * width
+    edge, plane = batch * width + channel, (tl.num_programs(0) // blocks).to(tl.int64) * width
     num = tl.load(sums_ptr + edge, mask=inside, other=0.0)
     den = tl.load(sums_ptr + plane + edge, mask=inside, other=0.0)
     top = tl.load(sums_ptr + 2 * plane + edge, mask=inside, other=0.0)
@@ -137,12 +139,13 @@ def _average_back(
     BLOCK: tl.constexpr,
 ):
     """One program computes the gradients of BLOCK channels of one sequence, last chunk first."""
-    channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    batch = tl.program_id(1).to(tl.int64)
+    blocks = tl.cdiv(width, BLOCK)
+    channel = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+    batch = (tl.program_id(0) // blocks).to(tl.int64)
     inside = channel < width
     w = tl.load(w_ptr + channel, mask=inside, other=0.0).to(tl.float32)
     u = tl.load(u_ptr + channel, mask=inside, other=0.0).to(tl.float32)
-    edge, plane = batch * width + channel, tl.num_programs(1).to(tl.int64) * width
+    edge, plane = batch * width + channel, (tl.num_programs(0) // blocks).to(tl.int64) * width
     G = tl.load(carry_ptr + edge, mask=inside, other=0.0)
     H = tl.load(carry_ptr + plane + edge, mask=inside, other=0.0)
     p = tl.load(carry_ptr + 2 * plane + edge, mask=inside, other=0.0)

@@ -11,26 +11,26 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 FAMILIES = {  # file -> its public function
-    "activation": "swiglu",
-    "attention": "attention",
-    "delta_rule": "delta_rule",
-    "dplr": "dplr",
-    "experts": "experts_gated",
-    "grouped_linear": "grouped_linear",
-    "latent_attention": "latent_attention",
-    "linear_cross_entropy": "linear_cross_entropy",
-    "linear_scan": "linear_scan",
-    "long_conv": "long_conv",
-    "lsh_attention": "lsh_attention",
-    "matrix_memory": "matrix_memory",
-    "norm": "rms_norm",
-    "rope": "rotate",
-    "selective_scan": "selective_scan",
-    "short_conv": "short_conv",
-    "ssd": "ssd",
-    "wkv": "wkv",
+    "pointwise.activation": "swiglu",
+    "attention.softmax": "attention",
+    "memory.delta_rule": "delta_rule",
+    "memory.dplr": "dplr",
+    "moe.experts": "experts_gated",
+    "moe.grouped_linear": "grouped_linear",
+    "attention.latent": "latent_attention",
+    "loss.linear_cross_entropy": "linear_cross_entropy",
+    "scans.linear_scan": "linear_scan",
+    "convolutions.long_conv": "long_conv",
+    "attention.lsh": "lsh_attention",
+    "memory.matrix_memory": "matrix_memory",
+    "pointwise.norm": "rms_norm",
+    "pointwise.rope": "rotate",
+    "scans.selective_scan": "selective_scan",
+    "convolutions.short_conv": "short_conv",
+    "memory.ssd": "ssd",
+    "scans.wkv": "wkv",
 }
-SETTINGS = {"lsh_attention": {"chunk": 8, "look_back": 1}}  # what has no default and is no tensor
+SETTINGS = {"attention.lsh": {"chunk": 8, "look_back": 1}}  # what has no default and is no tensor
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
 

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from kernel_checks import Face, assert_close, check, compiles, is_an_operator, normal
 
-from archspec.kernels import activation, backend
+from archspec.kernels import backend
+from archspec.kernels.pointwise import activation
 
 
 @pytest.fixture(params=["aten", "operator", "triton"])

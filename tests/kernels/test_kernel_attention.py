@@ -4,9 +4,9 @@ import pytest
 import torch
 from kernel_checks import assert_close, check, compiles, normal, pieces
 
-from archspec.kernels.attention import attention, reference
-from archspec.kernels.attention_mask import visible
-from archspec.kernels.position_bias import alibi_slopes, t5_buckets
+from archspec.kernels.attention.mask import visible
+from archspec.kernels.attention.position_bias import alibi_slopes, t5_buckets
+from archspec.kernels.attention.softmax import attention, reference
 from archspec.kernels.state import append
 
 B, H, SHARED, D, DV = 2, 6, 2, 8, 5
@@ -191,3 +191,56 @@ def test_compile():
     compiles(lambda q, k, v: attention(q, k, v, causal=True, window=5), q, k, v)
     compiles(lambda q, k, v: attention(q, k, v, causal=True, softcap=5.0), q, k, v)
     compiles(lambda q, k, v: attention(q, k, v, causal=True), q, k, v)
+
+
+OF_EVERY_PATH = [
+    {"causal": True},
+    {"causal": True, "window": 5},
+    {"causal": True, "softcap": 5.0},
+    {"causal": True, "sinks": torch.zeros(H)},
+    {"causal": True, "alibi": alibi_slopes(H)},
+    {"window": 5},
+]
+
+
+@pytest.mark.parametrize("options", OF_EVERY_PATH, ids=" ".join)
+def test_compiles_for_any_length(options):
+    torch.compiler.reset()
+    f = torch.compile(lambda *x: attention(*x, **options), fullgraph=True, dynamic=True, backend="aot_eager")
+    for T in (12, 33):
+        q, k, v = (x.float() for x in inputs(T, T))
+        assert_close("compiled", f(q, k, v), attention(q, k, v, **options), 1e-5)
+
+
+@pytest.mark.parametrize("options", OF_EVERY_PATH, ids=" ".join)
+def test_exports_with_a_length_left_open(options):
+    """Also for lengths on the other side of every choice by length."""
+
+    class Model(torch.nn.Module):
+        def forward(self, q, k, v):
+            return attention(q, k, v, **options)
+
+    length = torch.export.Dim("length", min=2, max=4096)
+    given = tuple(x.float() for x in inputs(12, 12))
+    program = torch.export.export(Model(), given, dynamic_shapes=({2: length},) * 3).module()
+    for T in (3, 600):
+        q, k, v = (x.float() for x in inputs(T, T))
+        assert_close("exported", program(q, k, v), attention(q, k, v, **options), 1e-5)
+
+
+@pytest.mark.parametrize("options", OF_EVERY_PATH, ids=" ".join)
+@pytest.mark.parametrize("T", [12, 520])
+def test_autocast_leaves_the_type_of_the_values(options, T):
+    q, k, v = (x.float() for x in inputs(T, T))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attention(q, k, v, **options).dtype == torch.float32
+        assert attention(q, k, v.bfloat16(), **options).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("options", OF_EVERY_PATH, ids=" ".join)
+def test_products_larger_than_float16_are_no_overflow(options):
+    q, k, v = (x.half() for x in inputs(12, 12))
+    q, k = 300 * q, 300 * k
+    wanted = attention(q.double(), k.double(), v.double(), **options)
+    assert (q.double() @ k.double().repeat_interleave(H // SHARED, 1).mT).abs().max() > 1e5
+    assert_close("output", attention(q, k, v, **options), wanted, 1e-3)

@@ -5,9 +5,9 @@ import torch
 from kernel_checks import Face, assert_close, check, compiles, faces, is_an_operator
 from torch.utils.flop_counter import FlopCounterMode
 
-from archspec.kernels import attention_blocks
-from archspec.kernels import latent_attention as family
-from archspec.kernels.latent_attention import attend_latents, inputs, latent_attention, reference
+from archspec.kernels.attention import blocks as attention_blocks
+from archspec.kernels.attention import latent as family
+from archspec.kernels.attention.latent import attend_latents, inputs, latent_attention, reference
 
 # a single key leaves gradients of zero, of which rounding is all
 LENGTHS = [sizes for sizes in family.INPUTS if sizes.get("S", 0) > 1]
@@ -94,6 +94,18 @@ def test_dropout_keeps_the_mean():
 def test_compiles():
     given = inputs(T=3, S=9)
     compiles(lambda *x: latent_attention(*x), *(x.float() for x in given.values()))
+
+
+def test_exports_with_a_length_left_open():
+    class Model(torch.nn.Module):
+        def forward(self, q_nope, q_rope, latent, k_rope, w_k, w_v):
+            return latent_attention(q_nope, q_rope, latent, k_rope, w_k, w_v)
+
+    short, long = ({name: x.float() for name, x in inputs(T=T, S=T).items()} for T in (9, 100))
+    length = torch.export.Dim("length", min=2, max=4096)
+    shapes = {name: {2: length} if x.dim() == 4 else None for name, x in short.items()}
+    program = torch.export.export(Model(), tuple(short.values()), dynamic_shapes=shapes)
+    assert_close("exported", program.module()(*long.values()), latent_attention(**long), 1e-5)
 
 
 @pytest.mark.parametrize("sizes", family.INPUTS, ids=str)

@@ -10,12 +10,13 @@ from kernel_checks import Face, assert_close, check, faces, is_an_operator, norm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from archspec.kernels import attention as family
-from archspec.kernels import attention_blocks, attention_tiles
-from archspec.kernels.attention import attention
-from archspec.kernels.attention_mask import Rules, document_ids, visible
-from archspec.kernels.attention_operator import attend, attend_one
-from archspec.kernels.attention_tiles import tiles
+from archspec.kernels.attention import blocks as attention_blocks
+from archspec.kernels.attention import softmax as family
+from archspec.kernels.attention import tiles as attention_tiles
+from archspec.kernels.attention.mask import Rules, document_ids, visible
+from archspec.kernels.attention.operators import attend, attend_one
+from archspec.kernels.attention.softmax import attention
+from archspec.kernels.attention.tiles import tiles
 
 found = importlib.util.spec_from_file_location("attention_by_entry", Path(__file__).parent / "definitions/attention.py")
 definition = importlib.util.module_from_spec(found)
@@ -31,6 +32,8 @@ RULES = {
     "dilated both ways": {"window": 3, "dilation": 2},
     "dilated without an end": {"causal": True, "dilation": 3, "key_mask": True},
     "dilated, prefix, global": {"causal": True, "window": 3, "dilation": 4, "prefix_len": 3, "global_tokens": True},
+    "dilated, prefix": {"causal": True, "dilation": 3, "prefix_len": torch.tensor([5, 0])},
+    "dilated both ways, prefix": {"window": 3, "dilation": 2, "prefix_len": 4},
     "strided": {"causal": True, "pattern": "strided", "stride": 6},
     "strided, all": {
         "causal": True,

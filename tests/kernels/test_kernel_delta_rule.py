@@ -5,8 +5,8 @@ from definitions.delta_rule import comba, delta_product, gated_delta, gdn2, rwkv
 from kernel_checks import assert_close, check, compiles, faces, is_an_operator, normal, pieces
 from torch.utils.flop_counter import FlopCounterMode
 
-from archspec.kernels import delta_rule as delta
-from archspec.kernels import dplr as general
+from archspec.kernels.memory import delta_rule as delta
+from archspec.kernels.memory import dplr as general
 
 KINDS = ("none", "head", "channel")
 
@@ -130,6 +130,29 @@ def test_unit_keys_stay_finite_and_right_over_65536_tokens(kind):
     wanted, wanted_last = through(16)(*given)  # in float64, in other chunks
     assert_close("y", y, wanted, 1e-3 if kind == "none" else 1e-4)
     assert_close("state", last, wanted_last, 1e-3 if kind == "none" else 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["head", "channel"])
+@pytest.mark.parametrize("factor", [0.0, 1e-30, 1.0])
+def test_extreme_decays_are_right_over_65536_tokens(kind, factor):
+    q, k, v, beta, decay, _, _ = example(kind, B=1, T=65536, G=1, H=1, K=4, V=3)
+    decay = torch.full_like(decay, factor).log()
+    leaves = [x.float().requires_grad_() for x in (q, k, v, beta.clamp(max=1.9), decay)]
+    exact = [x.detach().double().requires_grad_() for x in leaves[:4]]
+    dy = normal(*v.shape)
+    if factor == 1.0:  # as if there were no decay, in float64 and other chunks
+        wanted = delta.delta_rule(*exact, chunk=16)
+    else:  # each token sees itself alone, and the one before through 1e-30
+        q, k, v, beta = exact
+        wanted = (q * k).sum(-1, keepdim=True) * beta.unsqueeze(-1) * v
+    y = delta.delta_rule(*leaves)
+    assert_close("y", y, wanted, 1e-3 if factor else 1e-5)
+    *ours, of_decay = torch.autograd.grad((y * dy).sum(), leaves)
+    for a, b in zip(ours, torch.autograd.grad((wanted * dy).sum(), exact), strict=True):
+        assert_close("gradient", a, b, 1e-3)
+    assert of_decay.isfinite().all()
+    if factor < 1.0:
+        assert of_decay.abs().max() < 1e-4  # what rounding leaves of sums that cancel
 
 
 def equal_heads(kind, T=50, **sizes):

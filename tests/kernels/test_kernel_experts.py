@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from kernel_checks import assert_close, check, compiles, faces, is_an_operator, normal
 from torch.utils.flop_counter import FlopCounterMode
 
-from archspec.kernels import experts as kernel
-from archspec.kernels import grouped_linear as grouped
-from archspec.kernels.grouped_linear import grouped_linear
+from archspec.kernels.moe import experts as kernel
+from archspec.kernels.moe import grouped_linear as grouped
+from archspec.kernels.moe.grouped_linear import grouped_linear
 
 N, E, K, D, FF = 37, 8, 2, 6, 5
 
@@ -169,7 +169,7 @@ def test_flops_are_those_of_the_products():
     ends = torch.tensor([3, 3, 20, 27])
     with FlopCounterMode(display=False) as direct:
         y = grouped._grouped_forward(x.detach(), weight.detach(), ends, None)
-        grouped._grouped_backward([y], [], x.detach(), weight.detach(), ends, None)
+        grouped._grouped_backward([y], [], x.detach(), weight.detach(), ends, None, needed=[True, True])
     with FlopCounterMode(display=False) as counted:
         grouped_linear(x, weight, ends).sum().backward()
     assert counted.get_total_flops() == direct.get_total_flops() == 6 * 27 * 24 * 20
@@ -233,3 +233,36 @@ def test_contract(change, error, message):
     with pytest.raises(error) as raised:
         grouped_linear(**(grouped.inputs() | change))
     assert str(raised.value) == message
+
+
+@faces("torch", "triton")
+@pytest.mark.parametrize(("trained", "products"), [({"x"}, 1), ({"weight", "bias"}, 1), ({"x", "weight"}, 2)])
+def test_what_is_frozen_costs_no_product(trained, products, face):
+    given = {name: t.float() if t.is_floating_point() else t for name, t in grouped.inputs(R=9, E=3).items()}
+    every, some = (
+        {name: t.to(face.device).requires_grad_(name in names) for name, t in given.items()}
+        for names in ({"x", "weight", "bias"}, trained)
+    )
+    wanted = torch.autograd.grad(grouped_linear(**every).sum(), [every[name] for name in sorted(trained)])
+    y = grouped_linear(**some).sum()
+    with FlopCounterMode(display=False) as counter:
+        got = torch.autograd.grad(y, [some[name] for name in sorted(trained)])
+    assert counter.get_total_flops() == products * 2 * 9 * 24 * 20
+    for ours, theirs in zip(got, wanted, strict=True):
+        assert_close("gradient", ours, theirs, 1e-6)
+
+
+def test_float64_stays_float64_where_the_operators_run(monkeypatch):
+    monkeypatch.setattr(kernel, "on_gpu", lambda x: True)
+    rows, weights, places = normal(6, 3), torch.rand(3, 2, dtype=torch.float64), torch.randperm(6).view(3, 2)
+    y = kernel.combine_rows(rows, weights, places.flatten().argsort(), places)
+    assert_close("sum", y, (rows[places] * weights.unsqueeze(-1)).sum(1))
+
+
+def test_whole_numbers_on_another_device_are_named():
+    given = grouped.inputs()
+    with pytest.raises(ValueError, match="grouped_linear: ends is on meta, expected cpu"):
+        grouped_linear(**given | {"ends": given["ends"].to("meta")})
+    x, weights, *rest = gated_inputs()
+    with pytest.raises(ValueError, match="experts_gated: experts is on meta, expected cpu"):
+        kernel.experts_gated(x, weights, choice("dropped").to("meta"), *rest, F.silu)

@@ -7,10 +7,10 @@ from kernel_checks import assert_close, check, compiles, faces, is_an_operator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from archspec.kernels import cross_entropy_chunks
-from archspec.kernels import linear_cross_entropy as kernel
-from archspec.kernels.cross_entropy_chunks import loss_and_gradients
-from archspec.kernels.linear_cross_entropy import linear_cross_entropy
+from archspec.kernels.loss import linear_cross_entropy as kernel
+from archspec.kernels.loss import logit_chunks as cross_entropy_chunks
+from archspec.kernels.loss.linear_cross_entropy import linear_cross_entropy
+from archspec.kernels.loss.logit_chunks import loss_and_gradients
 
 SETTINGS = (
     {},
@@ -107,9 +107,9 @@ def test_flops_are_those_of_the_products():
     assert direct.get_total_flops() == kernel._total_flops(rows.shape, weight.shape, None, flat.shape, True, True)
     with FlopCounterMode(display=False) as each:
         kernel._each_forward(rows, weight, None, flat, *settings)
-        kernel._each_backward([torch.ones(len(rows))], [], rows, weight, None, flat, *settings)
+        kernel._each_backward([torch.ones(len(rows))], [], rows, weight, None, flat, *settings, needed=[True, True])
     with FlopCounterMode(display=False) as counter:
-        linear_cross_entropy(x, weight.requires_grad_(), targets, reduction="none").sum().backward()
+        linear_cross_entropy(x.requires_grad_(), weight.requires_grad_(), targets, reduction="none").sum().backward()
     assert each.get_total_flops() == counter.get_total_flops() == 8 * x.numel() * len(weight)
 
 
@@ -244,3 +244,44 @@ def test_contract(change, error, message):
     with pytest.raises(error) as raised:
         linear_cross_entropy(**(kernel.inputs(T=4) | change))
     assert str(raised.value) == f"linear_cross_entropy: {message}"
+
+
+@pytest.mark.parametrize("how", ["export", "vmap"])
+def test_gradients_that_were_not_foreseen_are_computed_late(how):
+    """Neither an exported graph nor vmap says of x that it is trained."""
+    x, weight, targets, bias = (t.float() if t.is_floating_point() else t for t in arguments(T=4))
+    leaves = [t.requires_grad_() for t in (x.clone(), weight, bias)]
+    wanted = torch.autograd.grad(linear_cross_entropy(leaves[0], leaves[1], targets, bias=leaves[2]), leaves)
+
+    class Loss(torch.nn.Module):
+        def forward(self, x, weight, bias):
+            return linear_cross_entropy(x, weight, targets, bias=bias)
+
+    if how == "vmap":
+        loss = torch.vmap(lambda x: Loss()(x, *leaves[1:]))(leaves[0].unsqueeze(0)).squeeze(0)
+    else:
+        loss = torch.export.export(Loss(), (x, weight.detach(), bias.detach())).module()(*leaves)
+    for ours, theirs in zip(torch.autograd.grad(loss, leaves), wanted, strict=True):
+        assert_close("gradient", ours, theirs, 1e-5)
+
+
+@pytest.mark.parametrize("trained", [{"x"}, {"weight"}, {"bias"}, {"x", "bias"}])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_gradients_of_some_arguments(trained, reduction):
+    given = dict(zip(("x", "weight", "targets", "bias"), arguments(T=4), strict=True))
+    every = {name: t.clone().requires_grad_(t.is_floating_point()) for name, t in given.items()}
+    some = {name: t.clone().requires_grad_(name in trained) for name, t in given.items()}
+    gradients = []
+    for leaves in (every, some):
+        loss = linear_cross_entropy(**leaves, reduction=reduction).sum()
+        gradients.append(torch.autograd.grad(loss, [leaves[name] for name in sorted(trained)]))
+    for a, b in zip(*gradients, strict=True):
+        assert_close("gradient", a, b)
+
+
+def test_chunks_of_nothing_are_refused_and_any_whole_numbers_are_targets():
+    x, weight, targets = torch.randn(3, 2), torch.randn(4, 2), torch.tensor([1, 3, 0])
+    with pytest.raises(ValueError, match="linear_cross_entropy: chunk is 0, expected a positive number of tokens"):
+        linear_cross_entropy(x, weight, targets, chunk=0)
+    wanted = linear_cross_entropy(x, weight, targets)
+    assert all(linear_cross_entropy(x, weight, targets.to(t)) == wanted for t in (torch.int32, torch.uint8))

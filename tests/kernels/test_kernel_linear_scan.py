@@ -1,10 +1,12 @@
+import importlib
+
 import pytest
 import torch
 import torch.nn.functional as F
 from definitions import scans
 from kernel_checks import assert_close, check, compiles, faces, is_an_operator, normal, pieces
 
-from archspec.kernels.linear_scan import INPUTS, inputs, linear_scan, reference, scan, unit_input
+from archspec.kernels.scans.linear_scan import INPUTS, inputs, linear_scan, reference, scan, unit_input
 
 both = faces("torch", "compiled")
 all_faces = faces("torch", "compiled", "triton")
@@ -229,3 +231,11 @@ def test_operator_compile_and_meta():
         is_an_operator(scan, a, x, torch.zeros(2, 7))
     compiles(lambda a, x: linear_scan(a, x), decay.detach(), x.detach())
     assert linear_scan(decay.to("meta"), x.to("meta")).shape == x.shape
+
+
+@pytest.mark.parametrize("family", ["linear_scan", "wkv", "selective_scan"])
+def test_grids_take_any_number_of_sequences(family):
+    """A GPU has 2^31 programs along the first axis of a grid, and 65535 along the others."""
+    pytest.importorskip("triton")
+    kernels = importlib.import_module(f"archspec.kernels.gpu.{family}")
+    assert kernels._grid(torch.empty(70_000, 2, 33, device="meta")) == (140_000,)

@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from kernel_checks import assert_close, check, compiles, is_an_operator, normal, pieces
 from torch.utils.flop_counter import FlopCounterMode
 
-from archspec.kernels import long_conv as family
-from archspec.kernels.long_conv import convolve, fft_size, long_conv
+from archspec.kernels.convolutions import long_conv as family
+from archspec.kernels.convolutions.long_conv import convolve, fft_size, long_conv
 
 
 def run(u, k, d=None, pre_gate=None, post_gate=None, state=None):

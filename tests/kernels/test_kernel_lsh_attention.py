@@ -4,8 +4,8 @@ from definitions.lsh_attention import lsh_attention as definition
 from kernel_checks import assert_close, check, compiles, is_an_operator, normal
 from torch.utils.flop_counter import FlopCounterMode
 
-from archspec.kernels import lsh_attention as family
-from archspec.kernels.lsh_attention import attend, hash_buckets, keys_of, lsh_attention, random_rotations, reference
+from archspec.kernels.attention import lsh as family
+from archspec.kernels.attention.lsh import attend, hash_buckets, keys_of, lsh_attention, random_rotations, reference
 
 # the keys' square root rounds narrow vectors before they meet; weights near 0 or 1 keep little of 16 bits
 TOLERANCE = {torch.float16: 2e-2, torch.bfloat16: 1e-1}

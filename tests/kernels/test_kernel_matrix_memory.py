@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from kernel_checks import Face, assert_close, check, compiles, faces, is_an_operator, normal, pieces
 from torch.utils.flop_counter import FlopCounterMode
 
-from archspec.kernels import matrix_memory as mm
-from archspec.kernels import matrix_memory_chunked as chunked
+from archspec.kernels.memory import chunked
+from archspec.kernels.memory import matrix_memory as mm
 
 KINDS = (0, 1, 2, 3, 4)
 # sums of many roundings of the gradient of the output, which end in few numbers: the gradient of a constant decay
@@ -76,6 +76,24 @@ def test_kernels_where_more_heads_share_keys_than_one_program_adds_up(face):
     compare(arguments(T=5, B=1, H=9, G=1, decay=3, K=3, V=2), face, chunk=16)
 
 
+def test_grids_have_one_axis(monkeypatch):
+    """A GPU has 2^31 programs along the first axis of a grid, and 65535 along the others: sequences times heads."""
+    kernels = pytest.importorskip("archspec.kernels.gpu.matrix_memory")
+    grids = []
+
+    class Kernel:
+        def __getitem__(self, grid):
+            grids.append(grid)
+            return lambda *_, **__: None
+
+    for name in ("_states_kernel", "_outputs_kernel", "_keys_kernel"):
+        monkeypatch.setattr(kernels, name, Kernel())
+    q, v = torch.empty(1000, 65, 80, 16, device="meta"), torch.empty(1000, 65, 80, 8, device="meta")
+    _, _, entering = kernels.forward(q, q, v, None, None, 1.0, False, 64, True)
+    kernels.backward([v, None], entering, q, q, v, None, None, 1.0, False, 64, False)
+    assert grids == [(80_000,), (160_000,), (80_000,), (160_000,), (160_000,)]
+
+
 @faces("torch", "triton")
 def test_only_the_last_state_is_used(face):
     given = {k: v.float().requires_grad_() for k, v in arguments(T=18, decay=3, H=2, B=1).items()}
@@ -87,9 +105,10 @@ def test_only_the_last_state_is_used(face):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("options", [{}, {"normalise": True}, {"bonus": normal(4, 6)}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"normalise": True}, {"bonus": True}], ids=str)
 def test_whole_is_in_pieces_is_token_by_token(kind, options):
     given = mm.inputs(T=37, decay=kind)
+    options = {"bonus": normal(4, 6)} if "bonus" in options else options
     if "normalise" in options:
         given["q"], given["k"] = given["q"].exp(), given["k"].exp()
     q, k, v = (given[name] for name in "qkv")
@@ -199,6 +218,28 @@ def test_nan_stays():
     assert y[0, 20:].isnan().all()
     assert y[0, :16].isfinite().all()  # the chunks before
     assert y[1].isfinite().all()
+
+
+def test_normalised_sums_may_be_larger_than_float16_holds():
+    q, k, v = (x.abs().half() for x in mm.inputs(T=257, K=64, V=8).values())
+    q, k = 16 * q, 4 * k
+    wanted = mm.reference(q, k, v)[0] / mm.reference(q, k, torch.ones_like(v))[0]
+    assert wanted.numel()
+    assert (mm.reference(q, k, v)[0] > 65504).any()
+    y = mm.matrix_memory(q, k, v, normalise=True)
+    assert y.dtype == torch.float16
+    assert_close("y", y, wanted, 1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_tokens_leave_the_state_as_it_was(kind):
+    given = {name: x.requires_grad_() for name, x in arguments(T=1, decay=kind).items()}
+    none = {name: x[:, :0] if name in "qkv" or (name == "decay" and kind > 2) else x for name, x in given.items()}
+    y, last = with_state(tuple(none))(*none.values())
+    assert y.shape == (2, 0, 4, 5)
+    assert torch.equal(last, given["initial"])
+    grad = torch.autograd.grad(last.square().sum(), given["initial"])[0]
+    assert torch.equal(grad, 2 * given["initial"])
 
 
 def test_mixed_types_give_the_type_of_values():

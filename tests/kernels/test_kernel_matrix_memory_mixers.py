@@ -5,8 +5,8 @@ import torch
 from definitions import matrix_memory as papers
 from kernel_checks import assert_close, check, normal, pieces
 
-from archspec.kernels import feature_maps, mlstm
-from archspec.kernels import matrix_memory as mm
+from archspec.kernels.memory import feature_maps, mlstm
+from archspec.kernels.memory import matrix_memory as mm
 
 B, T, H, K, V = 2, 70, 4, 6, 5
 
@@ -125,6 +125,60 @@ def test_mlstm_with_gates_that_overflow(shift):
     assert_close("y", y, wanted, 1e-4)
     for grad in torch.autograd.grad(y.sum(), leaves):
         assert grad.isfinite().all()
+
+
+def test_mlstm_with_gates_that_forget_everything():
+    q, k, v, i, f = gates(T=50)
+    f[:, [7, 20, 21]], f[:, 30] = -torch.inf, -1e30
+    leaves = [x.requires_grad_() for x in (q, k, v, i, f)]
+    y, wanted = mlstm.mlstm(*leaves, chunk=16), mlstm.reference(*leaves)
+    assert_close("y", y, wanted)
+    for a, b in zip(*(torch.autograd.grad(x.sin().sum(), leaves) for x in (y, wanted)), strict=True):
+        assert_close("gradient", a, b)
+
+
+def test_mlstm_sums_may_be_larger_than_float16_holds():
+    q, k, v, i, f = (x.half() for x in gates(T=257, K=64))
+    q, k, v, f = 8 * q.abs(), 8 * k.abs(), 8 * v.abs(), f + 10
+    wanted = mlstm.reference(q, k, v, i, f)
+    assert_close("y", mlstm.mlstm(q, k, v, i, f), wanted, 2e-3)
+
+
+@pytest.mark.parametrize("i, f", [(0.0, 30.0), (0.0, -69.0), (-69.0, 30.0), (0.0, -torch.inf)])
+def test_mlstm_over_long_sequences(i, f):
+    """Forget gates of 1, 1e-30 and 0, and input gates of 1 and 1e-30."""
+    T = 65_536
+    q, k, v = torch.rand(1, T, 1, 2), torch.rand(1, T, 1, 2), torch.rand(1, T, 1, 2)
+    leaves = [x.requires_grad_() for x in (q, k, v, torch.full((1, T, 1), i), torch.full((1, T, 1), f))]
+    y = mlstm.mlstm(*leaves)
+    keep, write = torch.sigmoid(torch.tensor(f).double()), torch.tensor(i).double().exp()
+    written = torch.einsum("bthk,bthv->bthkv", k.double(), torch.cat((v, torch.ones_like(v[..., :1])), -1).double())
+    seen = write * (written.cumsum(1) if f == 30.0 else written)
+    read = torch.einsum("bthk,bthkv->bthv", q.double(), seen)
+    wanted = read[..., :-1] / read[..., -1:].clamp(min=1.0)
+    assert keep > 1 - 1e-12 or keep < 1e-29
+    assert_close("y", y, wanted, 1e-4)
+    assert all(g.isfinite().all() for g in torch.autograd.grad(y.sum(), leaves))
+
+
+def test_mlstm_of_no_token_and_of_any_number():
+    q, k, v, i, f = gates(T=20)
+    state = {}
+    mlstm.mlstm(q, k, v, i, f, state)
+    before = dict(state)
+    assert mlstm.mlstm(*(x[:, :0] for x in (q, k, v, i, f)), state).shape == (2, 0, 4, 5)
+    for name, x in before.items():
+        assert torch.equal(state[name], x)
+
+    class Module(torch.nn.Module):
+        def forward(self, *x):
+            return mlstm.mlstm(*x)
+
+    T = torch.export.Dim("T", min=2, max=4096)
+    given = [x.float() for x in gates(T=100)]
+    exported = torch.export.export(Module(), tuple(given), dynamic_shapes=(({1: T},) * 5,)).module()
+    given = [x.float() for x in gates(T=71)]
+    assert_close("y", exported(*given), mlstm.mlstm(*given), 1e-5)
 
 
 def test_mlstm_of_transformers():

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from kernel_checks import assert_close, compiles, normal
 
-from archspec.kernels import experts as expert_kernels
-from archspec.kernels import router as moe
+from archspec.kernels.moe import experts as expert_kernels
+from archspec.kernels.moe import router as moe
 
 N, E, K, D, FF = 37, 8, 2, 6, 5
 
@@ -177,6 +177,18 @@ def test_compile():
             "top_k_routing: n_groups is 3, expected a divisor of 4 experts",
         ),
         (
+            lambda: moe.top_k_routing(normal(3, 4), 3, n_groups=2, top_k_groups=1),
+            "top_k_routing: k is 3, expected at most 2, the experts of top_k_groups",
+        ),
+        (
+            lambda: moe.admitted(torch.zeros(3, 1, dtype=torch.long), 2, 1),
+            "admitted: experts has shape (3, 1), expected 3 axes (B T k)",
+        ),
+        (
+            lambda: moe.admitted(torch.zeros(1, 3, 1, dtype=torch.long), 2, 1, priority=torch.zeros(1, 2)),
+            "admitted: experts has shape (1, 3, 1), expected (B T k) with B, T = (1, 2)",
+        ),
+        (
             lambda: moe.top_k_routing(normal(3, 4), 1, bias=normal(5)),
             "top_k_routing: bias has shape (5,), expected (E) with E = 4",
         ),
@@ -194,3 +206,13 @@ def test_contract(call, message):
     with pytest.raises(ValueError) as raised:
         call()
     assert str(raised.value) == message
+
+
+def test_a_group_of_one_expert_is_as_good_as_it_is():
+    logits = normal(7, 4)
+    chosen = moe.top_k_routing(logits, 2, n_groups=4, top_k_groups=2, group_score="top2_sum")[1]
+    assert torch.equal(chosen, logits.topk(2).indices)
+
+
+def test_no_capacity_admits_nobody():
+    assert (moe.admitted(torch.randint(0, 3, (2, 5, 2)), 3, 0) == -1).all()

@@ -3,7 +3,8 @@ import torch
 import torch.nn.functional as F
 from kernel_checks import Face, assert_close, check, compiles, is_an_operator, normal
 
-from archspec.kernels import backend, norm
+from archspec.kernels import backend
+from archspec.kernels.pointwise import norm
 
 EPS = 1e-5
 
@@ -248,3 +249,33 @@ def test_compile(monkeypatch, operated):
     x, z, w = torch.randn(2, 3, 8), torch.randn(2, 3, 8), torch.randn(8)
     compiles(lambda x, z, w: norm.gated_rms_norm(norm.rms_norm(x, w, EPS), z, w, EPS, 4), x, z, w)
     compiles(lambda x, z, w: sum(norm.add_layer_norm(x, z, w, None, EPS)), x, z, w)
+
+
+def test_a_weight_may_lie_anywhere(face):
+    x, w = torch.randn(3, 8, requires_grad=True), torch.randn(16)
+    for weight in (w[::2], w[:1].expand(8)):
+        weight = weight.detach().requires_grad_()
+        pairs = [(norm.rms_norm(x, weight, EPS), norm.reference(x, weight, EPS))]
+        pairs.append((norm.layer_norm(x, weight, weight, EPS), naive_layer_norm(x, weight, weight)))
+        for ours, theirs in pairs:
+            assert_close("norm", ours, theirs, 2e-5)
+            probe = torch.randn(3, 8)
+            both = zip(*(torch.autograd.grad(y, (x, weight), probe.to(y)) for y in (ours, theirs)), strict=True)
+            for got, wanted in both:
+                assert_close("gradient", got, wanted, 2e-5)
+
+
+def test_a_graph_of_any_length():
+    class Norm(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.rand(8))
+
+        def forward(self, x):
+            return norm.rms_norm(x, self.weight, EPS)
+
+    lengths = {"x": {1: torch.export.Dim("T", min=2, max=1 << 30)}}
+    module = Norm()
+    exported = torch.export.export(module, (torch.randn(2, 5, 8),), dynamic_shapes=lengths).module()
+    x = torch.randn(2, norm.MANY // 16 + 3, 8)
+    assert_close("norm", exported(x), module(x), 1e-6)

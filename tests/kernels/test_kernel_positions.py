@@ -4,7 +4,7 @@ import pytest
 import torch
 from kernel_checks import assert_close, compiles
 
-from archspec.kernels.positions import sinusoidal, sinusoidal_half
+from archspec.kernels.pointwise.positions import sinusoidal, sinusoidal_half
 
 
 @pytest.mark.parametrize("dim", [1, 8, 63])

@@ -5,9 +5,9 @@ import torch
 from kernel_checks import assert_close, check, compiles, normal, pieces
 from torch import nn
 
-from archspec.kernels import recurrent as kernel
-from archspec.kernels import slstm as slstm_kernel
-from archspec.kernels.slstm import slstm
+from archspec.kernels.rnn import recurrent as kernel
+from archspec.kernels.rnn import slstm as slstm_kernel
+from archspec.kernels.rnn.slstm import slstm
 
 RUN = {"lstm": kernel.lstm, "gru": kernel.gru, "rnn_tanh": kernel.rnn, "rnn_relu": kernel.rnn}
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN, "rnn_relu": nn.RNN}
@@ -145,3 +145,22 @@ def test_slstm_compiles_and_names_a_wrong_shape():
         slstm(x, weight[..., :2], bias)
     assert str(raised.value).startswith("slstm: weight has shape (4, 2, 3, 2), expected (4 H D D) with H = 2, D = 3")
     assert slstm(x[:0], weight, bias).shape == (0, 3, 2, 3)
+
+
+@every_kind
+def test_mixed_types_are_refused_but_under_autocast(kind):
+    weights, x, state = list(module(kind).float().parameters()), torch.randn(B, T, D_IN), {}
+    with pytest.raises(TypeError, match=r"holds a tensor of torch\.float32, expected torch\.bfloat16 like x"):
+        run(kind, x.bfloat16(), weights)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        parts = [run(kind, x[:, cut].bfloat16(), weights, state) for cut in (slice(0, 5), slice(5, T))]
+    y = torch.cat(parts, 1)
+    assert_close("y", y, run(kind, x, weights), 4e-2)
+    assert all(g.isfinite().all() for g in torch.autograd.grad(y.float().sum(), weights))
+
+
+@every_kind
+def test_a_state_of_another_batch_is_refused(kind):
+    state = {name: torch.zeros(1, B + 1, D) for name in ("hc" if kind == "lstm" else "h")}
+    with pytest.raises(ValueError, match=r"h has shape \(1, 3, 4\), expected \(1 B 4\) with B = 2"):
+        run(kind, torch.zeros(B, T, D_IN), list(module(kind).float().parameters()), state)

@@ -2,8 +2,9 @@ import pytest
 import torch
 from kernel_checks import Face, assert_close, check, compiles, is_an_operator, normal
 
-from archspec.kernels import backend, rope
-from archspec.kernels.rope_frequencies import default_frequencies
+from archspec.kernels import backend
+from archspec.kernels.pointwise import rope
+from archspec.kernels.pointwise.rope_frequencies import default_frequencies
 
 
 @pytest.fixture(params=["formulas", "operator", "triton"])
@@ -168,3 +169,23 @@ def test_compile(monkeypatch, small):
         return rope.rotate(x, cos, sin, interleaved=True) + rope.rotate_pair(x, x + 1, cos, sin)[1]
 
     compiles(f, torch.randn(2, 3, 9, 12))
+
+
+def test_keys_of_another_batch_are_refused():
+    q, k, (cos, sin) = torch.zeros(2, 1, 5, 4), torch.zeros(1, 1, 5, 4), tables(torch.arange(5), torch.ones(2))
+    for other in (k, k[0]):
+        with pytest.raises(ValueError) as error:
+            rope.rotate_pair(q, other, cos, sin)
+        message = f"rotate_pair: k has shape {tuple(other.shape)}, expected a batch like q, (2, 1, 5, 4)"
+        assert str(error.value) == message
+
+
+def test_a_graph_of_any_length():
+    class Turn(torch.nn.Module):
+        def forward(self, x, cos, sin):
+            return rope.rotate(x, cos, sin)
+
+    T = torch.export.Dim("T", min=2, max=1 << 30)
+    given = [(torch.randn(2, n, 8), torch.randn(n, 4), torch.randn(n, 4)) for n in (5, rope.SMALL // 16 + 3)]
+    exported = torch.export.export(Turn(), given[0], dynamic_shapes=({1: T}, {0: T}, {0: T})).module()
+    assert_close("rotate", exported(*given[1]), rope.rotate(*given[1]), 1e-6)

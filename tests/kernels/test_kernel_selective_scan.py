@@ -5,7 +5,7 @@ from definitions.scans import mamba_s6
 from kernel_checks import Face, assert_close, check, compiles, faces, is_an_operator, normal, pieces
 from torch.utils.flop_counter import FlopCounterMode
 
-from archspec.kernels import selective_scan as s6
+from archspec.kernels.scans import selective_scan as s6
 
 both = faces("torch", "compiled")
 

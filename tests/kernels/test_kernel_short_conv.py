@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from kernel_checks import assert_close, check, compiles, faces, is_an_operator, normal, pieces
 from torch.utils.flop_counter import FlopCounterMode
 
-from archspec.kernels import short_conv as family
-from archspec.kernels.short_conv import convolve, short_conv
+from archspec.kernels.convolutions import short_conv as family
+from archspec.kernels.convolutions.short_conv import convolve, short_conv
 
 ARGUMENTS = ("x", "weight", "bias", "gate_in", "gate_out")
 
@@ -130,6 +130,10 @@ def test_any_layout_and_mixed_types():
         (
             {"gate_in": torch.zeros(2, 8, 6)},
             "short_conv: gate_in has shape (2, 8, 6), expected (B T D) with B = 2, T = 9, D = 6",
+        ),
+        (
+            {"state": {"conv": torch.zeros(3, 3, 6)}},
+            "short_conv: conv has shape (3, 3, 6), expected (B 3 D) with B = 2, D = 6",
         ),
         ({"activation": "relu"}, "short_conv: activation is 'relu', expected one of None, 'silu'"),
     ],

@@ -5,8 +5,8 @@ import torch
 from kernel_checks import assert_close, check, compiles, faces, normal, pieces
 from torch.utils.flop_counter import FlopCounterMode
 
-from archspec.kernels import ssd as family
-from archspec.kernels.ssd import ssd
+from archspec.kernels.memory import ssd as family
+from archspec.kernels.memory.ssd import ssd
 
 
 def arguments(**sizes):
@@ -111,3 +111,9 @@ def test_a_broken_contract_is_one_clear_error(name, shape, message):
 def test_groups_that_do_not_divide_the_heads_are_refused():
     with pytest.raises(ValueError, match="ssd: x has 6 heads, expected a multiple of the 4 groups of B"):
         ssd(*arguments(G=4))
+
+
+def test_a_state_of_another_shape_is_refused():
+    with pytest.raises(ValueError) as error:
+        ssd(**family.inputs(), state={"ssm": torch.zeros(2, 6, 4, 5)})
+    assert str(error.value) == ("ssd: state has shape (2, 6, 4, 5), expected (b H P N) with b = 2, H = 6, P = 5, N = 4")

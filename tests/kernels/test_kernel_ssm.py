@@ -6,9 +6,9 @@ from definitions import convolutions as definitions
 from kernel_checks import assert_close, compiles, is_an_operator, normal
 from torch.utils.flop_counter import FlopCounterMode
 
-from archspec.kernels import ssm_kernels as family
-from archspec.kernels.long_conv import long_conv
-from archspec.kernels.ssm_kernels import (
+from archspec.kernels.convolutions import ssm_kernels as family
+from archspec.kernels.convolutions.long_conv import long_conv
+from archspec.kernels.convolutions.ssm_kernels import (
     bilinear,
     cauchy,
     dplr_kernel,

@@ -64,3 +64,13 @@ def test_gradients_flow_through_append_and_switching_modes_keeps_the_tokens():
     with torch.no_grad():
         (k,) = append(state, k=torch.zeros(1, 1, 1, 1))
     assert k.shape[2] == 6
+
+
+def test_decoding_may_leave_inference_mode():
+    state = {}
+    with torch.inference_mode():
+        append(state, k=torch.zeros(1, 1, 3, 1))
+        append(state, k=torch.ones(1, 1, 1, 1))
+    with torch.no_grad():
+        (k,) = append(state, k=2 * torch.ones(1, 1, 1, 1))
+    assert k.flatten().tolist() == [0, 0, 0, 1, 2]

@@ -3,7 +3,7 @@ import torch
 from definitions.scans import rwkv4_wkv
 from kernel_checks import assert_close, check, compiles, faces, is_an_operator, normal, pieces
 
-from archspec.kernels.wkv import INPUTS, average, inputs, reference, wkv
+from archspec.kernels.scans.wkv import INPUTS, average, inputs, reference, wkv
 
 both = faces("torch", "compiled")
 all_faces = faces("torch", "compiled", "triton")
@@ -98,7 +98,7 @@ def test_keys_of_any_size(face, scale):
 
 
 @both
-@pytest.mark.parametrize("log_decay", [0.0, -69.0, -1e30], ids=["decay 1", "decay 1e-30", "decay 0"])
+@pytest.mark.parametrize("log_decay", [0.0, -69.0, -1e30, -torch.inf], ids=["1", "1e-30", "all but 0", "0"])
 @pytest.mark.parametrize("bonus", [0.0, 200.0, -200.0])
 def test_extreme_decays_and_bonuses(face, log_decay, bonus):
     w, u, k, v = inputs(T=70).values()

@@ -64,6 +64,45 @@ def test_checkpoint_vmap_and_export(inputs):
     assert torch.equal(mapped, torch.stack([op(x, w, ids, 3)[0] for x in many]))
 
 
+def test_only_needed_gradients_are_returned(inputs):
+    x, w, ids = inputs
+    asked = []
+
+    def selective(grads, outputs, x, w, ids, k, needed):
+        asked.append(list(needed))
+        dx, dw = backward(grads, outputs, x, w, ids, k)
+        return [dx if needed[0] else None, dw if needed[1] else None]
+
+    other = operator("test_selective", forward, selective, fake, selective=True)
+    wanted = torch.autograd.grad(op(x, w, ids, 3)[0].square().sum(), (x, w))
+    for i, leaves in enumerate(((x, w.detach()), (x.detach(), w))):
+        (got,) = torch.autograd.grad(other(*leaves, ids, 3)[0].square().sum(), leaves[i])
+        assert torch.equal(got, wanted[i])
+    assert asked == [[True, False], [False, True]]
+    torch.library.opcheck(other, (x, w.detach(), ids, 3))
+
+
+def test_inference_mode_and_copies_of_a_stacked_model(inputs):
+    x, _, ids = inputs
+
+    class Scaled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.randn(4, dtype=torch.float64))
+
+        def forward(self, x):
+            return op(x, self.w, ids, 3)[0]
+
+    models = [Scaled(), Scaled()]
+    with torch.inference_mode():
+        wanted = torch.stack([model(x) for model in models])
+    weights, _ = torch.func.stack_module_state(models)
+    every = torch.vmap(lambda w, x: torch.func.functional_call(models[0], w, (x,)), (0, None))(weights, x)
+    assert torch.equal(every, wanted)
+    every.sum().backward()
+    assert weights["w"].grad.shape == (2, 4)
+
+
 def test_results_do_not_follow_strides(inputs):
     x, w, ids = inputs
     turned = x.detach().mT.contiguous().mT.requires_grad_()
@@ -80,6 +119,8 @@ def test_results_do_not_follow_strides(inputs):
             {"x": (torch.zeros(2, 3), "B T"), "y": (torch.zeros(2, 4), "B T")},
             "op: y has shape (2, 4), expected (B T) with B = 2, T = 3",
         ),
+        ({"x": (torch.zeros(2), "... T D")}, "op: x has shape (2,), expected at least 2 axes (... T D)"),
+        ({"x": (torch.zeros(2, 3), "D D")}, "op: x has shape (2, 3), expected (D D) with D = 2"),
         ({"x": (torch.zeros(2, 3), "B 4")}, "op: x has shape (2, 3), expected (B 4) with B = 2"),
         ({"x": (torch.zeros(2, dtype=torch.long), "B")}, "op: x is torch.int64, expected a floating type"),
         (

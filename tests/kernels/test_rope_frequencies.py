@@ -1,7 +1,7 @@
 import pytest
 from kernel_checks import assert_close
 
-from archspec.kernels import rope_frequencies as frequencies
+from archspec.kernels.pointwise import rope_frequencies as frequencies
 
 DIM, THETA, LENGTH, ORIGINAL = 64, 500000.0, 4096, 1024
 SHORT, LONG = [1.0 + 0.01 * i for i in range(DIM // 2)], [1.0 + i for i in range(DIM // 2)]

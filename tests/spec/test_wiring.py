@@ -173,7 +173,7 @@ def test_checks_are_bounded() -> None:
     line = "x = " + " + ".join(f"a{i}(x)" for i in range(40))
     start = time.process_time()
     assert len(check(parse_wiring([line] * 200), MODULES)) == 50
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 4  # without a bound it would be minutes
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from archspec.kernels.positions import sinusoidal, sinusoidal_half
+from archspec.kernels.pointwise.positions import sinusoidal, sinusoidal_half
 from archspec.layers.absolute_positions.sinusoidal import Sinusoidal as Config
 
 

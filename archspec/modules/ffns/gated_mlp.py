@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.kernels.activation import geglu, glu, reglu, relu2, swiglu
+from archspec.kernels.pointwise.activation import geglu, glu, reglu, relu2, swiglu
 from archspec.layers.ffns.gated_mlp import GatedMLP as Config
 
 

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.kernels.activation import relu2
+from archspec.kernels.pointwise.activation import relu2
 from archspec.layers.ffns.mlp import MLP as Config
 
 

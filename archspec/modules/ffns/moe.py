@@ -4,9 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.kernels.activation import relu2
-from archspec.kernels.experts import experts_gated, experts_plain
-from archspec.kernels.router import (
+from archspec.kernels.moe.experts import experts_gated, experts_plain
+from archspec.kernels.moe.router import (
     admitted,
     load_balancing_loss,
     places,
@@ -14,6 +13,7 @@ from archspec.kernels.router import (
     tokens_by_expert,
     top_k_routing,
 )
+from archspec.kernels.pointwise.activation import relu2
 from archspec.kernels.state import State
 from archspec.layers.ffns.moe import MoE as Config
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from archspec.kernels.attention import attention
+from archspec.kernels.attention.softmax import attention
 from archspec.kernels.state import State, advance, append, once
 from archspec.layers.mixers.attention import Attention as Config
 from archspec.modules import build

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from archspec.kernels.recurrent import gru
+from archspec.kernels.rnn.recurrent import gru
 from archspec.kernels.state import State
 from archspec.layers.mixers.gru import GRU as Config
 

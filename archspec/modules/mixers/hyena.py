@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.kernels.long_conv import long_conv
-from archspec.kernels.short_conv import short_conv
+from archspec.kernels.convolutions.long_conv import long_conv
+from archspec.kernels.convolutions.short_conv import short_conv
 from archspec.kernels.state import State, advance, once, substate
 from archspec.layers.mixers.hyena import Hyena as Config
 

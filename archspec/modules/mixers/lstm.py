@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from archspec.kernels.recurrent import lstm
+from archspec.kernels.rnn.recurrent import lstm
 from archspec.kernels.state import State
 from archspec.layers.mixers.lstm import LSTM as Config
 

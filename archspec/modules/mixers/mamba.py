@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.kernels.selective_scan import selective_scan
-from archspec.kernels.short_conv import short_conv
+from archspec.kernels.convolutions.short_conv import short_conv
+from archspec.kernels.scans.selective_scan import selective_scan
 from archspec.kernels.state import State
 from archspec.layers.mixers.mamba import Mamba as Config
 from archspec.modules import build

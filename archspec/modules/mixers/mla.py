@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from archspec.kernels.attention import attention
-from archspec.kernels.latent_attention import latent_attention
+from archspec.kernels.attention.latent import latent_attention
+from archspec.kernels.attention.softmax import attention
 from archspec.kernels.state import State, advance, append
 from archspec.layers.mixers.mla import MLA as Config
 from archspec.modules import build

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from archspec.kernels.recurrent import rnn
+from archspec.kernels.rnn.recurrent import rnn
 from archspec.kernels.state import State
 from archspec.layers.mixers.rnn import RNN as Config
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from archspec.kernels.norm import layer_norm
+from archspec.kernels.pointwise.norm import layer_norm
 from archspec.layers.norms.layernorm import LayerNorm as Config
 
 

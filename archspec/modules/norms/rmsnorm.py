@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from archspec.kernels.norm import rms_norm
+from archspec.kernels.pointwise.norm import rms_norm
 from archspec.layers.norms.rmsnorm import RMSNorm as Config
 
 

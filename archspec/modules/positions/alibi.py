@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from archspec.kernels.position_bias import alibi_slopes
+from archspec.kernels.attention.position_bias import alibi_slopes
 from archspec.layers.positions.alibi import Alibi as Config
 
 

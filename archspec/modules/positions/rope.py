@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from archspec.kernels.rope import rope_tables, rotate_pair
-from archspec.kernels.rope_frequencies import (
+from archspec.kernels.pointwise.rope import rope_tables, rotate_pair
+from archspec.kernels.pointwise.rope_frequencies import (
     default_frequencies,
     dynamic_frequencies,
     linear_frequencies,

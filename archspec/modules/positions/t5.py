@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from archspec.kernels.position_bias import t5_buckets
+from archspec.kernels.attention.position_bias import t5_buckets
 from archspec.layers.positions.t5 import T5Bias as Config
 
 

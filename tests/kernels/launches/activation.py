@@ -2,7 +2,7 @@
 
 import torch
 
-from archspec.kernels import activation
+from archspec.kernels.pointwise import activation
 
 
 def launches() -> None:

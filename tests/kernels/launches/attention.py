@@ -27,7 +27,7 @@ def both_passes(
 
 
 def launches() -> None:
-    real, numbers = torch.ones(B, T, dtype=torch.bool), torch.zeros(B, T, dtype=torch.int64)
+    real, numbers = torch.ones(B, T, dtype=torch.bool), torch.zeros(B, T, dtype=torch.int32)
     both_passes(64, 64)
     both_passes(128, 128, shared=2, window=100, sinks=normal(H), softcap=50.0)
     both_passes(192, 128)  # latent attention while training

@@ -2,8 +2,8 @@
 
 import torch
 
-from archspec.kernels import delta_rule, dplr
 from archspec.kernels.gpu import dplr as kernels
+from archspec.kernels.memory import delta_rule, dplr
 
 
 def launches() -> None:

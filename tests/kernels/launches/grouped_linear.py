@@ -12,6 +12,6 @@ def launches() -> None:
         x, weight = torch.zeros(rows, d_in, dtype=dtype), torch.zeros(E, d_out, d_in, dtype=weight_dtype)
         bias = torch.zeros(E, d_out, dtype=weight_dtype) if weight_dtype == torch.bfloat16 else None
         y = grouped_linear(x, weight, ends, bias)
-        grouped_linear_backward(y, x, weight, ends, bias)
+        grouped_linear_backward(y, x, weight, ends, bias, [True] * 3)
     x, weight = torch.zeros(rows, 33), torch.zeros(E, 17, 33)
     grouped_linear_backward(grouped_linear(x, weight, ends, None), x, weight, ends, None)

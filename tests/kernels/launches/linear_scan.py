@@ -1,6 +1,6 @@
 import torch
 
-from archspec.kernels import linear_scan as recurrence
+from archspec.kernels.scans import linear_scan as recurrence
 
 
 def launches() -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from archspec.kernels import norm
+from archspec.kernels.pointwise import norm
 
 
 def launches() -> None:

@@ -2,7 +2,7 @@
 
 import torch
 
-from archspec.kernels import rope
+from archspec.kernels.pointwise import rope
 
 
 def launches() -> None:

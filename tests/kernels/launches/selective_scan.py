@@ -1,6 +1,6 @@
 import torch
 
-from archspec.kernels import selective_scan as s6
+from archspec.kernels.scans import selective_scan as s6
 
 
 def launches() -> None:

@@ -1,6 +1,6 @@
 import torch
 
-from archspec.kernels import wkv as rwkv4
+from archspec.kernels.scans import wkv as rwkv4
 
 
 def launches() -> None:

@@ -1,0 +1,1 @@
+"""What is limited by memory alone: norms, activations, rotary positions."""

@@ -1,0 +1,1 @@
+"""Recurrences that no scan can parallelise."""
