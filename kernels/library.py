@@ -6,6 +6,7 @@ the code behind it. A family writes plain functions of tensors and numbers; `ope
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from inspect import signature
 from typing import Any
 
 import torch
@@ -32,7 +33,8 @@ def operator(
     """Register `forward` and return it as an operator with a gradient.
 
     forward(*inputs) -> a tensor or a tuple of tensors, none of them an input or a view of one. Its annotations are the
-    schema, and its arguments are positional.
+    schema, and its arguments are positional and have no defaults. An argument called `train` says whether to fill the
+    outputs that only backward reads; they are computed then if a graph made without gradients is trained after all.
     backward(grads, outputs, *inputs): gradients of the inputs that are present floating tensors, in their order. grads
     holds one gradient an output, None for an output that nothing used; outputs holds the outputs numbered in `keeps`.
     fake(*inputs): empty contiguous tensors of the shapes and types that forward gives.
@@ -41,17 +43,20 @@ def operator(
     where it is False, backward may give None. torch.func.grad takes no operator of torch.library.
     """
     schema = torch.library.infer_schema(forward, mutates_args=())
+    if "=" in schema:  # autograd would not see an argument that equals its default
+        raise TypeError(f"{name}: arguments of an operator have no defaults, got {schema}")
+    arguments = list(signature(forward).parameters)
+    train = arguments.index("train") if "train" in arguments else None
     single = schema.endswith("-> Tensor")
     main = torch.library.custom_op(f"{NAMESPACE}::{name}", _contiguous(forward), mutates_args=(), schema=schema)
     main.register_fake(fake)
     main.register_vmap(_one_by_one(main))
 
-    arguments = schema[1 : schema.rindex(") ->")]
     gradient = torch.library.custom_op(
         f"{NAMESPACE}::{name}_backward",
         _checked_gradients(backward, selective),
         mutates_args=(),
-        schema=f"(Tensor?[] grads, Tensor[] outputs, bool[] needed, {arguments}) -> Tensor[]",
+        schema=f"(Tensor?[] grads, Tensor[] outputs, bool[] needed, {schema[1 : schema.rindex(') ->')]}) -> Tensor[]",
     )
     gradient.register_fake(
         lambda grads, outputs, needed, *inputs: [x.new_empty(x.shape) for x in _chosen(_floating(inputs), needed)]
@@ -72,7 +77,12 @@ def operator(
             return (None,) * len(inputs)
         wanted = [need and _is_floating(x) for x, need in zip(inputs, ctx.needs_input_grad, strict=True)]
         needed = [want for x, want in zip(inputs, wanted, strict=True) if _is_floating(x)]
-        found = iter(gradient(list(grads), list(saved[len(ctx.places) :]), needed, *inputs))
+        outputs = list(saved[len(ctx.places) :])
+        if train is not None and not inputs[train]:
+            inputs[train] = True
+            again = main(*inputs)
+            outputs = [again[i] for i in keeps]
+        found = iter(gradient(list(grads), outputs, needed, *inputs))
         return tuple(next(found) if want else None for want in wanted)
 
     main.register_autograd(run_backward, setup_context=setup)

@@ -4,6 +4,7 @@
 for one query over a long cache, whose keys a GPU reads in parallel.
 """
 
+from collections.abc import Sequence
 from math import prod
 from types import ModuleType
 
@@ -40,7 +41,6 @@ def _forward(
     summary: int,
     scale: float,
     softcap: float,
-    learns: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Output and log-sum-exp (B, H, T) of the visible scores and the sink, in float32 or wider."""
     masks = (key_mask, prefix_len, documents, global_tokens)
@@ -71,9 +71,10 @@ def _backward(
     summary: int,
     scale: float,
     softcap: float,
-    learns: bool = True,
+    needed: Sequence[bool],
 ) -> list[Tensor]:
-    """Gradients; where `learns` is false, nothing asks for those of bias and alibi."""
+    """Gradients; those of bias and alibi cost passes of their own and are zeros where they are not needed."""
+    learns = any(needed[3 : 3 + sum(x is not None for x in (bias, alibi))])
     masks = (key_mask, prefix_len, documents, global_tokens)
     settings = (causal, window, dilation, pattern, stride, summary)
     if (fast := _kernels(q, v)) is not None:
@@ -91,12 +92,21 @@ def _flops(q: Shape, k: Shape, v: Shape, *others: object) -> int:
     return 2 * prod(q[:3]) * k[2] * (q[3] + v[3])
 
 
-def _backward_flops(q: Shape, k: Shape, v: Shape, *others: object) -> int:
+def _backward_flops(q: Shape, k: Shape, v: Shape, *others: object, needed: Sequence[bool] = ()) -> int:
     """Five products: the scores again, and the gradients of weights, values, queries and keys."""
     return 2 * prod(q[:3]) * k[2] * (3 * q[3] + 2 * v[3])
 
 
-attend = operator("attention", _forward, _backward, _fake, flops=_flops, backward_flops=_backward_flops, keeps=(0, 1))
+attend = operator(
+    "attention",
+    _forward,
+    _backward,
+    _fake,
+    flops=_flops,
+    backward_flops=_backward_flops,
+    keeps=(0, 1),
+    selective=True,
+)
 
 
 def _decode(
@@ -131,7 +141,7 @@ def _decode_backward(
     """The general gradient, after the general forward pass for its log-sum-exp."""
     settings = (True, window, 1, "", 1, 1, scale, softcap)
     inputs = (q, k, v, None, None, sinks, key_mask, None, None, None, *settings)
-    return _backward([grads[0], None], list(_forward(*inputs)), *inputs)
+    return _backward([grads[0], None], list(_forward(*inputs)), *inputs, needed=[True] * 3)
 
 
 attend_one = operator(

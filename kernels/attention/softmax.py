@@ -129,7 +129,7 @@ def attention(
     if not dropout and (q.is_cuda or not few):
         masks = (rules.key_mask, rules.prefix_len, rules.documents, rules.global_tokens)
         settings = (rules.causal, rules.window, rules.dilation, rules.pattern, rules.stride, rules.summary)
-        return attend(q, k, v, bias, alibi, sinks, *masks, *settings, scale, softcap or 0.0, learns)[0]
+        return attend(q, k, v, bias, alibi, sinks, *masks, *settings, scale, softcap or 0.0)[0]
     mask = seen(torch.arange(S - T, S, device=q.device), torch.arange(S, device=q.device), rules)
     bias = bias if alibi is None else with_alibi(bias, alibi, distances(T, S, q.device))
     if written:

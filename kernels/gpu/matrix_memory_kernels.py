@@ -12,14 +12,14 @@ from archspec.kernels.gpu.matrix_memory_tiles import (
     SCALAR,
     VECTOR,
     _at_most_zero,
-    _program,
-    _tile,
-    _sums_at,
-    _state_tile,
-    _scalar_sums,
     _decays_between,
     _halves,
+    _program,
     _same_block,
+    _scalar_sums,
+    _state_tile,
+    _sums_at,
+    _tile,
 )
 
 

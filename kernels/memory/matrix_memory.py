@@ -24,6 +24,7 @@ with the backward pass; 4 heads of 128 x 256 with a decay a channel took 30 and 
 `archspec.kernels.gpu.matrix_memory` run; they compile for sm_90, agree in Triton's interpreter, and were not measured.
 """
 
+from collections.abc import Sequence
 from math import prod
 from types import ModuleType
 
@@ -118,8 +119,8 @@ def matrix_memory(
     q, k (B, T, G, K), v (B, T, H, V), H a multiple of G; decay, a log, in one of the shapes above; bonus (H, K); scale
     is 1 by default. chunk: tokens computed as one masked product (a power of two, else the one below, for a decay a
     channel). The state is kept under "memory", (B, H, K, V), and "normaliser", (B, H, K), in float32 or wider.
-    A NaN or infinity in v, q or k reaches all later tokens, and may reach the earlier ones of its chunk, in whose masked
-    products it is multiplied by zero. Raises ValueError or TypeError where shapes, types or devices do not fit.
+    A NaN or infinity in k or v reaches all later tokens, and may reach the earlier ones of its chunk: masked products
+    multiply it by zero. Raises ValueError or TypeError where shapes, types or devices do not fit.
     """
     _check(q, k, v, decay, bonus, chunk)
     factor = 1.0 if scale is None else float(scale)
@@ -199,8 +200,7 @@ def scan(
     """y and the last state; with `exclusive` the token itself is not read."""
     given = [x for x in (q, k, v, decay, initial) if x is not None]
     train = torch.is_grad_enabled() and any(x.requires_grad for x in given)
-    learned = decay is not None and decay.requires_grad
-    y, last, _ = _scan(q, k, v, decay, initial, scale, exclusive, chunk, train, learned)
+    y, last, _ = _scan(q, k, v, decay, initial, scale, exclusive, chunk, train)
     return y, last
 
 
@@ -265,11 +265,10 @@ def _forward(
     exclusive: bool,
     chunk: int,
     train: bool,
-    learned: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, the last state, and for the backward pass the states that enter the chunks."""
     if not v.numel():
-        y, last, entering = _fake(q, k, v, decay, initial, scale, exclusive, chunk, train, learned)
+        y, last, entering = _fake(q, k, v, decay, initial, scale, exclusive, chunk, train)
         return y, last.zero_() if initial is None else last.copy_(initial), entering
     fast = _fast(q, k, v)
     run = chunked_forward if fast is None else fast.forward
@@ -288,15 +287,27 @@ def _backward(
     exclusive: bool,
     chunk: int,
     train: bool,
-    learned: bool,
+    needed: Sequence[bool],
 ) -> list[Tensor]:
-    """Gradients of q, k, v, the decay and the initial state."""
+    """Gradients of q, k, v, the decay and the initial state; that of a decay which needs none is zero."""
     if not v.numel():
         found = [torch.zeros_like(x) for x in (q, k, v, decay, initial) if x is not None]
         return found if initial is None or grads[1] is None else [*found[:-1], grads[1].clone()]
     fast = _fast(q, k, v)
     run = chunked_backward if fast is None else fast.backward
-    return run(grads, outputs[0], q, k, v, decay, initial, scale, exclusive, _fitting(v, chunk), learned)
+    return run(
+        grads,
+        outputs[0],
+        q,
+        k,
+        v,
+        decay,
+        initial,
+        scale,
+        exclusive,
+        _fitting(v, chunk),
+        decay is not None and needed[3],
+    )
 
 
 def _fast(q: Tensor, k: Tensor, v: Tensor) -> ModuleType | None:
@@ -314,7 +325,6 @@ def _fake(
     exclusive: bool,
     chunk: int,
     train: bool,
-    learned: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     (B, T, H, V), (G, K) = v.shape, q.shape[2:]
     chunks = -(-T // chunk_length(decay, T, _fitting(v, chunk))) if train and v.numel() else 0
@@ -338,7 +348,6 @@ def _flops(
     exclusive: bool,
     chunk: int,
     train: bool,
-    learned: bool,
 ) -> int:
     """Of the products within chunks, of what is written to the state and of what is read."""
     scores, values, _, states = _products(q, v, decay, chunk)
@@ -355,12 +364,12 @@ def _backward_flops(
     exclusive: bool,
     chunk: int,
     train: bool,
-    learned: bool,
+    needed: Sequence[bool],
 ) -> int:
     """Of the scores and their gradient, the gradients within chunks, and those of what was written and read."""
     scores, values, gradients, states = _products(q, v, decay, chunk)
     scalar = decay is not None and len(decay) in (1, 3)
-    return scores + 2 * values + 2 * gradients + (5 if scalar and learned else 4) * states
+    return scores + 2 * values + 2 * gradients + (5 if scalar and needed[3] else 4) * states
 
 
 def _products(q: Shape, v: Shape, decay: Shape | None, chunk: int) -> tuple[int, int, int, int]:
@@ -377,4 +386,13 @@ def _products(q: Shape, v: Shape, decay: Shape | None, chunk: int) -> tuple[int,
     return 2 * tokens * L * G * K, 2 * tokens * L * H * V, 2 * tokens * L * G * K, 2 * tokens * H * K * V
 
 
-_scan = operator("matrix_memory", _forward, _backward, _fake, flops=_flops, backward_flops=_backward_flops, keeps=(2,))
+_scan = operator(
+    "matrix_memory",
+    _forward,
+    _backward,
+    _fake,
+    flops=_flops,
+    backward_flops=_backward_flops,
+    keeps=(2,),
+    selective=True,
+)

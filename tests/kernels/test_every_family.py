@@ -85,6 +85,16 @@ def test_exports(family):
 
 
 @every_family
+def test_a_graph_exported_without_gradients_can_be_trained(family):
+    call = Call(family)
+    exported = torch.export.export(call, tuple(call.tensors)).module()
+    leaves, others = call.leaves(), call.leaves()
+    wanted, got = call.gradients(call(*leaves), leaves), call.gradients(exported(*others), others)
+    for ours, theirs in zip(got, wanted, strict=True):
+        assert_close("gradient", ours, theirs, 1e-4)
+
+
+@every_family
 def test_flops_do_not_depend_on_the_device(family):
     call = Call(family)
     totals = []

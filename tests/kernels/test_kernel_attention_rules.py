@@ -377,7 +377,7 @@ def test_the_log_sum_exp_has_a_gradient(in_tiles):
 def test_the_operators_are_operators():
     q, k, v = (x[:, :, :9].float().requires_grad_() for x in tensors(9, 9)[0])
     alibi, sinks = torch.rand(H, requires_grad=True), torch.randn(H, requires_grad=True)
-    is_an_operator(attend, q, k, v, None, alibi, sinks, None, None, None, None, True, 4, 1, "", 1, 1, 0.3, 0.0, True)
+    is_an_operator(attend, q, k, v, None, alibi, sinks, None, None, None, None, True, 4, 1, "", 1, 1, 0.3, 0.0)
     is_an_operator(attend_one, q[:, :, :1].detach().requires_grad_(), k, v, None, sinks, 0, 0.3, 2.0)
 
 

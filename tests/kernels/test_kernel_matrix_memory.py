@@ -273,7 +273,7 @@ def test_torch_library(kind):
     given = arguments(T=20, B=1, H=2, G=2, K=3, V=2, decay=kind)
     q, k, v, g, S = (given.get(name) for name in ("q", "k", "v", "decay", "initial"))
     leaves = [None if x is None else x.float().requires_grad_() for x in (q, k, v, g, S)]
-    is_an_operator(mm._scan, *leaves, 0.5, False, 8, True, g is not None)
+    is_an_operator(mm._scan, *leaves, 0.5, False, 8, True)
 
 
 @pytest.mark.parametrize("kind", [1, 4])
@@ -302,8 +302,8 @@ def test_a_decay_that_is_not_trained_gets_no_gradient_and_costs_none():
 def test_memory_grows_by_one_state_a_chunk_in_training_alone():
     given = mm.inputs(T=64, decay=3)
     q, k, v, g = given.values()
-    assert mm._scan(q, k, v, g, None, 1.0, False, 16, False, False)[2].numel() == 0
-    assert mm._scan(q, k, v, g, None, 1.0, False, 16, True, True)[2].numel() == 4 * 2 * 4 * 6 * 5
+    assert mm._scan(q, k, v, g, None, 1.0, False, 16, False)[2].numel() == 0
+    assert mm._scan(q, k, v, g, None, 1.0, False, 16, True)[2].numel() == 4 * 2 * 4 * 6 * 5
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_mlstm_sums_may_be_larger_than_float16_holds():
     assert_close("y", mlstm.mlstm(q, k, v, i, f), wanted, 2e-3)
 
 
-@pytest.mark.parametrize("i, f", [(0.0, 30.0), (0.0, -69.0), (-69.0, 30.0), (0.0, -torch.inf)])
+@pytest.mark.parametrize(("i", "f"), [(0.0, 30.0), (0.0, -69.0), (-69.0, 30.0), (0.0, -torch.inf)])
 def test_mlstm_over_long_sequences(i, f):
     """Forget gates of 1, 1e-30 and 0, and input gates of 1 and 1e-30."""
     T = 65_536

@@ -103,6 +103,14 @@ def test_inference_mode_and_copies_of_a_stacked_model(inputs):
     assert weights["w"].grad.shape == (2, 4)
 
 
+def test_arguments_have_no_defaults():
+    def with_default(x: Tensor, k: int = 2) -> Tensor:
+        return x * k
+
+    with pytest.raises(TypeError, match="test_default: arguments of an operator have no defaults"):
+        operator("test_default", with_default, backward, fake)
+
+
 def test_results_do_not_follow_strides(inputs):
     x, w, ids = inputs
     turned = x.detach().mT.contiguous().mT.requires_grad_()

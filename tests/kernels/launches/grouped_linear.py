@@ -14,4 +14,4 @@ def launches() -> None:
         y = grouped_linear(x, weight, ends, bias)
         grouped_linear_backward(y, x, weight, ends, bias, [True] * 3)
     x, weight = torch.zeros(rows, 33), torch.zeros(E, 17, 33)
-    grouped_linear_backward(grouped_linear(x, weight, ends, None), x, weight, ends, None)
+    grouped_linear_backward(grouped_linear(x, weight, ends, None), x, weight, ends, None, [True] * 2)
