@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from archspec.codegen import generate
     from archspec.codegen.load import build
+    from archspec.diagram.render import diagram, render
     from archspec.errors import ArchspecError, GenerateError, Problem, RenderError, SpecError, VerifyError
+    from archspec.language.load import load, loads
+    from archspec.language.model import Spec
+    from archspec.language.schema import schema
+    from archspec.language.show import show
     from archspec.passes.count import Count, count
-    from archspec.render import diagram, render
-    from archspec.spec.load import load, loads
-    from archspec.spec.model import Spec
-    from archspec.spec.schema import schema
-    from archspec.spec.show import show
     from archspec.verify import verify
 
 __version__ = "0.1.0"
@@ -54,18 +54,18 @@ _HOMES = {
     "archspec.codegen.load": ("build",),
     "archspec.errors": ("ArchspecError", "GenerateError", "Problem", "RenderError", "SpecError", "VerifyError"),
     "archspec.passes.count": ("Count", "count"),
-    "archspec.render": ("diagram", "render"),
-    "archspec.spec.load": ("load", "loads"),
-    "archspec.spec.model": ("Spec",),
-    "archspec.spec.schema": ("schema",),
-    "archspec.spec.show": ("show",),
+    "archspec.diagram.render": ("diagram", "render"),
+    "archspec.language.load": ("load", "loads"),
+    "archspec.language.model": ("Spec",),
+    "archspec.language.schema": ("schema",),
+    "archspec.language.show": ("show",),
     "archspec.verify": ("verify",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 
 class _Package(ModuleType):
-    """This package: importing a module called like a public name (`archspec.render`) leaves that name alone."""
+    """This package: importing a package called like a public name (`archspec.diagram`) leaves that name alone."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in _HOME and isinstance(value, ModuleType)):

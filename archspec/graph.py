@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from itertools import count as counter
 from typing import TYPE_CHECKING, Any
 
+from archspec.language.model import Block, Segment, Spec, Stack, need_spec
+from archspec.language.wiring import Binary, Call, Expr, Name, Negate, Number
 from archspec.layers.base import Component, NormComponent
 from archspec.layers.ops import Elementwise, Op, Param
-from archspec.spec.model import Block, Segment, Spec, Stack, need_spec
-from archspec.spec.wiring import Binary, Call, Expr, Name, Negate, Number
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -24,7 +24,7 @@ print(sum(p.numel() for p in model.parameters()))
 """
 IN_PROCESS = f"""
 import time, json
-from archspec.spec.load import load
+from archspec.language.load import load
 from archspec.passes.count import count
 count(load({str(SPEC)!r}))
 times = []

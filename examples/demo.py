@@ -100,10 +100,10 @@ def main() -> None:
 
     try:
         picture = args.out / "bytes_hybrid.svg"
-        archspec.render(spec, picture)
+        archspec.diagram.render(spec, picture)
     except archspec.RenderError as error:
         picture = args.out / "bytes_hybrid.dot"
-        archspec.render(spec, picture)
+        archspec.diagram.render(spec, picture)
         print(f"   ({error})")
     print(f"3. The same, drawn: {picture}")
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 import archspec
 from archspec.cli import main
 from archspec.cli.console import Progress, written
-from archspec.spec.starter import STARTER
+from archspec.language.starter import STARTER
 
 TINY = "specs/bert_tiny.yaml"
 BAD = """\

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from archspec.language.load import load
 from archspec.passes.count import count
 from archspec.report import as_csv, as_json, human, human_bytes, is_buffer, markdown, sections, table
-from archspec.spec.load import load
 
 SPECS = sorted(Path("specs").glob("*.yaml"))
 TINY = count(load("specs/bert_tiny.yaml"))

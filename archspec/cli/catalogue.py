@@ -9,9 +9,9 @@ from typing import Any, Literal, get_args, get_origin
 import click
 
 from archspec.errors import suggest
+from archspec.language.values import bare, settable
 from archspec.layers.base import Component, extra
 from archspec.layers.registry import ROLES, everything
-from archspec.spec.values import bare, settable
 
 WIDTHS = (24, 26, 26, 24, 56)  # of the columns field, type, default, acts when, meaning
 

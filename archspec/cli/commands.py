@@ -8,8 +8,8 @@ import click
 from archspec.cli.console import Commands, Progress, Setting, announce, read_spec, written
 
 if TYPE_CHECKING:
+    from archspec.language.model import Spec
     from archspec.passes.count import Count
-    from archspec.spec.model import Spec
 
 SETTINGS = click.option(
     "--set",
@@ -219,7 +219,7 @@ def init(path: str, force: bool) -> None:
     """
     from pathlib import Path
 
-    from archspec.spec.starter import STARTER
+    from archspec.language.starter import STARTER
 
     if path == "-":
         click.echo(STARTER, nl=False)

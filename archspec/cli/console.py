@@ -17,7 +17,7 @@ import click
 from archspec.errors import ArchspecError, Mark, Problem, SpecError
 
 if TYPE_CHECKING:
-    from archspec.spec.model import Spec
+    from archspec.language.model import Spec
 
 STDIN = "-"
 LARGEST_INPUT = 1 << 20

@@ -3,9 +3,9 @@
 from archspec.codegen.layout import WIDTH
 from archspec.codegen.lines import fitted, header, signature
 from archspec.codegen.writer import Writer
+from archspec.language.model import Block, Stack
+from archspec.language.wiring import Binary, Call, Expr, Name, Negate, text
 from archspec.layers.base import NormComponent
-from archspec.spec.model import Block, Stack
-from archspec.spec.wiring import Binary, Call, Expr, Name, Negate, text
 
 
 def write_block(writer: Writer, block: Block, stack: Stack) -> str:
@@ -21,9 +21,9 @@ def write_block(writer: Writer, block: Block, stack: Stack) -> str:
         lines.append(f"        self.{part_name} = {made}({width if isinstance(part, NormComponent) else ''})")
     if "dropout" in block.wiring.calls():
         lines.append(f"        self.dropout = nn.Dropout({block.dropout!r})")
-    if "state" in stack.inputs:
+    if "state" in stack.arguments:
         need_state(writer)
-    lines += ["", *header("forward", signature(stack.inputs))]
+    lines += ["", *header("forward", signature(stack.arguments))]
     lines.append(f'        """x (B, T, {width}) -> (B, T, {width})."""')
     for i, step in enumerate(block.wiring.steps):
         value = expression(step.value, block)
@@ -59,7 +59,7 @@ def expression(expr: Expr, block: Block) -> str:
     match expr:
         case Call(module=module, argument=argument):
             part = block.part(module)
-            extra = [f"{i}={passed(i, module)}" for i in (part.inputs if part is not None else ())]
+            extra = [f"{i}={passed(i, module)}" for i in (part.arguments if part is not None else ())]
             return f"self.{module}({', '.join([expression(argument, block), *extra])})"
         case Binary(operator=operator, left=left, right=right):
             a, b = operand(left, block, operator), operand(right, block, operator, right_side=True)

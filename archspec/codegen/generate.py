@@ -4,8 +4,8 @@ import re
 
 from archspec.codegen.model import ModelText
 from archspec.codegen.writer import Writer
+from archspec.language.model import Spec, need_spec
 from archspec.passes.count import count
-from archspec.spec.model import Spec, need_spec
 
 
 def generate(spec: Spec, *, standalone: bool = False) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from archspec.codegen.generate import generate
-from archspec.spec.model import Spec
+from archspec.language.model import Spec
 
 
 def build(spec: Spec, *, device: str | torch.device | None = None) -> nn.Module:

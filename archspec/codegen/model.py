@@ -3,7 +3,7 @@
 from archspec.codegen.lines import INPUT_SHAPES, KINDS, fitted, header
 from archspec.codegen.stack import StackText
 from archspec.codegen.writer import Writer
-from archspec.spec.model import Stack
+from archspec.language.model import Stack
 
 MEANING = {
     "mask": "`{}` (B, T) is True for real tokens",
@@ -53,7 +53,7 @@ class ModelText:
         lines += header("forward", ", ".join(arguments))
         lines += self.model_docstring()
         own = {a.of: a.name for a in spec.arguments if a.stack == spec.main.name}
-        given = ", ".join([x, *(f"{i}={own[i]}" for i in spec.head.inputs)])
+        given = ", ".join([x, *(f"{i}={own[i]}" for i in spec.head.arguments)])
         lines += [*(f"        {line}" for line in run), f"        return self.head({given})"]
         if spec.aux_losses:
             lines += self.aux_loss()
@@ -92,7 +92,7 @@ class ModelText:
         given = {a.of: a.name for a in self.spec.arguments if a.stack == stack.name}
         given |= {"memory": stack.memory or "", "memory_mask": f"{stack.memory}_mask"}
         given |= {"state": f'substate(state, "{stack.name}")'}
-        return [first.name, *(f"{i}={given[i]}" for i in self.text.inputs(stack))]
+        return [first.name, *(f"{i}={given[i]}" for i in self.text.takes(stack))]
 
     def model_summary(self, kind: str) -> str:
         """One line about the model."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import count, islice
 
 from archspec.errors import GenerateError
+from archspec.language.model import Block, Spec
 from archspec.layers.base import Component, acts, extra
-from archspec.spec.model import Block, Spec
 
 IMPORTED = ("Model", "Tensor", "State", "Any", "Callable", "Sequence", "Iterable", "Mapping", "F")  # by generated files
 

@@ -11,7 +11,7 @@ What it asks of authors:
 - a keyword argument that folds to something false is left out, so false must be what the callee assumes (not so in
   calls of nn.Linear and its like, which keep what they are given);
 - an optional parameter that is no longer read is left out;
-- sub-layers are made with `build(c.child, ...)`; only len, min and max are called on config values.
+- sub-layers are made with `submodule(c.child, ...)`; only len, min and max are called on config values.
 """
 
 from typing import Any, Protocol
@@ -239,11 +239,11 @@ class _Specialise(cst.CSTTransformer):
     # Calls and signatures
 
     def leave_Call(self, original: cst.Call, updated: cst.Call) -> cst.BaseExpression:
-        """`build(c.mixer, ...)` becomes `Attention(...)`; keyword arguments that fold to false go."""
-        if m.matches(original.func, m.Name("build")):
+        """`submodule(c.mixer, ...)` becomes `Attention(...)`; keyword arguments that fold to false go."""
+        if m.matches(original.func, m.Name("submodule")):
             child = self.value(original.args[0].value)
             if not isinstance(child, Component):
-                raise GenerateError(f"build({code(original.args[0].value)}) does not build a component")
+                raise GenerateError(f"submodule({code(original.args[0].value)}) does not build a component")
             args = [tidy(a) for a in updated.args[1:]]
             return cst.Call(cst.Name(self.namer.instance(child, self.c)), args)
         if m.matches(original.func, m.Attribute(value=m.Name("nn"))):  # bias=False says something there

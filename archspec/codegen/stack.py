@@ -4,7 +4,7 @@ from archspec.codegen.block import need_state, width_of, write_block
 from archspec.codegen.layout import WIDTH
 from archspec.codegen.lines import INPUT_SHAPES, header, indented, listed, signature
 from archspec.codegen.writer import Writer
-from archspec.spec.model import Segment, Stack
+from archspec.language.model import Segment, Stack
 
 
 class StackText:
@@ -57,7 +57,7 @@ class StackText:
         decodes = self.writer.spec.decodes(stack)
         takes = [
             f"{i}={inputs[i]}" if i != "state" else 'state=substate(state, "embedding")'
-            for i in stack.embedding.inputs
+            for i in stack.embedding.arguments
             if i != "state" or decodes
         ]
         lines = [f"x = self.embedding({', '.join([x, *takes])})  # (B, T, {self.width(stack)})"]
@@ -74,7 +74,7 @@ class StackText:
             need_state(self.writer)
         passed = [
             f"{i}={inputs[i]}" if i != "state" else "state=substate(state, i)"
-            for i in stack.inputs
+            for i in stack.arguments
             if i != "state" or decodes
         ]
         each = "for i, block in enumerate(self.blocks):" if decodes else "for block in self.blocks:"
@@ -86,7 +86,7 @@ class StackText:
         name = self.writer.stack_names[stack.name]
         members = self.members(stack)
         reads = str(getattr(stack.embedding, "reads", "tokens"))
-        inputs = self.inputs(stack)
+        inputs = self.takes(stack)
         run = self.run(stack, reads, {i: i for i in inputs})
         final = "self.norm(x)" if stack.final_norm is not None else "x"
         lines = [f"class {name}(nn.Module):", f'    """{stack.n_layers} layers over {reads}."""', ""]
@@ -102,8 +102,8 @@ class StackText:
         self.writer.parts[name] = "\n".join(lines)
         return name
 
-    def inputs(self, stack: Stack) -> tuple[str, ...]:
+    def takes(self, stack: Stack) -> tuple[str, ...]:
         """What the forward of a stack of its own takes after its input."""
         decodes = self.writer.spec.decodes(stack)
-        own = [i for i in stack.inputs if i != "bias" and (i != "state" or decodes)]
-        return (*own, *(i for i in stack.embedding.inputs if i != "state"))
+        own = [i for i in stack.arguments if i != "bias" and (i != "state" or decodes)]
+        return (*own, *(i for i in stack.embedding.arguments if i != "state"))

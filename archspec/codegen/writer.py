@@ -12,8 +12,8 @@ from archspec.codegen.names import Constants, class_names, stack_names, uses
 from archspec.codegen.sources import KERNELS, definition, free_names, home, source
 from archspec.codegen.specialise import specialise
 from archspec.errors import GenerateError
+from archspec.language.model import Block, Spec
 from archspec.layers.base import Component
-from archspec.spec.model import Block, Spec
 
 Import = tuple[str, str, str]  # module, name in it ("" for the module itself), name here
 

@@ -50,7 +50,7 @@ class Component(BaseModel):
         raise NotImplementedError(f"{type(self).__name__} declares no ops")
 
     @property
-    def inputs(self) -> tuple[str, ...]:
+    def arguments(self) -> tuple[str, ...]:
         """What `forward` takes after x, in order: of state, mask, memory, memory_mask, bias, prefix_len."""
         return ()
 

@@ -12,7 +12,7 @@ from torch import nn
 from archspec.layers.base import Component
 
 
-def build(c: Component, *args: Any) -> nn.Module:
+def submodule(c: Component, *args: Any) -> nn.Module:
     """The module of a component; `args` are what its class takes before the config (a norm: its width)."""
     role, kind = type(c).__module__.split(".")[-2:]
     cls = getattr(import_module(f"archspec.modules.{role}.{kind}"), type(c).__name__)

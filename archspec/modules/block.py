@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from archspec.kernels.state import substate
+from archspec.language.model import Block as Config
+from archspec.language.wiring import Binary, Call, Expr, Name, Negate, Number
 from archspec.layers.base import NormComponent
-from archspec.modules import build
-from archspec.spec.model import Block as Config
-from archspec.spec.wiring import Binary, Call, Expr, Name, Negate, Number
+from archspec.modules import submodule
 
 
 class Block(nn.Module):
@@ -21,7 +21,7 @@ class Block(nn.Module):
         super().__init__()
         self.c = c
         for name, part in c.parts:
-            self.add_module(name, build(part, d_model) if isinstance(part, NormComponent) else build(part))
+            self.add_module(name, submodule(part, d_model) if isinstance(part, NormComponent) else submodule(part))
         if "dropout" in c.wiring.calls():
             self.dropout = nn.Dropout(c.dropout)
 
@@ -51,7 +51,7 @@ class Block(nn.Module):
     def call(self, name: str, x: Tensor, inputs: dict[str, Any]) -> Any:
         """A part, given what it takes."""
         part = self.c.part(name)
-        takes = {i: inputs.get(i) for i in (part.inputs if part is not None else ())}
+        takes = {i: inputs.get(i) for i in (part.arguments if part is not None else ())}
         if "state" in takes:
             takes["state"] = substate(takes["state"], name)
         return getattr(self, name)(x, **takes)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from archspec.kernels.state import once, substate
-from archspec.modules import build
+from archspec.language.model import Segment, Spec
+from archspec.language.model import Stack as StackConfig
+from archspec.modules import submodule
 from archspec.modules.block import Block
-from archspec.spec.model import Segment, Spec
-from archspec.spec.model import Stack as StackConfig
 
 
 class Stack(nn.Module):
@@ -19,17 +19,17 @@ class Stack(nn.Module):
     def __init__(self, c: StackConfig):
         super().__init__()
         self.c = c
-        self.embedding = build(c.embedding)
+        self.embedding = submodule(c.embedding)
         if c.position_bias is not None:
-            self.position_bias = build(c.position_bias)
+            self.position_bias = submodule(c.position_bias)
         self.blocks = nn.ModuleList(b for s in c.segments for b in segment_blocks(s, c.d_model))
         if c.final_norm is not None:
-            self.norm = build(c.final_norm, c.d_model)
+            self.norm = submodule(c.final_norm, c.d_model)
 
     def forward(self, x: Tensor, state: Any = None, **inputs: Any) -> Tensor:
         """The stack's input -> (B, T, d_model)."""
-        takes = {i: inputs.get(i) for i in self.c.embedding.inputs if i != "state"}
-        if "state" in self.c.embedding.inputs and self.c.has_state:
+        takes = {i: inputs.get(i) for i in self.c.embedding.arguments if i != "state"}
+        if "state" in self.c.embedding.arguments and self.c.has_state:
             takes["state"] = substate(state, "embedding")
         x = self.embedding(x, **takes)
         if self.c.position_bias is not None:
@@ -63,7 +63,7 @@ class Model(nn.Module):
         else:
             for name, stack in stacks.items():
                 self.add_module(name, stack)
-        self.head = build(spec.head)
+        self.head = submodule(spec.head)
         for replaced, used in spec.ties:
             module, _, leaf = replaced.rpartition(".")
             setattr(self.get_submodule(module), leaf, self.get_parameter(used))
@@ -88,7 +88,7 @@ class Model(nn.Module):
     def pooling(self, given: dict[str, Any]) -> dict[str, Any]:
         """What the head takes beside the hidden states: the mask of the main stack, where it pools over tokens."""
         own = {a.of: a.name for a in self.spec.arguments if a.stack == self.spec.main.name}
-        return {i: given.get(own[i]) for i in self.spec.head.inputs}
+        return {i: given.get(own[i]) for i in self.spec.head.arguments}
 
     def aux_loss(self) -> Tensor:
         """The sum of the routers' losses of the last forward pass in training."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from archspec.graph import Step, steps_of
+from archspec.language.model import Spec
 from archspec.layers.ops import Param
 from archspec.passes.tensors import Tensor, registered, tensors
-from archspec.spec.model import Spec
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ bert_tiny.yaml:15:18: expect.params: 1,254 was promised, 1,253 counted
 """
 
 from archspec.errors import Mark, Problem
+from archspec.language.expect import Expectation
+from archspec.language.model import Spec
 from archspec.passes.count import Count
-from archspec.spec.expect import Expectation
-from archspec.spec.model import Spec
 
 
 def check(spec: Spec, count: Count) -> list[Problem]:

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from archspec.codegen.load import build
 from archspec.graph import steps_of
+from archspec.language.model import Spec
 from archspec.layers.ops import Experts, FFTConv
 from archspec.passes.count import count
-from archspec.spec.model import Spec
 from archspec.verify.report import Check
 from archspec.verify.sample import Sample
 

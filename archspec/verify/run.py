@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import torch
 
+from archspec.language.model import Spec
 from archspec.passes.count import count
-from archspec.spec.model import Spec
 from archspec.verify.checks import CHECKS, tensors
 from archspec.verify.report import Check, Report
 from archspec.verify.sample import Sample

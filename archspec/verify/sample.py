@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from archspec.codegen.load import build
+from archspec.language.model import Argument, Spec
 from archspec.layers.base import Component
 from archspec.modules.model import eager
-from archspec.spec.model import Argument, Spec
 
 BATCH = 2
 

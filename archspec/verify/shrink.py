@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 from archspec.errors import Fault, SpecError
+from archspec.language.arithmetic import evaluate
+from archspec.language.model import Block, Layer, Segment, Spec, Stack
+from archspec.language.resolve import make, numeric
 from archspec.layers.base import Component, NormComponent, acts, extra
 from archspec.passes.count import count
-from archspec.spec.arithmetic import evaluate
-from archspec.spec.model import Block, Layer, Segment, Spec, Stack
-from archspec.spec.resolve import make, numeric
 
 TARGET = 3_000_000
 COUNTS = ("n_", "top_", "d_conv", "image", "patch", "channels", "depth", "order", "chunk", "max_", "original_")

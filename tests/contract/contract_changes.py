@@ -12,13 +12,13 @@ from contract_specs import LENGTH, Document, aux_loss, double, every_component, 
 from torch import Tensor
 
 from archspec.graph import lower, steps
+from archspec.language.model import Spec
+from archspec.language.resolve import bare, kind_of, numeric, settable
 from archspec.layers.base import Component, extra
 from archspec.layers.ops import Run
 from archspec.layers.registry import find, kinds
 from archspec.modules.model import eager
 from archspec.passes.count import count
-from archspec.spec.model import Spec
-from archspec.spec.resolve import bare, kind_of, numeric, settable
 
 Path = tuple[str | int, ...]
 LEAST = 1e-9  # of the largest output in float64: what counts as a difference and no rounding error

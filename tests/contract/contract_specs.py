@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from archspec.language.load import load
+from archspec.language.model import Spec
+from archspec.language.resolve import kind_of
 from archspec.layers.base import Component
 from archspec.layers.registry import everything
-from archspec.spec.load import load
-from archspec.spec.model import Spec
-from archspec.spec.resolve import kind_of
 
 D_MODEL, VOCAB, LENGTH = 16, 11, 32
 SIZES = {"d_model": D_MODEL, "vocab_size": VOCAB, "max_seq_len": LENGTH}

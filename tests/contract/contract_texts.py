@@ -9,8 +9,8 @@ from torch import nn
 
 from archspec.codegen import generate
 from archspec.codegen.load import load_text
+from archspec.language.model import Spec
 from archspec.modules.model import eager
-from archspec.spec.model import Spec
 
 
 class Texts:

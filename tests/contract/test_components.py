@@ -33,15 +33,15 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from archspec.graph import lower, problems, steps
+from archspec.language.load import load
+from archspec.language.model import INPUTS, Spec
+from archspec.language.resolve import make
 from archspec.layers.base import Component, NormComponent
 from archspec.layers.ops import Experts, FFTConv, Op, Run
 from archspec.layers.registry import ROLES, find
-from archspec.modules import build
+from archspec.modules import submodule
 from archspec.passes.count import count
 from archspec.passes.tensors import registered
-from archspec.spec.load import load
-from archspec.spec.model import INPUTS, Spec
-from archspec.spec.resolve import make
 
 T = 16
 SCOPE = {**SIZES, "d_embedding": D_MODEL, "n_heads": 4, "head_dim": 16}
@@ -57,7 +57,7 @@ def component(role: str, kind: str, number: int) -> Component:
 
 
 def module(c: Component) -> nn.Module:
-    return build(c, D_MODEL) if isinstance(c, NormComponent) else build(c)
+    return submodule(c, D_MODEL) if isinstance(c, NormComponent) else submodule(c)
 
 
 def ops(c: Component) -> tuple[Op, ...]:
@@ -123,7 +123,7 @@ def test_ops_are_a_dataflow(role: str, kind: str, number: int) -> None:
         known.add(op.name)
     read = {i for op in ops(c) for i in op.inputs}
     assert {op.name for op in ops(c)} - read == {op.name for op in ops(c)[-1:]}
-    assert {i for i in c.inputs if i in ("memory", "bias")} <= read | {"state"}
+    assert {i for i in c.arguments if i in ("memory", "bias")} <= read | {"state"}
 
 
 def counted_flops(spec: Spec, length: int) -> int:
@@ -160,7 +160,7 @@ def test_inputs_are_what_forward_takes_once_specialised(role: str, kind: str, nu
     path = "decoder.blocks.0.cross" if crosses else PATHS[role]
     part = texts.model(spec).get_submodule(path)
     takes = list(inspect.signature(part.forward).parameters)[1:]
-    assert takes == list(component(role, kind, number).inputs)
+    assert takes == list(component(role, kind, number).arguments)
     said = set(re.findall(r"\w+", part.forward.__doc__ or ""))
     assert said & {*INPUTS, "token_types"} <= set(takes), "the docstring speaks of what is not there"
 
@@ -186,12 +186,12 @@ def layer(role: str, kind: str, number: int) -> tuple[Component, nn.Module, dict
     torch.manual_seed(0)
     m = redraw(module(c)).double().eval()
     memory = torch.randn(2, 7, getattr(c, "d_memory", 1), dtype=torch.double)
-    return c, m, {"memory": memory} if "memory" in c.inputs else {}
+    return c, m, {"memory": memory} if "memory" in c.arguments else {}
 
 
 def bias_of(c: Component, T: int, S: int) -> dict[str, Tensor]:
     """A bias such as the stack's shared table gives, by distance alone."""
-    if "bias" not in c.inputs:
+    if "bias" not in c.arguments:
         return {}
     table = torch.randn(4, 64, dtype=torch.double, generator=torch.Generator().manual_seed(5))
     distance = torch.arange(S - T, S).unsqueeze(1) - torch.arange(S)
@@ -203,7 +203,7 @@ def sequence(T: int, seed: int = 1) -> Tensor:
 
 
 def is_causal(c: Component) -> bool:
-    return bool(getattr(c, "causal", True)) and not {"mask", "prefix_len"} & set(c.inputs)
+    return bool(getattr(c, "causal", True)) and not {"mask", "prefix_len"} & set(c.arguments)
 
 
 CAUSAL = [case for case in cases("mixer", "ffn") if is_causal(component(*case))]
@@ -235,7 +235,7 @@ def test_later_tokens_do_change_what_is_not_causal(role: str, kind: str, number:
     """So that the declaration says neither too much nor too little."""
     c, m, memory = layer(role, kind, number)
     x = sequence(T)
-    extra = {"prefix_len": T} if "prefix_len" in c.inputs else {}
+    extra = {"prefix_len": T} if "prefix_len" in c.arguments else {}
     other = torch.cat((x[:, :-1], 3 * x[:, -1:]), dim=1)
     assert not torch.equal(m(other, **memory, **extra)[:, :-1], m(x, **memory, **extra)[:, :-1])
 
@@ -250,7 +250,7 @@ def test_output_does_not_depend_on_how_long_the_sequence_is(role: str, kind: str
         torch.testing.assert_close(short, y[:, :k], rtol=0, atol=1e-9)
 
 
-DECODES = [case for case in cases("mixer", "ffn") if "state" in component(*case).inputs]
+DECODES = [case for case in cases("mixer", "ffn") if "state" in component(*case).arguments]
 each_decoding = pytest.mark.parametrize(("role", "kind", "number"), DECODES, ids=map(name, DECODES))
 
 
@@ -259,7 +259,7 @@ def test_whole_equals_pieces_equals_token_by_token(role: str, kind: str, number:
     c, m, memory = layer(role, kind, number)
     length = min(LENGTH, remembers(c))
     x = sequence(length)
-    prefix = {"prefix_len": 4} if "prefix_len" in c.inputs else {}
+    prefix = {"prefix_len": 4} if "prefix_len" in c.arguments else {}
     whole = m(x, **memory, **prefix, **bias_of(c, length, length))
     for sizes in ([length], [4, 1, 3, length - 8], [9] * (length // 9) + [length % 9], [4] + [1] * (length - 4)):
         compare(c, m, x, whole, sizes, memory | prefix)

@@ -29,10 +29,10 @@ from contract_texts import Texts, interpreted
 from torch import Tensor, nn
 
 from archspec.codegen import generate
+from archspec.language.load import load
+from archspec.language.model import Spec
 from archspec.layers.registry import everything
 from archspec.passes.count import count
-from archspec.spec.load import load
-from archspec.spec.model import Spec
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS: dict[str, Document] = {name(case): host(case[0], example(*case))[0] for case in cases()} | models()

@@ -10,9 +10,9 @@ from contract_models import ATTENTION, MAMBA, MOE, bert, encoder_decoder, hybrid
 from contract_specs import MLP, SIZES, Document, cases, example, found_at, host, kinds, name
 
 from archspec.errors import SpecError
+from archspec.language.load import load
+from archspec.language.resolve import settable
 from archspec.layers.registry import find
-from archspec.spec.load import load
-from archspec.spec.resolve import settable
 
 PLAN_ALONE = {"chunk"}  # settings of how much is computed at a time, which no output shows
 # What can have one value only, because it repeats what something else says; any other is refused.

@@ -33,11 +33,11 @@ from torch import nn
 from archspec.codegen.load import build
 from archspec.errors import SpecError
 from archspec.graph import lower, problems
+from archspec.language.load import load, loads
+from archspec.language.model import Spec
+from archspec.language.show import show
+from archspec.language.wiring import BUILTINS
 from archspec.passes.count import count
-from archspec.spec.load import load, loads
-from archspec.spec.model import Spec
-from archspec.spec.show import show
-from archspec.spec.wiring import BUILTINS
 
 SLOW = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 

@@ -14,21 +14,21 @@ from transformers.models.opt.modeling_opt import OPTLearnedPositionalEmbedding
 from transformers.models.vit.modeling_vit import ViTEmbeddings
 
 from archspec.errors import SpecError
+from archspec.language.resolve import make
 from archspec.layers.ops import Run
 from archspec.layers.registry import find, kinds
-from archspec.modules import build
-from archspec.spec.resolve import make
+from archspec.modules import submodule
 
 SIZES = {"d_model": 16, "vocab_size": 11, "max_seq_len": 32}
 EXAMPLES = [(kind, fields) for kind in kinds("embedding") for fields in find("embedding", kind).examples]
 
 
 def embedding(kind: str = "token", **fields: object) -> nn.Module:
-    return build(make("embedding", {"kind": kind, **fields}, **SIZES)).eval()
+    return submodule(make("embedding", {"kind": kind, **fields}, **SIZES)).eval()
 
 
 def position(kind: str, **fields: object) -> nn.Module:
-    return build(make("absolute_position", {"kind": kind, **fields}, **SIZES))
+    return submodule(make("absolute_position", {"kind": kind, **fields}, **SIZES))
 
 
 def copy(module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
@@ -70,9 +70,9 @@ def test_one_by_one_is_all_at_once(kind, fields):
     x = inputs(module.c)
     x = x.double() if x.is_floating_point() else x
     whole, state, pieces = module(x), {}, {}
-    steps = [module(x[:, t : t + 1], **({"state": state} if "state" in module.c.inputs else {})) for t in range(7)]
+    steps = [module(x[:, t : t + 1], **({"state": state} if "state" in module.c.arguments else {})) for t in range(7)]
     torch.testing.assert_close(torch.cat(steps, dim=1), whole, rtol=0, atol=1e-12)
-    if "state" in module.c.inputs:
+    if "state" in module.c.arguments:
         parts = [module(x[:, :3], pieces), module(x[:, 3:], pieces)]
         torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=0, atol=1e-12)
 

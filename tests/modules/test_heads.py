@@ -17,17 +17,17 @@ from transformers.models.albert.modeling_albert import AlbertMLMHead
 from transformers.models.bert.modeling_bert import BertLMPredictionHead
 
 from archspec.errors import SpecError
+from archspec.language.resolve import make
 from archspec.layers.ops import Op, Run
 from archspec.layers.registry import find, kinds
-from archspec.modules import build
-from archspec.spec.resolve import make
+from archspec.modules import submodule
 
 SIZES = {"d_model": 16, "d_embedding": 16, "vocab_size": 11, "norm": {"kind": "layernorm", "eps": 1e-12}}
 EXAMPLES = [(kind, fields) for kind in kinds("head") for fields in find("head", kind).examples]
 
 
 def head(kind: str, **fields: object) -> nn.Module:
-    return build(make("head", {"kind": kind, **fields}, **SIZES)).eval()
+    return submodule(make("head", {"kind": kind, **fields}, **SIZES)).eval()
 
 
 def size(ops: tuple[Op, ...]) -> int:
@@ -168,7 +168,7 @@ def test_mean_of_real_tokens(module):
     mask[0, 4:] = False
     wanted = module.proj(torch.stack((x[0, :4].mean(0), x[1].mean(0))))
     torch.testing.assert_close(module(x, mask), wanted)
-    assert module.c.inputs == ("mask",)
+    assert module.c.arguments == ("mask",)
     assert not module.c.causal
 
 
@@ -187,7 +187,7 @@ def test_regression_and_none():
 def test_middle_token_is_the_class_token(n_patches):
     side = 4 * int(n_patches**0.5)
     patches = {"kind": "patch", "image_size": side, "patch_size": 4, "class_token": "middle"}
-    embed, classify = build(make("embedding", patches, **SIZES)), head("classification", n_classes=3, pool="middle")
+    embed, classify = submodule(make("embedding", patches, **SIZES)), head("classification", n_classes=3, pool="middle")
     found = classify(embed(torch.randn(1, 3, side, side)))
     torch.testing.assert_close(found, classify.proj(embed.class_token[0]))
 

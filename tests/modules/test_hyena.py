@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from archspec.errors import SpecError
 from archspec.layers.ops import FFTConv, Run
 from archspec.layers.registry import find
-from archspec.modules import build
+from archspec.modules import submodule
 
 EXAMPLES = [{"kind": "hyena", **e} for e in find("mixer", "hyena").examples]
 
@@ -96,7 +96,7 @@ def test_decoding_holds_the_filters_and_says_so() -> None:
     c = config({"kind": "hyena", "order": 3, "filter_len": 40})
     assert sum(op.cache.exact for op in c.ops()) == 2 * 40 * 16
     state: dict[str, Any] = {}
-    build(c).bfloat16()(tokens(3).bfloat16(), state=state)
+    submodule(c).bfloat16()(tokens(3).bfloat16(), state=state)
     assert (state["filters"].numel(), state["filters"].dtype) == (2 * 40 * 16, torch.float32)
 
 
@@ -140,7 +140,7 @@ def test_long_convolutions_cost_t_log_t() -> None:
 
 def test_bfloat16_filters_tell_positions_apart() -> None:
     torch.manual_seed(0)
-    m = build(config({"kind": "hyena", "filter_len": 4096, "modulate": False, "sine_freq": 14.0})).bfloat16()
+    m = submodule(config({"kind": "hyena", "filter_len": 4096, "modulate": False, "sine_freq": 14.0})).bfloat16()
     taps = m.filters(4096)
     assert taps.dtype == torch.float32
     assert (taps[1:] != taps[:-1]).any(-1).all()

@@ -8,9 +8,9 @@ from transformers import GPT2Config, GPT2Model, T5Config, T5ForConditionalGenera
 
 from archspec import loads
 from archspec.codegen import generate
+from archspec.language.resolve import make
 from archspec.layers.registry import find, kinds
-from archspec.modules import build
-from archspec.spec.resolve import make
+from archspec.modules import submodule
 
 SIZES = {
     "d_model": 64,
@@ -28,8 +28,8 @@ class Layer(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.norm = build(make("norm", "rmsnorm"), 64)
-        self.position = build(
+        self.norm = submodule(make("norm", "rmsnorm"), 64)
+        self.position = submodule(
             make("position", {"kind": "t5", "n_buckets": 256, "max_distance": 300}, **(SIZES | {"n_heads": 64}))
         )
         self.q_proj, self.k_proj = nn.Linear(64, 128), nn.Linear(64, 128)
@@ -50,9 +50,9 @@ class Model(nn.Module):
 
     def __init__(self, tied: bool) -> None:
         super().__init__()
-        self.embedding = build(make("embedding", {"kind": "token", "position": "learned"}, **SIZES))
+        self.embedding = submodule(make("embedding", {"kind": "token", "position": "learned"}, **SIZES))
         self.layer = Layer()
-        self.head = build(make("head", {"kind": "lm", "tied": tied, "bias": True}, d_embedding=64, **SIZES))
+        self.head = submodule(make("head", {"kind": "lm", "tied": tied, "bias": True}, d_embedding=64, **SIZES))
         if tied:
             self.head.proj.weight = self.embedding.token.weight
 
@@ -182,7 +182,7 @@ def test_pytorch_as_mamba_changes_it():
 
 
 def test_patches_start_as_linear_layers():
-    embedding = build(make("embedding", {"kind": "patch", "image_size": 32, "patch_size": 8}, **SIZES))
+    embedding = submodule(make("embedding", {"kind": "patch", "image_size": 32, "patch_size": 8}, **SIZES))
     for kind, std in (("normal", 0.02), ("fan_in", 0.8796 * (3 * 64) ** -0.5)):
         import_module(f"archspec.modules.inits.{kind}").init_weights(embedding, make("init", kind, **SIZES))
         assert close(embedding.project.weight.detach(), std)
@@ -191,7 +191,7 @@ def test_patches_start_as_linear_layers():
 
 @pytest.mark.parametrize("mixer", ["lstm", "gru", "rnn"])
 def test_recurrent_weights_follow_the_init(mixer):
-    m = build(make("mixer", {"kind": mixer, "d_hidden": 32}, **SIZES))
+    m = submodule(make("mixer", {"kind": mixer, "d_hidden": 32}, **SIZES))
     stds = {"normal": 0.02, "fan_in": 0.8796 / 8, "t5": 1 / 8, "xavier": math.nan}
     for kind, std in stds.items():
         import_module(f"archspec.modules.inits.{kind}").init_weights(m, make("init", kind, **SIZES))
@@ -203,7 +203,7 @@ def test_recurrent_weights_follow_the_init(mixer):
 
 
 def test_uniform_as_the_lstm_language_model():
-    m = build(make("mixer", {"kind": "lstm"}, **SIZES))
+    m = submodule(make("mixer", {"kind": "lstm"}, **SIZES))
     c = make("init", {"kind": "normal", "std": "0.04 / sqrt(3)", "distribution": "uniform"}, **SIZES)
     import_module("archspec.modules.inits.normal").init_weights(m, c)
     for name in ("weight_ih_l0", "weight_hh_l0"):

@@ -14,7 +14,7 @@ from transformers.models.mamba.modeling_mamba import MambaForCausalLM, MambaMixe
 
 from archspec.errors import SpecError
 from archspec.layers.registry import find
-from archspec.modules import build
+from archspec.modules import submodule
 
 EXAMPLES = [{"kind": "mamba", **e} for e in find("mixer", "mamba").examples]
 OTHER_NAMES = {"dt_layernorm": "dt_norm", "b_layernorm": "b_norm", "c_layernorm": "c_norm"}
@@ -25,7 +25,7 @@ def same_weights(theirs: nn.Module, **fields: Any) -> nn.Module:
     torch.manual_seed(0)
     for p in theirs.parameters():
         nn.init.normal_(p, std=0.3)
-    ours = build(config({"kind": "mamba", **fields}))
+    ours = submodule(config({"kind": "mamba", **fields}))
     weights = {".".join(OTHER_NAMES.get(w, w) for w in k.split(".")): v for k, v in theirs.state_dict().items()}
     ours.load_state_dict(weights)
     return ours.eval()
@@ -98,7 +98,7 @@ def test_compiles(fields: dict[str, Any]) -> None:
 
 def test_initialisation_is_the_papers() -> None:
     torch.manual_seed(0)
-    m = build(config({"kind": "mamba", "d_inner": 512, "dt_rank": 4, "dt_scale": 0.5}))
+    m = submodule(config({"kind": "mamba", "d_inner": 512, "dt_rank": 4, "dt_scale": 0.5}))
     torch.testing.assert_close(-m.A_log.exp(), -torch.arange(1.0, 17.0).expand(512, 16))
     steps = F.softplus(m.dt_proj.bias)
     assert 0.001 <= steps.min() < 0.0012

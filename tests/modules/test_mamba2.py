@@ -14,7 +14,7 @@ from transformers.models.mamba2.modeling_mamba2 import Mamba2ForCausalLM, Mamba2
 from archspec.errors import SpecError
 from archspec.layers.ops import Run
 from archspec.layers.registry import find
-from archspec.modules import build
+from archspec.modules import submodule
 
 EXAMPLES = [{"kind": "mamba2", **e} for e in find("mixer", "mamba2").examples]
 
@@ -32,7 +32,7 @@ def theirs_and_ours(n_groups: int, bias: bool, limit: tuple[float, float]) -> tu
     low, high = limit
     fields = {"head_dim": 4, "d_state": 6, "n_groups": n_groups, "bias": bias, "conv_bias": not bias, "chunk": 4}
     limits = {"dt_limit_min": low, "dt_limit_max": None if high == float("inf") else high, "norm_eps": 1e-3}
-    ours = build(config({"kind": "mamba2", **fields, **limits}))
+    ours = submodule(config({"kind": "mamba2", **fields, **limits}))
     ours.load_state_dict(theirs.state_dict())
     return theirs.eval(), ours.eval()
 
@@ -112,7 +112,7 @@ def test_compiles() -> None:
 
 def test_initialisation_is_the_papers() -> None:
     torch.manual_seed(0)
-    m = build(config({"kind": "mamba2", "d_inner": 1024, "head_dim": 1, "d_state": 2}))
+    m = submodule(config({"kind": "mamba2", "d_inner": 1024, "head_dim": 1, "d_state": 2}))
     assert 1 <= m.A_log.exp().min() < 1.2
     assert 15.8 < m.A_log.exp().max() <= 16.001
     assert 0.001 <= F.softplus(m.dt_bias).min() < 0.0012

@@ -12,10 +12,10 @@ from transformers.models.deepseek_v2.modeling_deepseek_v2 import DeepseekV2Atten
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3Attention, DeepseekV3RotaryEmbedding
 
 from archspec.errors import SpecError
+from archspec.language.resolve import make
 from archspec.layers.ops import Run
 from archspec.layers.registry import find
-from archspec.modules import build
-from archspec.spec.resolve import make
+from archspec.modules import submodule
 
 EXAMPLES = find("mixer", "mla").examples
 BASE = {"n_heads": 4, "kv_lora_rank": 8, "qk_nope_head_dim": 6, "qk_rope_head_dim": 4, "v_head_dim": 5}
@@ -34,7 +34,7 @@ def config(**fields: Any) -> Any:
 
 def module(**fields: Any) -> Any:
     torch.manual_seed(0)
-    return build(config(**fields)).double().eval()
+    return submodule(config(**fields)).double().eval()
 
 
 def tokens(T: int = 7, B: int = 2) -> Tensor:
@@ -153,7 +153,7 @@ def test_is_its_equation() -> None:
 def test_ops_are_the_module(fields: dict[str, Any]) -> None:
     c = config(**fields)
     with torch.device("meta"):
-        m = build(c).eval()
+        m = submodule(c).eval()
     assert [(p.name, p.shape) for op in c.ops() for p in op.params] == [
         (n, tuple(p.shape)) for n, p in m.named_parameters()
     ]

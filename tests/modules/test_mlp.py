@@ -12,10 +12,10 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from archspec.errors import SpecError
+from archspec.language.resolve import make
 from archspec.layers.ops import Run
 from archspec.layers.registry import find
-from archspec.modules import build
-from archspec.spec.resolve import make
+from archspec.modules import submodule
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": nn.ReLU(),
@@ -34,7 +34,7 @@ CASES = [(kind, e) for kind in ("mlp", "gated_mlp") for e in find("ffn", kind).e
 
 def module(kind: str, **fields: object) -> nn.Module:
     torch.manual_seed(0)
-    return build(make("ffn", {"kind": kind, **fields}, d_model=16)).double()
+    return submodule(make("ffn", {"kind": kind, **fields}, d_model=16)).double()
 
 
 @pytest.mark.parametrize("activation", PLAIN)
@@ -102,7 +102,7 @@ def test_dropout_drops_hidden_units_in_training_only(kind: str) -> None:
 def test_ops_are_the_module(kind: str, fields: dict[str, object]) -> None:
     c = make("ffn", {"kind": kind, **fields}, d_model=16)
     with torch.device("meta"):
-        m = build(c)
+        m = submodule(c)
     assert [(p.name, p.shape) for op in c.ops() for p in op.params] == [
         (n, tuple(p.shape)) for n, p in m.named_parameters()
     ]

@@ -18,10 +18,10 @@ from transformers.models.switch_transformers.modeling_switch_transformers import
 )
 
 from archspec.errors import SpecError
+from archspec.language.resolve import make
 from archspec.layers.ops import Run
 from archspec.layers.registry import find
-from archspec.modules import build
-from archspec.spec.resolve import make
+from archspec.modules import submodule
 
 EXAMPLES = find("ffn", "moe").examples
 BASE = {"n_experts": 4, "top_k": 2, "d_ff": 8}
@@ -33,7 +33,7 @@ def config(**fields: Any) -> Any:
 
 def module(**fields: Any) -> Any:
     torch.manual_seed(0)
-    m = build(config(**fields)).double()
+    m = submodule(config(**fields)).double()
     for name, buffer in m.named_buffers():
         if name == "correction_bias":
             buffer.uniform_(-0.1, 0.1)
@@ -293,7 +293,7 @@ def test_updates_even_out_the_load() -> None:
 def test_ops_are_the_module(fields: dict[str, Any]) -> None:
     c = config(**fields)
     with torch.device("meta"):
-        m = build(c).eval()
+        m = submodule(c).eval()
     params = [p for op in c.ops() for p in op.params]
     assert [(p.name, p.shape) for p in params if not p.buffer] == [(n, tuple(p.shape)) for n, p in m.named_parameters()]
     assert {p.name for p in params} == set(m.state_dict())
@@ -318,7 +318,7 @@ def test_compiles(fields: dict[str, Any]) -> None:
 
 
 def test_experts_start_as_linears_do() -> None:
-    m = build(config(**EXAMPLES[1] | {"d_ff": 64}))
+    m = submodule(config(**EXAMPLES[1] | {"d_ff": 64}))
     assert m.experts["up_proj"].abs().max() <= 1 / 4
     assert m.experts["down_proj"].abs().max() <= 1 / 8
     assert m.experts["down_proj"].std().item() == pytest.approx(1 / 8 / 3**0.5, rel=0.05)

@@ -6,10 +6,10 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.nemotron.modeling_nemotron import NemotronLayerNorm1P
 
 from archspec.errors import SpecError
+from archspec.language.resolve import make
 from archspec.layers.base import NormComponent
 from archspec.layers.registry import find, kinds
-from archspec.modules import build
-from archspec.spec.resolve import make
+from archspec.modules import submodule
 
 ROW = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
 
@@ -17,7 +17,7 @@ ROW = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
 def norm(kind: str, dim: int = 16, **fields: object) -> tuple[NormComponent, nn.Module]:
     c = make("norm", {"kind": kind, **fields})
     assert isinstance(c, NormComponent)
-    module = build(c, dim)
+    module = submodule(c, dim)
     for p in module.parameters():
         nn.init.uniform_(p, -1, 1)
     return c, module
@@ -41,7 +41,7 @@ def test_a_fresh_norm_only_normalises(kind):
         plain = {"eps": fields.get("eps", find("norm", kind).model_fields["eps"].default)}
         off = {"affine": False} if kind == "layernorm" else {"weight": False}
         x = torch.randn(3, 16)
-        fresh = build(make("norm", {"kind": kind, **fields}), 16)
+        fresh = submodule(make("norm", {"kind": kind, **fields}), 16)
         assert torch.equal(fresh(x), norm(kind, **plain, **off)[1](x))
 
 

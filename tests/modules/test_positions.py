@@ -11,8 +11,8 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from archspec.errors import SpecError
-from archspec.modules import build
-from archspec.spec.resolve import make
+from archspec.language.resolve import make
+from archspec.modules import submodule
 
 SHORT, LONG = [1.0, 1.0, 1.1, 1.5, 2.0, 2.5, 3.0, 4.0], [1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 7.0, 8.0]
 SCALINGS = {
@@ -40,7 +40,7 @@ SCALINGS = {
 
 
 def rope(max_seq_len: int = 64, head_dim: int = 16, **fields: object) -> nn.Module:
-    return build(make("position", {"kind": "rope", **fields}, head_dim=head_dim, max_seq_len=max_seq_len))
+    return submodule(make("position", {"kind": "rope", **fields}, head_dim=head_dim, max_seq_len=max_seq_len))
 
 
 def heads(T: int, head_dim: int = 16, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
@@ -166,10 +166,10 @@ def test_casting_the_model_leaves_frequencies_exact():
 def test_built_on_meta_and_reset(kind):
     c = make("position", kind, head_dim=16, n_heads=6, max_seq_len=64)
     with torch.device("meta"):
-        module = build(c)
+        module = submodule(c)
     module = module.to_empty(device="cpu")
     module.reset_parameters()
-    assert torch.equal(module.bits, build(c).bits)
+    assert torch.equal(module.bits, submodule(c).bits)
 
 
 @pytest.mark.parametrize("scaling", [None, *({"kind": n.partition("-")[0], **f} for n, (f, _) in SCALINGS.items())])
@@ -219,7 +219,7 @@ def test_what_a_rope_refuses(fields, message):
 
 @pytest.mark.parametrize("n_heads", [1, 4, 6, 12])
 def test_alibi_is_blooms(n_heads):
-    module = build(make("position", "alibi", n_heads=n_heads))
+    module = submodule(make("position", "alibi", n_heads=n_heads))
     wanted = build_alibi_tensor(torch.ones(1, 2), n_heads, torch.float32)[:, 0, 1]  # the bias at distance 1
     slopes = module()
     torch.testing.assert_close(slopes, wanted, rtol=2e-7, atol=0)
@@ -230,7 +230,7 @@ def test_alibi_is_blooms(n_heads):
 def test_t5_bias_is_hugging_faces(bidirectional):
     fields = {"kind": "t5", "n_buckets": 8, "max_distance": 20, "bidirectional": bidirectional}
     c = make("position", fields, n_heads=3)
-    ours = build(c)
+    ours = submodule(c)
     config = T5Config(
         relative_attention_num_buckets=8,
         relative_attention_max_distance=20,

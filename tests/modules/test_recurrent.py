@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from archspec.errors import SpecError
 from archspec.layers.registry import find
-from archspec.modules import build
+from archspec.modules import submodule
 
 KINDS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 EXAMPLES = [{"kind": kind, **e} for kind in KINDS for e in find("mixer", kind).examples]
@@ -75,7 +75,7 @@ def test_examples(fields: dict[str, Any]) -> None:
     check_tensors(c)
     check_flops(c)
     if fields.get("bidirectional"):
-        assert c.inputs == ()
+        assert c.arguments == ()
         x = tokens(9)
         assert not torch.equal(m(x)[:, 0], m(torch.cat((x[:, :8], -x[:, 8:]), 1))[:, 0])
     else:
@@ -111,7 +111,7 @@ def test_dropout_acts_between_layers_in_training_only(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_initialisation_is_torchs(kind: str) -> None:
     torch.manual_seed(0)
-    m = build(config({"kind": kind, "d_hidden": 64}))
+    m = submodule(config({"kind": kind, "d_hidden": 64}))
     for weight in getattr(m, kind).values():
         assert 0.1 < weight.abs().max() <= 0.125
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from archspec.codegen.load import build
-from archspec.spec.load import load
+from archspec.language.load import load
 
 SPECS = Path(__file__).parents[2] / "specs"
 VOCAB, TOKENS, PROMPT = 61, 17, 6

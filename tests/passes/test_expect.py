@@ -3,11 +3,11 @@
 import pytest
 
 from archspec.errors import Mark, Problem
+from archspec.language.expect import KEYS
+from archspec.language.load import load
+from archspec.language.model import Spec
 from archspec.passes.count import count
 from archspec.passes.expect import check
-from archspec.spec.expect import KEYS
-from archspec.spec.load import load
-from archspec.spec.model import Spec
 
 
 def spec_that_expects(**expect: int | str) -> Spec:

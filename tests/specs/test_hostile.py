@@ -14,9 +14,9 @@ import pytest
 
 from archspec.codegen.generate import generate
 from archspec.errors import SpecError
-from archspec.spec.keys import MOST_PROBLEMS
-from archspec.spec.load import load, loads
-from archspec.spec.source import MAX_BYTES
+from archspec.language.keys import MOST_PROBLEMS
+from archspec.language.load import load, loads
+from archspec.language.source import MAX_BYTES
 
 RUNNER = Path(__file__).with_name("hostile_runner.py")
 CPU_SECONDS = 1.0

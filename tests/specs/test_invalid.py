@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from archspec.errors import SpecError
+from archspec.language.load import load
 from archspec.passes.count import count
 from archspec.passes.expect import check
-from archspec.spec.load import load
 
 FOLDER = Path(__file__).parents[2] / "specs" / "invalid"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from archspec.graph import lower, problems, steps
+from archspec.language.load import load
 from archspec.passes.count import Count, cache_bytes, count
 from archspec.passes.expect import check
-from archspec.spec.load import load
 
 SPECS = Path(__file__).parents[2] / "specs"
 NAMES = sorted(path.stem for path in SPECS.glob("*.yaml"))

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from archspec.language.load import load
 from archspec.passes.count import Count, count
-from archspec.spec.load import load
 
 SPECS = Path(__file__).parents[2] / "specs"
 LAYER = re.compile(r"(?:^|\.)(?:blocks?|layers?|h)\.(\d+)\.")

@@ -38,7 +38,7 @@ class FeatureEmbedding(Component):
             raise ValueError(f"position.dim = {dim} must be d_model = {self.d_model}")
 
     @property
-    def inputs(self) -> tuple[str, ...]:
+    def arguments(self) -> tuple[str, ...]:
         """The state counts steps where positions need it."""
         return ("state",) if self.position is not None else ()
 

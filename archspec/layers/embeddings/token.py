@@ -47,7 +47,7 @@ class TokenEmbedding(Component):
             raise ValueError(f"position.dim = {dim} must be the width of the token table, {self.tied_width}")
 
     @property
-    def inputs(self) -> tuple[str, ...]:
+    def arguments(self) -> tuple[str, ...]:
         """The state counts tokens where positions need it; segments are numbered by `token_types`."""
         state = ("state",) if self.position is not None else ()
         return state if self.token_types is None else (*state, "token_types")

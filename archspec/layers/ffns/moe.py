@@ -188,7 +188,7 @@ class MoE(Component):
             raise ValueError("group_score = 'top2_sum' needs groups of at least two experts; use max")
 
     @property
-    def inputs(self) -> tuple[str, ...]:
+    def arguments(self) -> tuple[str, ...]:
         """The decoding state, where places are counted."""
         return () if self.eval_capacity is None else ("state",)
 

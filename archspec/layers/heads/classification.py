@@ -37,7 +37,7 @@ class ClassificationHead(Component):
     dropout: Probability = field("dropout before the scores", 0.0, inherit="dropout")
 
     @property
-    def inputs(self) -> tuple[str, ...]:
+    def arguments(self) -> tuple[str, ...]:
         """The mask of real tokens, where pooling needs it."""
         return ("mask",) if self.pool in ("last", "mean") else ()
 

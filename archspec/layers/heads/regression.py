@@ -36,7 +36,7 @@ class RegressionHead(Component):
     dropout: Probability = field("dropout before the last layer", 0.0, inherit="dropout")
 
     @property
-    def inputs(self) -> tuple[str, ...]:
+    def arguments(self) -> tuple[str, ...]:
         """The mask of real tokens, where pooling needs it."""
         return ("mask",) if self.pool in ("last", "mean") else ()
 

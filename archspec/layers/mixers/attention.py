@@ -86,7 +86,7 @@ class Attention(Component):
             raise ValueError(f"position.bidirectional must be {wanted} where mask is {self.mask}")
 
     @property
-    def inputs(self) -> tuple[str, ...]:
+    def arguments(self) -> tuple[str, ...]:
         """Decoding state, masks, memory and the shared bias, as the mask and position need them."""
         if self.mask == "cross":
             return ("state", "memory", "memory_mask")

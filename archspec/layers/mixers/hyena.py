@@ -68,7 +68,7 @@ class Hyena(Component):
             )
 
     @property
-    def inputs(self) -> tuple[str, ...]:
+    def arguments(self) -> tuple[str, ...]:
         """The decoding state."""
         return ("state",)
 

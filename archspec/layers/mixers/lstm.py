@@ -43,7 +43,7 @@ class LSTM(Component):
             raise ValueError(f"dropout = {self.dropout} acts between layers; set depth to 2 or more, or dropout to 0")
 
     @property
-    def inputs(self) -> tuple[str, ...]:
+    def arguments(self) -> tuple[str, ...]:
         """The decoding state, unless it also reads from the end."""
         return () if self.bidirectional else ("state",)
 

@@ -58,7 +58,7 @@ class Mamba(Component):
             raise ValueError(f"dt_min = {self.dt_min} must not be greater than dt_max = {self.dt_max}")
 
     @property
-    def inputs(self) -> tuple[str, ...]:
+    def arguments(self) -> tuple[str, ...]:
         """The decoding state."""
         return ("state",)
 

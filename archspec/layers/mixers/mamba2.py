@@ -76,7 +76,7 @@ class Mamba2(Component):
                 raise ValueError(f"{low} = {least} must not be greater than {high} = {most}")
 
     @property
-    def inputs(self) -> tuple[str, ...]:
+    def arguments(self) -> tuple[str, ...]:
         """The decoding state."""
         return ("state",)
 

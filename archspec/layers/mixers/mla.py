@@ -75,7 +75,7 @@ class MLA(Component):
             raise ValueError(f"position.kind = {kind!r} does not rotate queries and keys; use a rope, or none")
 
     @property
-    def inputs(self) -> tuple[str, ...]:
+    def arguments(self) -> tuple[str, ...]:
         """The decoding state."""
         return ("state",)
 

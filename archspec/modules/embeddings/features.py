@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from archspec.kernels.state import State, advance
 from archspec.layers.embeddings.features import FeatureEmbedding as Config
-from archspec.modules import build
+from archspec.modules import submodule
 
 
 class FeatureEmbedding(nn.Module):
@@ -16,9 +16,9 @@ class FeatureEmbedding(nn.Module):
         self.c = c
         self.project = nn.Linear(c.d_input, c.d_model, bias=c.bias)
         if c.position is not None:
-            self.position = build(c.position)
+            self.position = submodule(c.position)
         if c.norm is not None:
-            self.norm = build(c.norm, c.d_model)
+            self.norm = submodule(c.norm, c.d_model)
 
     def forward(self, features: Tensor, state: State | None = None) -> Tensor:
         """features (B, T, d_input) -> (B, T, d_model)."""

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.layers.embeddings.patch import PatchEmbedding as Config
-from archspec.modules import build
+from archspec.modules import submodule
 
 
 class PatchEmbedding(nn.Module):
@@ -18,9 +18,9 @@ class PatchEmbedding(nn.Module):
             self.class_token = nn.Parameter(torch.empty(1, 1, c.d_model))
         self.project = nn.Conv2d(c.channels, c.d_model, c.patch_size, stride=c.patch_size, bias=c.bias)
         if c.position is not None:
-            self.position = build(c.position)
+            self.position = submodule(c.position)
         if c.norm is not None:
-            self.norm = build(c.norm, c.d_model)
+            self.norm = submodule(c.norm, c.d_model)
         if c.class_token != "none":
             self.reset_parameters()
 

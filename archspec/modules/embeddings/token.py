@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from archspec.kernels.state import State, advance
 from archspec.layers.embeddings.token import TokenEmbedding as Config
-from archspec.modules import build
+from archspec.modules import submodule
 
 
 class TokenEmbedding(nn.Module):
@@ -19,11 +19,11 @@ class TokenEmbedding(nn.Module):
         else:
             self.token = nn.Embedding(c.vocab_size, c.d_factor)
         if c.position is not None:
-            self.position = build(c.position)
+            self.position = submodule(c.position)
         if c.token_types is not None:
             self.token_type = nn.Embedding(c.token_types, c.d_model if c.d_factor is None else c.d_factor)
         if c.norm is not None:
-            self.norm = build(c.norm, c.d_model if c.d_factor is None else c.d_factor)
+            self.norm = submodule(c.norm, c.d_model if c.d_factor is None else c.d_factor)
         if c.d_factor is not None:
             self.project = nn.Linear(c.d_factor, c.d_model, bias=c.factor_bias)
 

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.layers.heads.masked_lm import MaskedLMHead as Config
-from archspec.modules import build
+from archspec.modules import submodule
 
 
 class MaskedLMHead(nn.Module):
@@ -14,7 +14,7 @@ class MaskedLMHead(nn.Module):
         super().__init__()
         self.c = c
         self.transform = nn.Linear(c.d_model, c.d_embed)
-        self.norm = build(c.norm, c.d_embed)
+        self.norm = submodule(c.norm, c.d_embed)
         self.proj = nn.Linear(c.d_embed, c.vocab_size, bias=c.bias)
 
     def forward(self, x: Tensor) -> Tensor:

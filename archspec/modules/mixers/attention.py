@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from archspec.kernels.attention.softmax import attention
 from archspec.kernels.state import State, advance, append, once
 from archspec.layers.mixers.attention import Attention as Config
-from archspec.modules import build
+from archspec.modules import submodule
 
 
 class Attention(nn.Module):
@@ -24,13 +24,13 @@ class Attention(nn.Module):
             self.v_proj = nn.Linear(c.d_model, c.n_kv_heads * c.v_head_dim, bias=c.qkv_bias)
         # Normalised queries and keys bound the scores (Henry et al., 2020).
         if c.qk_norm == "head":
-            self.q_norm = build(c.norm, c.head_dim)
-            self.k_norm = build(c.norm, c.head_dim)
+            self.q_norm = submodule(c.norm, c.head_dim)
+            self.k_norm = submodule(c.norm, c.head_dim)
         elif c.qk_norm == "whole":
-            self.q_norm = build(c.norm, c.n_heads * c.head_dim)
-            self.k_norm = build(c.norm, c.n_kv_heads * c.head_dim)
+            self.q_norm = submodule(c.norm, c.n_heads * c.head_dim)
+            self.k_norm = submodule(c.norm, c.n_kv_heads * c.head_dim)
         if c.position is not None and c.shared_bias is None:
-            self.position = build(c.position)
+            self.position = submodule(c.position)
         if c.sinks:
             self.sinks = nn.Parameter(torch.zeros(c.n_heads))
         if c.gate == "head":

@@ -10,7 +10,7 @@ from archspec.kernels.convolutions.short_conv import short_conv
 from archspec.kernels.scans.selective_scan import selective_scan
 from archspec.kernels.state import State
 from archspec.layers.mixers.mamba import Mamba as Config
-from archspec.modules import build
+from archspec.modules import submodule
 
 
 class Mamba(nn.Module):
@@ -25,9 +25,9 @@ class Mamba(nn.Module):
         self.conv1d = nn.Conv1d(c.d_inner, c.d_inner, c.d_conv, groups=c.d_inner, bias=c.conv_bias)
         self.x_proj = nn.Linear(c.d_inner, c.dt_rank + 2 * c.d_state, bias=False)
         if c.bcdt_norm is not None:
-            self.dt_norm = build(c.bcdt_norm, c.dt_rank)
-            self.b_norm = build(c.bcdt_norm, c.d_state)
-            self.c_norm = build(c.bcdt_norm, c.d_state)
+            self.dt_norm = submodule(c.bcdt_norm, c.dt_rank)
+            self.b_norm = submodule(c.bcdt_norm, c.d_state)
+            self.c_norm = submodule(c.bcdt_norm, c.d_state)
         self.dt_proj = nn.Linear(c.dt_rank, c.d_inner)
         self.out_proj = nn.Linear(c.d_inner, c.d_model, bias=c.bias)
         self.reset_parameters()

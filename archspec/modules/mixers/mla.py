@@ -7,7 +7,7 @@ from archspec.kernels.attention.latent import latent_attention
 from archspec.kernels.attention.softmax import attention
 from archspec.kernels.state import State, advance, append
 from archspec.layers.mixers.mla import MLA as Config
-from archspec.modules import build
+from archspec.modules import submodule
 
 
 class MLA(nn.Module):
@@ -20,13 +20,13 @@ class MLA(nn.Module):
             self.q_proj = nn.Linear(c.d_model, c.n_heads * c.qk_head_dim, bias=False)
         else:
             self.q_a_proj = nn.Linear(c.d_model, c.q_lora_rank, bias=c.bias)
-            self.q_a_norm = build(c.norm, c.q_lora_rank)
+            self.q_a_norm = submodule(c.norm, c.q_lora_rank)
             self.q_b_proj = nn.Linear(c.q_lora_rank, c.n_heads * c.qk_head_dim, bias=False)
         self.kv_a_proj = nn.Linear(c.d_model, c.kv_lora_rank + c.qk_rope_head_dim, bias=c.bias)
-        self.kv_a_norm = build(c.norm, c.kv_lora_rank)
+        self.kv_a_norm = submodule(c.norm, c.kv_lora_rank)
         self.kv_b_proj = nn.Linear(c.kv_lora_rank, c.n_heads * (c.qk_nope_head_dim + c.v_head_dim), bias=False)
         if c.position is not None:
-            self.position = build(c.position)
+            self.position = submodule(c.position)
         self.o_proj = nn.Linear(c.n_heads * c.v_head_dim, c.d_model, bias=c.bias)
 
     def forward(self, x: Tensor, state: State | None = None) -> Tensor:

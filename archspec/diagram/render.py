@@ -1,0 +1,85 @@
+"""A spec as a picture: `diagram` gives DOT text, `render` a file that Graphviz draws from it."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from archspec.diagram import draw, to_dot
+from archspec.errors import RenderError
+from archspec.language.model import Spec
+
+FORMATS = ("dot", "svg", "png", "pdf")
+SECONDS = 120
+
+
+def diagram(spec: Spec) -> str:
+    """The figure of a spec as DOT text; every place in it is fixed, so draw it with `neato -n2`."""
+    return to_dot(draw(spec), spec.name)
+
+
+def render(spec: Spec, path: str | Path) -> Path:
+    """Draw the figure of a spec into a file.
+
+    Args:
+        spec: what to draw.
+        path: the file; its suffix is one of .dot, .svg, .png, .pdf. The first needs no Graphviz.
+
+    Raises:
+        RenderError: for another suffix, when Graphviz is missing or fails, or when the file cannot be written.
+    """
+    target = Path(path)
+    kind = target.suffix.lower().removeprefix(".")
+    if kind not in FORMATS:
+        found = f"the suffix {target.suffix!r}" if kind else "no suffix"
+        raise RenderError(f"{target} has {found}; supported are {', '.join(f'.{f}' for f in FORMATS)}")
+    text = diagram(spec).encode()
+    _write(target, text if kind == "dot" else _graphviz(text, kind))
+    return target
+
+
+def _graphviz(text: bytes, kind: str) -> bytes:
+    """What Graphviz makes of the text."""
+    command = _command()
+    resolution = ["-Gdpi=160"] if kind == "png" else []
+    try:
+        done = subprocess.run([*command, *resolution, f"-T{kind}"], input=text, capture_output=True, timeout=SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        raise RenderError(f"Graphviz could not be run: {problem}") from None
+    if done.returncode or not done.stdout:
+        raise RenderError(f"Graphviz failed: {done.stderr.decode(errors='replace').strip() or done.returncode}")
+    return done.stdout
+
+
+def _command() -> list[str]:
+    for program, options in (("neato", ["-n2"]), ("dot", ["-Kneato", "-n2"])):
+        found = shutil.which(program)
+        if found:
+            return [found, *options]
+    raise RenderError(
+        "Graphviz is not installed: neither `neato` nor `dot` is on the PATH. Install it (`apt install graphviz`, "
+        "`brew install graphviz`, `conda install graphviz`), or write a .dot file, which does not need it"
+    )
+
+
+def _write(target: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as problem:
+        raise RenderError(f"{target} cannot be written: {problem.strerror}") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, target)
+    except OSError as problem:
+        Path(name).unlink(missing_ok=True)
+        raise RenderError(f"{target} cannot be written: {problem.strerror}") from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
