@@ -10,7 +10,8 @@ import click
 
 from archspec.errors import suggest
 from archspec.language.values import bare, settable
-from archspec.layers.base import Component, extra
+from archspec.layers.base import Component
+from archspec.layers.fields import extra
 from archspec.layers.registry import ROLES, everything
 
 WIDTHS = (24, 26, 26, 24, 56)  # of the columns field, type, default, acts when, meaning

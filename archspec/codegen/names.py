@@ -8,7 +8,8 @@ from itertools import count, islice
 
 from archspec.errors import GenerateError
 from archspec.language.model import Block, Spec
-from archspec.layers.base import Component, acts, extra
+from archspec.layers.base import Component
+from archspec.layers.fields import acts, extra
 
 IMPORTED = ("Model", "Tensor", "State", "Any", "Callable", "Sequence", "Iterable", "Mapping", "F")  # by generated files
 

@@ -36,7 +36,8 @@ from archspec.language.values import (
     size_formula,
     wanted,
 )
-from archspec.layers.base import Component, NormComponent, extra
+from archspec.layers.base import Component, NormComponent
+from archspec.layers.fields import extra
 from archspec.layers.registry import ROLES, find, kinds
 
 __all__ = ["Resolver", "Scope", "Value", "bare", "fit", "kind_of", "limits", "make", "nullable", "numeric", "settable",

@@ -16,7 +16,8 @@ from archspec.language.expect import KEYS
 from archspec.language.source import REPLACE
 from archspec.language.values import bare, limits, nullable, numeric, settable
 from archspec.language.wiring import BUILTINS
-from archspec.layers.base import Component, extra
+from archspec.layers.base import Component
+from archspec.layers.fields import extra
 from archspec.layers.registry import everything
 
 Schema = dict[str, Any]

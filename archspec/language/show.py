@@ -8,7 +8,8 @@ from archspec.language.block import SUBLAYERS
 from archspec.language.model import Block, Segment, Spec, Stack
 from archspec.language.text import dump
 from archspec.language.values import kind_of
-from archspec.layers.base import Component, NormComponent, acts, extra
+from archspec.layers.base import Component, NormComponent
+from archspec.layers.fields import acts, extra
 
 SIZES = ("d_model", "vocab_size", "max_seq_len")
 

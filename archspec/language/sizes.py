@@ -12,7 +12,7 @@ from archspec.language.resolve import Resolver
 from archspec.language.scope import Scope, UnknownSize
 from archspec.language.source import Node
 from archspec.language.values import Value, empty, finite, fit, must_be, shown, size_formula, whole_number
-from archspec.layers.base import LARGEST
+from archspec.layers.fields import LARGEST
 
 MOST_STEPS = 50
 SIZES = ("d_model", "vocab_size", "max_seq_len")

@@ -12,7 +12,8 @@ from pydantic.fields import FieldInfo
 
 from archspec.errors import Fault
 from archspec.language.source import Node
-from archspec.layers.base import LARGEST, Component, extra
+from archspec.layers.base import Component
+from archspec.layers.fields import LARGEST, extra
 
 Value = int | float | Fraction
 LONGEST_SHOWN = 60

@@ -1,32 +1,19 @@
-"""What every component shares: a frozen config whose fields describe themselves, and the ops it is made of.
+"""What every component declares: a frozen config, the ops it is made of, and the facts that the rest of archspec asks.
 
 A component is declared in `layers/<role>s/<kind>.py` and runs as the `nn.Module` of the same name in
-`modules/<role>s/<kind>.py`. Fields are made with the four functions below:
-
-- `field`      a setting;
-- `derived`    a size that follows from others unless it is given ("d_model / n_heads");
-- `inherited`  a value that the surrounding spec gives (d_model, vocab_size, ...), never written in the component;
-- `slot`       a place for another component, for example the position encoding of an attention.
+`modules/<role>s/<kind>.py`. Whatever else archspec wants to know of a component is a property here, with a default and
+its meaning; a kind overrides those that differ. Nobody asks for a component's kind to decide what to do with it.
 
 Nothing here imports torch.
 """
 
-from typing import Annotated, Any, ClassVar, Self
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from archspec.layers.ops import Norm, Op
-
-LARGEST = 2**40  # no tensor of any model comes near; bounds what a hostile spec can ask for
-
-Size = Annotated[int, Field(gt=0, le=LARGEST)]
-Count = Annotated[int, Field(ge=0, le=LARGEST)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Probability = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-
-REQUIRED: Any = ...
+from archspec.layers.fields import acts
+from archspec.layers.ops import Norm, Op, Shape
 
 
 class Component(BaseModel):
@@ -36,6 +23,8 @@ class Component(BaseModel):
 
     role: ClassVar[str]
     examples: ClassVar[tuple[dict[str, Any], ...]] = ({},)
+    if TYPE_CHECKING:
+        kind: str  # each kind has a field of that name, which can have but one value
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -51,7 +40,7 @@ class Component(BaseModel):
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """What `forward` takes after x, in order: of state, mask, memory, memory_mask, bias, prefix_len."""
+        """What `forward` takes after x, in order, each None by default."""
         return ()
 
     @property
@@ -59,80 +48,195 @@ class Component(BaseModel):
         """A short name for tables and pictures."""
         return type(self).__name__
 
+    @property
+    def causal(self) -> bool:
+        """Whether the output at a token depends on no later token."""
+        return True
+
+    @property
+    def aux_loss(self) -> bool:
+        """Whether the module leaves a loss of its own in `self.aux_loss` while it trains."""
+        return False
+
+    @property
+    def moves_bias(self) -> bool:
+        """Whether the module has an `update_bias` to be called after each training step."""
+        return False
+
+    @property
+    def longest(self) -> int | None:
+        """The longest sequence that it takes, in tokens; None where any will do."""
+        return min((n for c in self.children() if (n := c.longest) is not None), default=None)
+
+    @property
+    def exact_within(self) -> int | None:
+        """Tokens up to which a longer text leaves earlier outputs as they were; None where there is no such limit."""
+        return min((n for c in self.children() if (n := c.exact_within) is not None), default=None)
+
+    @property
+    def shards(self) -> dict[str, tuple[str, ...]]:
+        """How it can be shared among devices: a unit (heads, channels, experts) and the fields that each then has fewer
+        of. Parameters say in `Param.split` how they are cut; the outputs of all devices are added up.
+        """
+        return {}
+
+    def smaller(self, cut: Callable[[int], int]) -> dict[str, Any]:
+        """Settings of a small copy of it for a proof on any machine, by field, beside those cut in the usual way.
+
+        Usually a `Width` is cut by `cut`, `Tokens` are cut to a few, and everything else stays. Say here what else must
+        change: counts that are large (heads, experts) and settings that must fit the widths. What is said of a slot is
+        a dict of fields of the component there.
+        """
+        return {}
+
+    def children(self) -> Iterator["Component"]:
+        """The components in its slots that do something there."""
+        for name in type(self).model_fields:
+            child = getattr(self, name)
+            if isinstance(child, Component) and acts(self, name):
+                yield child
+
 
 class NormComponent(Component):
     """A norm: unlike other components it is told the width that it normalises when it is built."""
 
     role: ClassVar[str] = "norm"
 
-    def op(
-        self, name: str, dim: int, inputs: tuple[str, ...] = ("x",), shape: tuple[int | str, ...] | None = None
-    ) -> Norm:
+    def op(self, name: str, dim: int, inputs: tuple[str, ...] = ("x",), shape: Shape | None = None) -> Norm:
         """The op of this norm over `dim` channels, as a sub-module called `name`."""
         raise NotImplementedError(f"{type(self).__name__} declares no op")
 
 
-def field(
-    description: str, default: Any = REQUIRED, *, inherit: str = "", when: tuple[Any, ...] | None = None, **limits: Any
-) -> Any:
-    """A setting of a component.
+class MixerComponent(Component):
+    """What mixes the tokens of a sequence."""
 
-    Args:
-        description: what it is, in one line, with its unit or shape.
-        default: its value when neither the component nor, by `inherit`, the surrounding spec gives one.
-        inherit: the name under which the surrounding spec may hold a default (`dropout`, `mask`).
-        when: (other field, values...): the setting acts only when that field has one of the values (or, without
-            values, is set); given where it cannot act, it is refused.
-        limits: pydantic's own, such as gt or le.
-    """
-    extra: dict[str, Any] = ({"inherit": inherit} if inherit else {}) | ({"when": when} if when else {})
-    return Field(default, description=description, json_schema_extra=extra or None, **limits)
+    role: ClassVar[str] = "mixer"
+
+    @property
+    def shared_bias(self) -> "PositionComponent | None":
+        """The position whose biases one table of the whole stack gives to `forward` as `bias` (T5)."""
+        return None
 
 
-def derived(description: str, formula: str, *, when: tuple[Any, ...] | None = None, **limits: Any) -> Any:
-    """A size that follows from others by `formula` unless it is given."""
-    extra: dict[str, Any] = {"formula": formula} | ({"when": when} if when else {})
-    return Field(description=description, json_schema_extra=extra, **limits)
+class FFNComponent(Component):
+    """What each token goes through by itself: a feed-forward network."""
+
+    role: ClassVar[str] = "ffn"
 
 
-def inherited(description: str) -> Any:
-    """A value that the surrounding spec gives and the component itself does not repeat."""
-    return Field(description=description, json_schema_extra={"inherited": True})
+class ScaleComponent(Component):
+    """A factor on a residual branch."""
+
+    role: ClassVar[str] = "scale"
 
 
-def slot(
-    role: str, description: str, default: Any = REQUIRED, *, inherit: str = "", when: tuple[Any, ...] | None = None
-) -> Any:
-    """A place for a component of that role.
+class PositionComponent(Component):
+    """How the scores of an attention know positions."""
 
-    Args:
-        role: which components fit.
-        description: what it is for.
-        default: None where nothing need be there; a dict is the component that stands there unless another is given.
-        inherit: the name under which the surrounding spec holds the default (every norm inherits `norm`).
-        when: as for `field`.
-    """
-    extra: dict[str, Any] = (
-        {"slot": role} | ({"inherit": inherit} if inherit else {}) | ({"when": when} if when else {})
-    )
-    if isinstance(default, dict):
-        extra["component"] = default
-        default = REQUIRED
-    if inherit:
-        default = REQUIRED
-    return Field(default, description=description, json_schema_extra=extra)
+    role: ClassVar[str] = "position"
+    rotates: ClassVar[bool] = False  # it turns queries and keys: forward(q, k, start) gives both
+    slopes: ClassVar[bool] = False  # it gives a slope a head: forward() gives (n_heads,)
 
+    @property
+    def for_stack(self) -> bool:
+        """Whether one table of the stack serves all layers: forward(x, state) gives (1, n_heads, T, S)."""
+        return False
 
-def acts(c: Component, name: str) -> bool:
-    """Whether a field of a component does anything, given the field that it depends on."""
-    when = extra(type(c).model_fields[name]).get("when")
-    if not when:
-        return True
-    found = getattr(c, when[0])
-    return found in when[1:] if len(when) > 1 else bool(found)
+    @property
+    def tells_sides(self) -> bool | None:
+        """Whether keys ahead differ from keys behind; None where that is nothing to decide."""
+        return None
+
+    @property
+    def score_factor(self) -> float:
+        """What it asks an attention that heeds it (MLA) to multiply the scale of the scores with."""
+        return 1.0
 
 
-def extra(info: FieldInfo) -> dict[str, Any]:
-    """What `field`, `derived`, `inherited` and `slot` wrote down about a field."""
-    found = info.json_schema_extra
-    return found if isinstance(found, dict) else {}
+class AbsolutePositionComponent(Component):
+    """Rows of `dim` numbers that are added to the embedding, one a position."""
+
+    role: ClassVar[str] = "absolute_position"
+    if TYPE_CHECKING:
+        dim: int
+
+
+class RopeScalingComponent(Component):
+    """How the frequencies of a rotary position change to reach further."""
+
+    role: ClassVar[str] = "rope_scaling"
+
+    def check_width(self, dim: int) -> None:
+        """Raise ValueError where it cannot scale the frequencies of `dim` rotated channels."""
+
+    def for_pairs(self, pairs: int) -> dict[str, Any]:
+        """Settings that must change for so few rotated pairs of channels, by field."""
+        return {}
+
+    @property
+    def table_factor(self) -> float:
+        """What cosines and sines are multiplied with."""
+        return 1.0
+
+    @property
+    def score_factor(self) -> float:
+        """What MLA multiplies the scale of its softmax with."""
+        return 1.0
+
+    def ops(self) -> tuple[Op, ...]:
+        """None of its own: it changes the numbers of a rotation."""
+        return ()
+
+
+class EmbeddingComponent(Component):
+    """What turns the input of a stack into vectors of d_model numbers, one a token."""
+
+    role: ClassVar[str] = "embedding"
+    reads: ClassVar[str]  # what `forward` takes first, by the field's own word
+    table: ClassVar[str] = ""  # the parameter that a head or another stack can be tied to
+    if TYPE_CHECKING:
+        d_model: int
+
+    @property
+    def input_shape(self) -> Shape:
+        """Of what it reads."""
+        return ("B", "T")
+
+    @property
+    def n_ids(self) -> int | None:
+        """How many different ids it reads; None where it reads numbers."""
+        return None
+
+    @property
+    def n_tokens(self) -> int | Literal["T"]:
+        """How many tokens it makes."""
+        return "T"
+
+    @property
+    def table_width(self) -> int:
+        """Width of the table, with which a tied head must agree."""
+        return self.d_model
+
+
+class HeadComponent(Component):
+    """What is read from the last hidden states."""
+
+    role: ClassVar[str] = "head"
+    gives: ClassVar[str]  # what comes out, in words: "logits of the next token"
+    learns: ClassVar[Literal["classes", "numbers"]] = "classes"  # whether outputs are scores of classes
+    tied_weight: ClassVar[str] = "proj.weight"  # the parameter that is the token table when tied
+
+    @property
+    def tied_shape(self) -> tuple[int, int] | None:
+        """The shape that the token table must have to be its weight; None where it is not tied."""
+        return None
+
+
+class InitComponent(Component):
+    """How the weights of a model start."""
+
+    role: ClassVar[str] = "init"
+
+    def ops(self) -> tuple[Op, ...]:
+        """None: an init changes values, not tensors."""
+        return ()

@@ -12,7 +12,8 @@ from archspec.errors import Fault, SpecError
 from archspec.language.arithmetic import evaluate
 from archspec.language.model import Block, Layer, Segment, Spec, Stack
 from archspec.language.resolve import make, numeric
-from archspec.layers.base import Component, NormComponent, acts, extra
+from archspec.layers.base import Component, NormComponent
+from archspec.layers.fields import acts, extra
 from archspec.passes.count import count
 
 TARGET = 3_000_000

@@ -10,7 +10,8 @@ import archspec
 from archspec.codegen.layout import code
 from archspec.codegen.specialise import specialise
 from archspec.errors import GenerateError
-from archspec.layers.base import Component, field
+from archspec.layers.base import Component
+from archspec.layers.fields import field
 
 
 class Toy(Component):

@@ -14,7 +14,8 @@ from torch import Tensor
 from archspec.graph import lower, steps
 from archspec.language.model import Spec
 from archspec.language.resolve import bare, kind_of, numeric, settable
-from archspec.layers.base import Component, extra
+from archspec.layers.base import Component
+from archspec.layers.fields import extra
 from archspec.layers.ops import Run
 from archspec.layers.registry import find, kinds
 from archspec.modules.model import eager

@@ -10,20 +10,25 @@ Sources: Gehring et al. 2017, "Convolutional Sequence to Sequence Learning"; Dev
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, Count, Size, derived, field
+from archspec.layers.base import AbsolutePositionComponent
+from archspec.layers.fields import Count, Size, Width, derived, field
 from archspec.layers.ops import Embedding, Op, Param
 
 
-class Learned(Component):
+class Learned(AbsolutePositionComponent):
     """A learned row for each position."""
 
-    role: ClassVar[str] = "absolute_position"
     examples: ClassVar[tuple[dict[str, Any], ...]] = ({}, {"offset": 2, "n_positions": 40})
 
     kind: Literal["learned"] = "learned"
     n_positions: Size = derived("positions that there are: the longest sequence, in tokens", "max_seq_len")
     offset: Count = field("rows before that of the first position, which are never used (OPT, BART, RoBERTa: 2)", 0)
-    dim: Size = derived("width of a row: that of the embedding", "d_model")
+    dim: Width = derived("width of a row: that of the embedding", "d_model")
+
+    @property
+    def longest(self) -> int:
+        """The positions that there are."""
+        return self.n_positions
 
     def ops(self) -> tuple[Op, ...]:
         """The table."""

@@ -10,14 +10,14 @@ Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.5.
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, Count, Positive, Size, derived, field
+from archspec.layers.base import AbsolutePositionComponent
+from archspec.layers.fields import Count, Positive, Width, derived, field
 from archspec.layers.ops import Op, elementwise
 
 
-class Sinusoidal(Component):
+class Sinusoidal(AbsolutePositionComponent):
     """Fixed sines and cosines of the position."""
 
-    role: ClassVar[str] = "absolute_position"
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {},
         {"layout": "half", "base": 100.0},
@@ -29,7 +29,7 @@ class Sinusoidal(Component):
     base: Positive = field("ratio of the longest to the shortest wavelength", 10000.0)
     endpoint: bool = field("the last frequency is exactly 1 / base", False, when=("layout", "half"))
     offset: Count = field("number of the first position (fairseq: 2)", 0)
-    dim: Size = derived("width: that of the embedding", "d_model")
+    dim: Width = derived("width: that of the embedding", "d_model")
 
     def check(self) -> None:
         """Refuse what does not come in pairs."""

@@ -9,14 +9,14 @@ Sources: Dosovitskiy et al. 2021 (linear projection of raw inputs); Gu et al. 20
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, NormComponent, Probability, Size, field, inherited, slot
-from archspec.layers.ops import Op, elementwise, linear
+from archspec.layers.base import AbsolutePositionComponent, EmbeddingComponent, NormComponent
+from archspec.layers.fields import Probability, Size, Width, field, inherited, slot
+from archspec.layers.ops import ADD, Op, Shape, elementwise, linear
 
 
-class FeatureEmbedding(Component):
+class FeatureEmbedding(EmbeddingComponent):
     """A linear layer on continuous inputs."""
 
-    role: ClassVar[str] = "embedding"
     reads: ClassVar[str] = "features"
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {"d_input": 3},
@@ -24,16 +24,16 @@ class FeatureEmbedding(Component):
     )
 
     kind: Literal["features"] = "features"
-    d_model: Size = inherited("width of the residual stream")
+    d_model: Width = inherited("width of the residual stream")
     d_input: Size = field("numbers that an input has at each step")
     bias: bool = field("bias of the projection", True)
-    position: Component | None = slot("absolute_position", "what is added for the position", None)
+    position: AbsolutePositionComponent | None = slot("absolute_position", "what is added for the position", None)
     norm: NormComponent | None = slot("norm", "norm of the sum", None)
     dropout: Probability = field("dropout of the embedding", 0.0, inherit="dropout")
 
     def check(self) -> None:
         """Refuse positions of another width than the stack."""
-        dim = getattr(self.position, "dim", self.d_model)
+        dim = self.d_model if self.position is None else self.position.dim
         if dim != self.d_model:
             raise ValueError(f"position.dim = {dim} must be d_model = {self.d_model}")
 
@@ -42,13 +42,23 @@ class FeatureEmbedding(Component):
         """The state counts steps where positions need it."""
         return ("state",) if self.position is not None else ()
 
+    @property
+    def title(self) -> str:
+        """The name in full."""
+        return "Linear embedding"
+
+    @property
+    def input_shape(self) -> Shape:
+        """Numbers at each step."""
+        return ("B", "T", self.d_input)
+
     def ops(self) -> tuple[Op, ...]:
         """The projection and what is added."""
         shape = ("B", "T", self.d_model)
         found: list[Op] = [linear("project", self.d_input, self.d_model, self.bias)]
         if self.position is not None:
             found += [op.under("position") for op in self.position.ops()]
-            found.append(elementwise("sum", shape, ("project", found[-1].name)))
+            found.append(elementwise(ADD, shape, ("project", found[-1].name), "sum"))
         if self.norm is not None:
             found.append(self.norm.op("norm", self.d_model, (found[-1].name,), shape))
         return tuple(found)

@@ -10,14 +10,14 @@ Sources: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words" (class token f
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, NormComponent, Probability, Size, field, inherited, slot
-from archspec.layers.ops import Conv, Elementwise, Op, Param, elementwise
+from archspec.layers.base import AbsolutePositionComponent, EmbeddingComponent, NormComponent
+from archspec.layers.fields import Probability, Size, Width, field, inherited, slot
+from archspec.layers.ops import ADD, CONCAT, Conv, Elementwise, Op, Param, Shape, elementwise
 
 
-class PatchEmbedding(Component):
+class PatchEmbedding(EmbeddingComponent):
     """Square patches of an image as tokens."""
 
-    role: ClassVar[str] = "embedding"
     reads: ClassVar[str] = "images"
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {"image_size": 8, "patch_size": 4, "position": {"kind": "learned", "n_positions": 5}},
@@ -26,7 +26,7 @@ class PatchEmbedding(Component):
     )
 
     kind: Literal["patch"] = "patch"
-    d_model: Size = inherited("width of the residual stream")
+    d_model: Width = inherited("width of the residual stream")
     image_size: Size = field("height and width of an image, in pixels")
     patch_size: Size = field("height and width of a patch, in pixels")
     channels: Size = field("channels of an image", 3)
@@ -34,7 +34,7 @@ class PatchEmbedding(Component):
     class_token: Literal["none", "first", "middle"] = field(
         "where a learned token stands that a head can read", "first"
     )
-    position: Component | None = slot("absolute_position", "what is added for the position", None)
+    position: AbsolutePositionComponent | None = slot("absolute_position", "what is added for the position", None)
     norm: NormComponent | None = slot("norm", "norm of the sum", None)
     dropout: Probability = field("dropout of the embedding", 0.0, inherit="dropout")
 
@@ -42,13 +42,13 @@ class PatchEmbedding(Component):
         """Refuse patches that do not tile the image, and positions that do not fit it."""
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size = {self.image_size} must be a multiple of patch_size = {self.patch_size}")
-        for name, found, wanted in (
-            ("dim", getattr(self.position, "dim", self.d_model), self.d_model),
-            ("n_positions", getattr(self.position, "n_positions", self.n_tokens), self.n_tokens),
-        ):
-            if found != wanted:
-                what = "d_model" if name == "dim" else "the tokens of an image"
-                raise ValueError(f"position.{name} = {found} must be {wanted}, {what}")
+        if self.position is None:
+            return
+        if self.position.dim != self.d_model:
+            raise ValueError(f"position.dim = {self.position.dim} must be {self.d_model}, d_model")
+        if self.position.longest not in (None, self.n_tokens):
+            rows = self.position.longest
+            raise ValueError(f"position.n_positions = {rows} must be {self.n_tokens}, the tokens of an image")
 
     @property
     def n_patches(self) -> int:
@@ -59,6 +59,16 @@ class PatchEmbedding(Component):
     def n_tokens(self) -> int:
         """Tokens of an image, the class token included."""
         return self.n_patches + (self.class_token != "none")
+
+    @property
+    def title(self) -> str:
+        """The name in full."""
+        return "Patch embedding"
+
+    @property
+    def input_shape(self) -> Shape:
+        """Images."""
+        return ("B", self.channels, self.image_size, self.image_size)
 
     def ops(self) -> tuple[Op, ...]:
         """The class token, the convolution, and what is added."""
@@ -72,14 +82,14 @@ class PatchEmbedding(Component):
         bias = (Param("project.bias", (d,)),) if self.bias else ()
         grid = ("B", self.n_patches, d)
         found.append(
-            Conv(name="project", shape=grid, params=(weight, *bias), channels=d, kernel=p * p, d_in=self.channels)
+            Conv(name="project", shape=grid, params=(weight, *bias), channels=d, taps=p * p, d_in=self.channels)
         )
         if self.class_token != "none":
-            found.append(elementwise("concat", shape, ("class_token", "project")))
+            found.append(elementwise(CONCAT, shape, ("class_token", "project")))
         terms = [found[-1].name]
         if self.position is not None:
             found += [op.under("position") for op in self.position.ops()]
-            found.append(elementwise("sum", shape, (*terms, found[-1].name)))
+            found.append(elementwise(ADD, shape, (*terms, found[-1].name), "sum"))
         if self.norm is not None:
             found.append(self.norm.op("norm", d, (found[-1].name,), shape))
         return tuple(found)

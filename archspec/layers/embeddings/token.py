@@ -11,16 +11,16 @@ Sources: Vaswani et al. 2017 (scale sqrt(d_model)); Devlin et al. 2019, "BERT" (
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, NormComponent, Positive, Probability, Size, field, inherited, slot
-from archspec.layers.ops import Embedding, Op, Param, elementwise, linear
+from archspec.layers.base import AbsolutePositionComponent, EmbeddingComponent, NormComponent
+from archspec.layers.fields import Positive, Probability, Size, Width, field, inherited, slot
+from archspec.layers.ops import ADD, Embedding, Op, Param, elementwise, linear
 
 
-class TokenEmbedding(Component):
+class TokenEmbedding(EmbeddingComponent):
     """A table of token vectors, with what is added to them before the first layer."""
 
-    role: ClassVar[str] = "embedding"
     reads: ClassVar[str] = "tokens"
-    weight_path: ClassVar[str] = "token.weight"
+    table: ClassVar[str] = "token.weight"
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {},
         {"position": {"kind": "learned"}, "token_types": 2, "norm": {"kind": "layernorm"}},
@@ -31,10 +31,10 @@ class TokenEmbedding(Component):
 
     kind: Literal["token"] = "token"
     vocab_size: Size = inherited("number of token ids")
-    d_model: Size = inherited("width of the residual stream")
-    position: Component | None = slot("absolute_position", "what is added for the position", None)
+    d_model: Width = inherited("width of the residual stream")
+    position: AbsolutePositionComponent | None = slot("absolute_position", "what is added for the position", None)
     token_types: Size | None = field("segments that have a row of their own (BERT: 2)", None)
-    d_factor: Size | None = field("width of the tables when factorised; a projection widens it to d_model", None)
+    d_factor: Width | None = field("width of the tables when factorised; a projection widens it to d_model", None)
     factor_bias: bool = field("bias of that projection", True, when=("d_factor",))
     scale: Positive = field("factor of the token's row", 1.0)
     norm: NormComponent | None = slot("norm", "norm of the sum", None)
@@ -42,9 +42,9 @@ class TokenEmbedding(Component):
 
     def check(self) -> None:
         """Refuse positions of another width than the tokens."""
-        dim = getattr(self.position, "dim", self.tied_width)
-        if dim != self.tied_width:
-            raise ValueError(f"position.dim = {dim} must be the width of the token table, {self.tied_width}")
+        dim = self.table_width if self.position is None else self.position.dim
+        if dim != self.table_width:
+            raise ValueError(f"position.dim = {dim} must be the width of the token table, {self.table_width}")
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -53,13 +53,23 @@ class TokenEmbedding(Component):
         return state if self.token_types is None else (*state, "token_types")
 
     @property
-    def tied_width(self) -> int:
+    def table_width(self) -> int:
         """Width of the token table, with which a tied head must agree."""
         return self.d_model if self.d_factor is None else self.d_factor
 
+    @property
+    def title(self) -> str:
+        """The name in full."""
+        return "Token embedding"
+
+    @property
+    def n_ids(self) -> int:
+        """The vocabulary."""
+        return self.vocab_size
+
     def ops(self) -> tuple[Op, ...]:
         """Look-ups, their sum, and an optional norm and projection."""
-        width = self.tied_width
+        width = self.table_width
         shape = ("B", "T", width)
         found: list[Op] = [self._table("token", self.vocab_size, "x")]
         if self.scale != 1:
@@ -72,7 +82,7 @@ class TokenEmbedding(Component):
             found.append(self._table("token_type", self.token_types, "token_types"))
             terms.append("token_type")
         if len(terms) > 1:
-            found.append(elementwise("sum", shape, tuple(terms)))
+            found.append(elementwise(ADD, shape, tuple(terms)))
         if self.norm is not None:
             found.append(self.norm.op("norm", width, (found[-1].name,), shape))
         if self.d_factor is not None:
@@ -80,6 +90,6 @@ class TokenEmbedding(Component):
         return tuple(found)
 
     def _table(self, name: str, rows: int, source: str) -> Op:
-        weight = Param(f"{name}.weight", (rows, self.tied_width))
-        shape = ("B", "T", self.tied_width)
-        return Embedding(name=name, shape=shape, inputs=(source,), params=(weight,), rows=rows, dim=self.tied_width)
+        weight = Param(f"{name}.weight", (rows, self.table_width))
+        shape = ("B", "T", self.table_width)
+        return Embedding(name=name, shape=shape, inputs=(source,), params=(weight,), rows=rows, dim=self.table_width)

@@ -10,16 +10,16 @@ Sources: Dauphin et al. 2017 (GLU), Shazeer 2020 (the variants, and 2/3 of the w
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, Probability, Size, derived, field, inherited
-from archspec.layers.ops import Op, elementwise, linear
+from archspec.layers.base import FFNComponent
+from archspec.layers.fields import Probability, Width, derived, field, inherited
+from archspec.layers.ops import MULTIPLY, Op, elementwise, linear, split
 
 NAMES = {"sigmoid": "GLU", "silu": "SwiGLU", "gelu": "GEGLU", "gelu_tanh": "GEGLU", "relu": "ReGLU"}
 
 
-class GatedMLP(Component):
+class GatedMLP(FFNComponent):
     """Gate and up-projection, their product, down-projection."""
 
-    role: ClassVar[str] = "ffn"
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {},
         {"d_ff": 24, "activation": "sigmoid", "bias": True},
@@ -31,8 +31,8 @@ class GatedMLP(Component):
     )
 
     kind: Literal["gated_mlp"] = "gated_mlp"
-    d_model: Size = inherited("width of the residual stream")
-    d_ff: Size = derived("hidden units", "round_up(8/3 * d_model, 256)")
+    d_model: Width = inherited("width of the residual stream")
+    d_ff: Width = derived("hidden units", "round_up(8/3 * d_model, 256)")
     activation: Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "sigmoid", "identity"] = field(
         "the non-linearity of the gate: silu is SwiGLU, gelu GEGLU, relu ReGLU, sigmoid GLU, identity bilinear", "silu"
     )
@@ -44,13 +44,19 @@ class GatedMLP(Component):
         """The name of the variant."""
         return NAMES.get(self.activation, f"Gated MLP, {self.activation}")
 
+    @property
+    def shards(self) -> dict[str, tuple[str, ...]]:
+        """Hidden units."""
+        return {"channels": ("d_ff",)}
+
     def ops(self) -> tuple[Op, ...]:
         """Two projections, activation of one, product, projection."""
         hidden = ("B", "T", self.d_ff)
+        down = linear("down_proj", self.d_ff, self.d_model, self.bias, inputs=("gate",), residual=True)
         return (
-            linear("gate_proj", self.d_model, self.d_ff, self.bias),
-            linear("up_proj", self.d_model, self.d_ff, self.bias),
+            split(linear("gate_proj", self.d_model, self.d_ff, self.bias), "channels"),
+            split(linear("up_proj", self.d_model, self.d_ff, self.bias), "channels"),
             elementwise(self.activation, hidden, ("gate_proj",), "act"),
-            elementwise("multiply", hidden, ("act", "up_proj"), "gate"),
-            linear("down_proj", self.d_ff, self.d_model, self.bias, inputs=("gate",)),
+            elementwise(MULTIPLY, hidden, ("act", "up_proj"), "gate"),
+            split(down, "channels", 1),
         )

@@ -10,14 +10,14 @@ et al. 2021 (squared ReLU).
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, Probability, Size, derived, field, inherited
-from archspec.layers.ops import Op, elementwise, linear
+from archspec.layers.base import FFNComponent
+from archspec.layers.fields import Probability, Width, derived, field, inherited
+from archspec.layers.ops import Op, elementwise, linear, split
 
 
-class MLP(Component):
+class MLP(FFNComponent):
     """Up-projection, activation, down-projection."""
 
-    role: ClassVar[str] = "ffn"
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {},
         {"d_ff": 24, "activation": "relu", "bias": True},
@@ -28,8 +28,8 @@ class MLP(Component):
     )
 
     kind: Literal["mlp"] = "mlp"
-    d_model: Size = inherited("width of the residual stream")
-    d_ff: Size = derived("hidden units", "4 * d_model")
+    d_model: Width = inherited("width of the residual stream")
+    d_ff: Width = derived("hidden units", "4 * d_model")
     activation: Literal["relu", "gelu", "gelu_tanh", "silu", "relu2", "tanh"] = field(
         "the non-linearity: gelu is exact, gelu_tanh its approximation, relu2 the square of relu", "gelu"
     )
@@ -41,10 +41,16 @@ class MLP(Component):
         """The name with its activation."""
         return f"MLP, {self.activation}"
 
+    @property
+    def shards(self) -> dict[str, tuple[str, ...]]:
+        """Hidden units."""
+        return {"channels": ("d_ff",)}
+
     def ops(self) -> tuple[Op, ...]:
         """Projection, activation, projection."""
+        down = linear("down_proj", self.d_ff, self.d_model, self.bias, inputs=("act",), residual=True)
         return (
-            linear("up_proj", self.d_model, self.d_ff, self.bias),
+            split(linear("up_proj", self.d_model, self.d_ff, self.bias), "channels"),
             elementwise(self.activation, ("B", "T", self.d_ff), ("up_proj",), "act"),
-            linear("down_proj", self.d_ff, self.d_model, self.bias, inputs=("act",)),
+            split(down, "channels", 1),
         )

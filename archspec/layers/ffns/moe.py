@@ -21,20 +21,28 @@ al. 2024 (Mixtral), Yang et al. 2024 (Qwen2-MoE: gated shared expert), Dai et al
 (V2: groups; V3: sigmoid scores, correction bias), Wang et al. 2024 (balance without a loss).
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from archspec.layers.base import FFNComponent
+from archspec.layers.fields import (
+    WIDTH,
+    Count,
+    NotNegative,
+    Positive,
+    Probability,
+    Size,
+    Width,
+    derived,
+    field,
+    inherited,
+)
+from archspec.layers.ops import ADD, MULTIPLY, Experts, Kept, Op, Param, Route, elementwise, gate, linear, split
 
-from archspec.layers.base import Component, Count, Positive, Probability, Size, derived, field, inherited
-from archspec.layers.ops import Cache, Experts, Op, Param, Route, elementwise, linear
 
-Coefficient = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class MoE(Component):
+class MoE(FFNComponent):
     """Routed experts, with or without shared ones."""
 
-    role: ClassVar[str] = "ffn"
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {"n_experts": 4, "top_k": 2, "d_ff": 8, "renormalise": True, "balance_loss": 0.01, "z_loss": 0.001},
         {"n_experts": 4, "top_k": 1, "d_ff": 8, "gated": False, "activation": "relu", "bias": True, "jitter": 0.01,
@@ -53,10 +61,10 @@ class MoE(Component):
     )  # fmt: skip
 
     kind: Literal["moe"] = "moe"
-    d_model: Size = inherited("width of the residual stream")
+    d_model: Width = inherited("width of the residual stream")
     n_experts: Size = field("routed experts")
     top_k: Size = field("experts that a token runs")
-    d_ff: Size = field("hidden units of one expert")
+    d_ff: Width = field("hidden units of one expert")
     gated: bool = field("whether an expert is a gated MLP (three matrices) or a plain one (two)", True)
     activation: Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "tanh", "sigmoid", "identity"] = field(
         "the non-linearity of the experts (of their gate, where gated)", "silu"
@@ -93,12 +101,12 @@ class MoE(Component):
         when=("order", "score_then_top_k"),
     )
     bias_update_rate: Positive = field("how far one update moves the correction bias", 0.001, when=("correction_bias",))
-    balance_loss: Coefficient = field(
+    balance_loss: NotNegative = field(
         "coefficient of n_experts * sum of (share of tokens) * (mean score), the loss of uneven load",
         0.0,
         when=("assignment", "token"),
     )
-    z_loss: Coefficient = field("coefficient of the mean square of logsumexp(logits)", 0.0)
+    z_loss: NotNegative = field("coefficient of the mean square of logsumexp(logits)", 0.0)
     capacity_factor: Positive | None = field(
         "in training an expert takes capacity_factor * top_k * T / n_experts tokens of a sequence, and drops the rest",
         None,
@@ -110,7 +118,9 @@ class MoE(Component):
         when=("assignment", "token"),
     )
     n_shared: Count = field("shared experts, which every token runs, as one network of their total width", 0)
-    d_ff_shared: Count = derived("hidden units of all shared experts together", "n_shared * d_ff", when=("n_shared",))
+    d_ff_shared: Annotated[Count, WIDTH] = derived(
+        "hidden units of all shared experts together", "n_shared * d_ff", when=("n_shared",)
+    )
     shared_gate: bool = field("a sigmoid gate on the shared experts' output, from x", False, when=("n_shared",))
 
     def check(self) -> None:
@@ -194,8 +204,30 @@ class MoE(Component):
 
     @property
     def causal(self) -> bool:
-        """Whether a token's output is independent of later tokens."""
+        """Whether tokens choose; an expert that chooses compares them with later ones."""
         return self.assignment == "token"
+
+    @property
+    def aux_loss(self) -> bool:
+        """Whether the router has a loss."""
+        return bool(self.balance_loss or self.z_loss)
+
+    @property
+    def moves_bias(self) -> bool:
+        """Whether the router is balanced by a bias."""
+        return self.correction_bias
+
+    @property
+    def shards(self) -> dict[str, tuple[str, ...]]:
+        """Hidden units of every expert; experts themselves stay whole, since tokens then go to devices."""
+        return {"channels": ("d_ff", "d_ff_shared") if self.n_shared else ("d_ff",)}
+
+    def smaller(self, cut: Callable[[int], int]) -> dict[str, Any]:
+        """A few experts: two a group where they stand in groups."""
+        if self.n_experts <= 8:
+            return {}
+        experts = max(8, 2 * self.n_groups) if self.n_groups else 8
+        return {"n_experts": experts, "top_k": min(self.top_k, 4)}
 
     @property
     def title(self) -> str:
@@ -217,21 +249,24 @@ class MoE(Component):
 
     def _route(self) -> Route:
         bias = Param("correction_bias", (self.n_experts,), buffer=True)
-        notes = [self.choice, self.score]
-        notes += ["renormalised"] if self.renormalise else []
-        notes += [f"within {self.top_k_groups} of {self.n_groups} groups"] if self.n_groups else []
-        notes += [f"balanced by a bias moved by {self.bias_update_rate:g}"] if self.correction_bias else []
-        notes += [f"capacity factor {self.capacity_factor:g}"] if self.capacity_factor else []
-        notes += [f"at most {self.eval_capacity} in evaluation"] if self.eval_capacity else []
+        rules = ["renormalised"] if self.renormalise else []
+        rules += [f"within {self.top_k_groups} of {self.n_groups} groups"] if self.n_groups else []
+        rules += ["balanced by a bias"] if self.correction_bias else []
+        rules += [f"capacity factor {self.capacity_factor:g}"] if self.capacity_factor else []
+        rules += [f"at most {self.eval_capacity} in evaluation"] if self.eval_capacity else []
         return Route(
             name="route",
             shape=("B", "T", self.top_k),
             inputs=("router",),
             params=(bias,) if self.correction_bias else (),
-            note=", ".join(notes),
-            cache=Cache(exact=0 if self.eval_capacity is None else self.n_experts),
+            note=", ".join((self.choice, self.score, *rules)),
+            kernel="tokens_by_expert" if self.assignment == "expert" else "top_k_routing",
+            kept=() if self.eval_capacity is None else (Kept("asked", ("B", 1, self.n_experts), dtype="int64"),),
             n_experts=self.n_experts,
             top_k=self.top_k,
+            score=self.score,
+            by_expert=self.assignment == "expert",
+            rules=tuple(rules),
         )
 
     def _experts(self) -> Experts:
@@ -240,34 +275,45 @@ class MoE(Component):
         shapes |= {"up_proj": up, "down_proj": down}
         biases = {"up_bias": up[:2], "down_bias": down[:2]} if self.bias else {}
         active = (self.top_k, self.n_experts)
+        cut: dict[str, tuple[str, int]] = dict.fromkeys(("gate_proj", "up_proj", "up_bias"), ("channels", 1))
+        cut["down_proj"] = ("channels", 2)
         return Experts(
             name="experts",
             shape=("B", "T", self.d_model),
             inputs=("x", "route"),
-            params=tuple(Param(f"experts.{n}", s, active=active) for n, s in (shapes | biases).items()),
+            params=tuple(
+                Param(f"experts.{n}", s, active=active, split=cut.get(n)) for n, s in (shapes | biases).items()
+            ),
             note=f"{self.top_k} of {self.n_experts}, {self.activation}, d_ff {self.d_ff}",
+            kernel="experts_gated" if self.gated else "experts_plain",
+            residual=True,
             n_experts=self.n_experts,
             top_k=self.top_k,
             d_model=self.d_model,
             d_ff=self.d_ff,
             matrices=3 if self.gated else 2,
+            activation=self.activation,
+            scale=self.routed_scale,
         )
 
     def _shared(self) -> list[Op]:
         if not self.n_shared:
             return []
         hidden, out = ("B", "T", self.d_ff_shared), ("B", "T", self.d_model)
-        ops: list[Op] = [linear("shared_gate_proj", self.d_model, self.d_ff_shared)] if self.gated else []
-        ops.append(linear("shared_up_proj", self.d_model, self.d_ff_shared, self.bias))
+        ops: list[Op] = []
+        if self.gated:
+            ops.append(split(linear("shared_gate_proj", self.d_model, self.d_ff_shared), "channels"))
+        ops.append(split(linear("shared_up_proj", self.d_model, self.d_ff_shared, self.bias), "channels"))
         ops.append(elementwise(self.activation, hidden, (ops[0].name,), "shared_act"))
         last = "shared_act"
         if self.gated:
-            ops.append(elementwise("multiply", hidden, (last, "shared_up_proj"), "shared_product"))
+            ops.append(elementwise(MULTIPLY, hidden, (last, "shared_up_proj"), "shared_product"))
             last = "shared_product"
-        ops.append(linear("shared_down_proj", self.d_ff_shared, self.d_model, self.bias, inputs=(last,)))
+        down = linear("shared_down_proj", self.d_ff_shared, self.d_model, self.bias, inputs=(last,), residual=True)
+        ops.append(split(down, "channels", 1))
         last = "shared_down_proj"
         if self.shared_gate:
             ops.append(linear("shared_gate", self.d_model, 1))
-            ops.append(elementwise("sigmoid gate", out, (last, "shared_gate"), "shared_gated"))
+            ops.append(gate("shared_gated", out, (last, "shared_gate"), "sigmoid"))
             last = "shared_gated"
-        return [*ops, elementwise("add", out, ("experts", last), "combine")]
+        return [*ops, elementwise(ADD, out, ("experts", last), "combine")]

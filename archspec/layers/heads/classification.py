@@ -10,15 +10,15 @@ Sources: Devlin et al. 2019, "BERT" (pooler); Radford et al. 2018, "GPT" (last t
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, Probability, Size, field, inherited
+from archspec.layers.base import HeadComponent
+from archspec.layers.fields import Probability, Size, Width, field, inherited
 from archspec.layers.ops import Op, elementwise, linear
 
 
-class ClassificationHead(Component):
+class ClassificationHead(HeadComponent):
     """Pooling and a linear layer to the classes."""
 
-    role: ClassVar[str] = "head"
-    causal: ClassVar[bool] = False
+    gives: ClassVar[str] = "class scores"
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {"n_classes": 3},
         {"n_classes": 3, "pool": "last", "bias": False},
@@ -27,12 +27,12 @@ class ClassificationHead(Component):
     )
 
     kind: Literal["classification"] = "classification"
-    d_model: Size = inherited("width of the residual stream")
+    d_model: Width = inherited("width of the residual stream")
     n_classes: Size = field("number of classes")
     pool: Literal["first", "middle", "last", "mean"] = field(
         "which token stands for the sequence, or their mean", "first"
     )
-    hidden: Size | None = field("width of a dense layer and tanh before the scores (BERT's pooler: d_model)", None)
+    hidden: Width | None = field("width of a dense layer and tanh before the scores (BERT's pooler: d_model)", None)
     bias: bool = field("bias of the scores", True)
     dropout: Probability = field("dropout before the scores", 0.0, inherit="dropout")
 
@@ -40,6 +40,16 @@ class ClassificationHead(Component):
     def arguments(self) -> tuple[str, ...]:
         """The mask of real tokens, where pooling needs it."""
         return ("mask",) if self.pool in ("last", "mean") else ()
+
+    @property
+    def title(self) -> str:
+        """The name in full."""
+        return "Classification head"
+
+    @property
+    def causal(self) -> bool:
+        """Whether the output at a token depends on no later one: there is one output for all."""
+        return False
 
     def ops(self) -> tuple[Op, ...]:
         """Pooling, the optional dense layer, the scores."""

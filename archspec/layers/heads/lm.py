@@ -12,14 +12,15 @@ d_model^-0.5); Gemma Team 2024, "Gemma 2" (soft-cap); Zhang et al. 2022, "OPT" (
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, Positive, Size, derived, field, inherited
+from archspec.layers.base import HeadComponent
+from archspec.layers.fields import Positive, Size, Width, derived, field, inherited
 from archspec.layers.ops import Op, elementwise, linear
 
 
-class LMHead(Component):
+class LMHead(HeadComponent):
     """A linear layer from the last hidden state to the logits."""
 
-    role: ClassVar[str] = "head"
+    gives: ClassVar[str] = "logits of the next token"
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {},
         {"tied": True, "scale": 0.25},
@@ -28,13 +29,23 @@ class LMHead(Component):
     )
 
     kind: Literal["lm"] = "lm"
-    d_model: Size = inherited("width of the residual stream")
+    d_model: Width = inherited("width of the residual stream")
     vocab_size: Size = inherited("number of token ids")
     tied: bool = field("the weight is the token embedding's", False)
-    d_embed: Size = derived("width that the logits are read from; by default that of the token table", "d_embedding")
+    d_embed: Width = derived("width that the logits are read from; by default that of the token table", "d_embedding")
     bias: bool = field("bias of the logits", False)
     scale: Positive = field("factor of the logits", 1.0)
     softcap: Positive | None = field("bound c on the logits: c tanh(logit / c)", None)
+
+    @property
+    def title(self) -> str:
+        """The name in full."""
+        return "LM head"
+
+    @property
+    def tied_shape(self) -> tuple[int, int] | None:
+        """The shape of the logits' weight where it is the token table."""
+        return (self.vocab_size, self.d_embed) if self.tied else None
 
     def ops(self) -> tuple[Op, ...]:
         """The projections, then scale and soft-cap."""

@@ -10,14 +10,15 @@ Sources: Devlin et al. 2019, "BERT"; Lan et al. 2020, "ALBERT" (transform to the
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, NormComponent, Size, derived, field, inherited, slot
+from archspec.layers.base import HeadComponent, NormComponent
+from archspec.layers.fields import Size, Width, derived, field, inherited, slot
 from archspec.layers.ops import Op, elementwise, linear
 
 
-class MaskedLMHead(Component):
+class MaskedLMHead(HeadComponent):
     """BERT's head: dense layer, activation and norm, then the logits."""
 
-    role: ClassVar[str] = "head"
+    gives: ClassVar[str] = "logits of every token"
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {},
         {"tied": False, "bias": False, "activation": "gelu_tanh", "d_embed": 6},
@@ -26,13 +27,23 @@ class MaskedLMHead(Component):
     )
 
     kind: Literal["masked_lm"] = "masked_lm"
-    d_model: Size = inherited("width of the residual stream")
+    d_model: Width = inherited("width of the residual stream")
     vocab_size: Size = inherited("number of token ids")
     tied: bool = field("the weight is the token embedding's", True)
-    d_embed: Size = derived("width of the transform; by default that of the token table", "d_embedding")
+    d_embed: Width = derived("width of the transform; by default that of the token table", "d_embedding")
     activation: Literal["gelu", "gelu_tanh", "relu", "silu"] = field("activation of the transform", "gelu")
     norm: NormComponent = slot("norm", "norm of the transform", inherit="norm")
     bias: bool = field("bias of the logits", True)
+
+    @property
+    def title(self) -> str:
+        """The name in full."""
+        return "Masked-LM head"
+
+    @property
+    def tied_shape(self) -> tuple[int, int] | None:
+        """The shape of the logits' weight where it is the token table."""
+        return (self.vocab_size, self.d_embed) if self.tied else None
 
     def ops(self) -> tuple[Op, ...]:
         """Transform, activation, norm, logits."""

@@ -5,17 +5,23 @@ Source: an encoder used for its representations, as in Devlin et al. 2019, "BERT
 
 from typing import ClassVar, Literal
 
-from archspec.layers.base import Component, Size, inherited
+from archspec.layers.base import HeadComponent
+from archspec.layers.fields import Width, inherited
 from archspec.layers.ops import Op, elementwise
 
 
-class NoHead(Component):
+class NoHead(HeadComponent):
     """The hidden states themselves."""
 
-    role: ClassVar[str] = "head"
-
+    gives: ClassVar[str] = "hidden states"
+    learns: ClassVar[Literal["classes", "numbers"]] = "numbers"
     kind: Literal["none"] = "none"
-    d_model: Size = inherited("width of the residual stream")
+    d_model: Width = inherited("width of the residual stream")
+
+    @property
+    def title(self) -> str:
+        """The name in full."""
+        return "No head"
 
     def ops(self) -> tuple[Op, ...]:
         """The hidden states."""

@@ -11,14 +11,16 @@ al. 2021, "Enformer".
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, Probability, Size, field, inherited
+from archspec.layers.base import HeadComponent
+from archspec.layers.fields import Probability, Size, Width, field, inherited
 from archspec.layers.ops import Op, elementwise, linear
 
 
-class RegressionHead(Component):
+class RegressionHead(HeadComponent):
     """Pooling and a linear layer to one or more numbers."""
 
-    role: ClassVar[str] = "head"
+    gives: ClassVar[str] = "predictions"
+    learns: ClassVar[Literal["classes", "numbers"]] = "numbers"
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {},
         {"n_outputs": 3, "pool": "none", "bias": False},
@@ -27,7 +29,7 @@ class RegressionHead(Component):
     )
 
     kind: Literal["regression"] = "regression"
-    d_model: Size = inherited("width of the residual stream")
+    d_model: Width = inherited("width of the residual stream")
     n_outputs: Size = field("numbers to predict", 1)
     pool: Literal["none", "first", "last", "mean"] = field(
         "which token stands for the sequence; none: each token", "mean"
@@ -44,6 +46,11 @@ class RegressionHead(Component):
     def causal(self) -> bool:
         """Whether the output at a token depends on no later one."""
         return self.pool == "none"
+
+    @property
+    def title(self) -> str:
+        """The name in full."""
+        return "Regression head"
 
     def ops(self) -> tuple[Op, ...]:
         """Pooling and the linear layer."""

@@ -7,14 +7,13 @@ Sources: LeCun et al. 1998, "Efficient BackProp"; Fedus, Zoph & Shazeer 2022, "S
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, Count, Positive, field, inherited
-from archspec.layers.ops import Op
+from archspec.layers.base import InitComponent
+from archspec.layers.fields import Count, Positive, field, inherited
 
 
-class FanInInit(Component):
+class FanInInit(InitComponent):
     """Variance by the number of inputs."""
 
-    role: ClassVar[str] = "init"
     examples: ClassVar[tuple[dict[str, Any], ...]] = ({}, {"scale": 0.1, "truncated": False, "embedding_std": 0.5})
 
     kind: Literal["fan_in"] = "fan_in"
@@ -23,7 +22,3 @@ class FanInInit(Component):
     scale: Positive = field("variance of a weight times fan_in", 1.0)
     truncated: bool = field("drawn again beyond two standard deviations", True)
     embedding_std: Positive = field("standard deviation of the embedding tables", 1.0)
-
-    def ops(self) -> tuple[Op, ...]:
-        """None: an init changes values, not tensors."""
-        return ()

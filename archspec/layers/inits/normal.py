@@ -10,14 +10,13 @@ Sources: Radford et al. 2019, "GPT-2" (0.02 and the depth factor); Devlin et al.
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, Count, Positive, Size, derived, field, inherited
-from archspec.layers.ops import Op
+from archspec.layers.base import InitComponent
+from archspec.layers.fields import Count, Positive, Size, derived, field, inherited
 
 
-class NormalInit(Component):
+class NormalInit(InitComponent):
     """One standard deviation for all, optionally smaller where a block writes to the residual stream."""
 
-    role: ClassVar[str] = "init"
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {},
         {"residual_scale": "depth", "std": 0.1},
@@ -36,7 +35,3 @@ class NormalInit(Component):
     )
     distribution: Literal["normal", "uniform"] = field("how weights are drawn; uniform within sqrt(3) std", "normal")
     truncated: bool = field("drawn again beyond two standard deviations", False, when=("distribution", "normal"))
-
-    def ops(self) -> tuple[Op, ...]:
-        """None: an init changes values, not tensors."""
-        return ()

@@ -8,14 +8,13 @@ Sources: `reset_parameters` of `torch.nn.Linear` and `torch.nn.Embedding`; Gu an
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, Positive, Size, field, inherited
-from archspec.layers.ops import Op
+from archspec.layers.base import InitComponent
+from archspec.layers.fields import Positive, Size, field, inherited
 
 
-class PyTorchInit(Component):
+class PyTorchInit(InitComponent):
     """What `torch.nn` does by itself, or that with the changes of Mamba."""
 
-    role: ClassVar[str] = "init"
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {},
         {"embedding_std": 0.02, "residual_scale": "depth", "zero_bias": True},
@@ -28,7 +27,3 @@ class PyTorchInit(Component):
         "whether residual projections start smaller by sqrt(n_branches)", "none"
     )
     zero_bias: bool = field("whether biases of linear layers start at 0", False)
-
-    def ops(self) -> tuple[Op, ...]:
-        """None: an init changes values, not tensors."""
-        return ()

@@ -8,14 +8,13 @@ Source: Raffel et al. 2020, "T5", in the authors' code (mesh-tensorflow).
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, Count, Positive, Size, field, inherited
-from archspec.layers.ops import Op
+from archspec.layers.base import InitComponent
+from archspec.layers.fields import Count, Positive, Size, field, inherited
 
 
-class T5Init(Component):
+class T5Init(InitComponent):
     """Standard deviations by fan-in, with the scale of the scores in the queries."""
 
-    role: ClassVar[str] = "init"
     examples: ClassVar[tuple[dict[str, Any], ...]] = ({}, {"factor": 0.5, "head_dim": 4})
 
     kind: Literal["t5"] = "t5"
@@ -24,7 +23,3 @@ class T5Init(Component):
     n_recurrent: Count = inherited("mixers that are an LSTM, a GRU or an RNN")
     factor: Positive = field("factor of every standard deviation", 1.0)
     head_dim: Size = field("channels of a query head; queries start smaller by its square root", 64)
-
-    def ops(self) -> tuple[Op, ...]:
-        """None: an init changes values, not tensors."""
-        return ()

@@ -8,14 +8,13 @@ al. 2017, in the authors' code.
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, Count, Positive, derived, field, inherited
-from archspec.layers.ops import Op
+from archspec.layers.base import InitComponent
+from archspec.layers.fields import Count, Positive, derived, field, inherited
 
 
-class XavierInit(Component):
+class XavierInit(InitComponent):
     """Variance by the mean of both fans."""
 
-    role: ClassVar[str] = "init"
     examples: ClassVar[tuple[dict[str, Any], ...]] = ({}, {"distribution": "normal", "gain": 0.5})
 
     kind: Literal["xavier"] = "xavier"
@@ -24,7 +23,3 @@ class XavierInit(Component):
     gain: Positive = field("factor of the standard deviation", 1.0)
     distribution: Literal["uniform", "normal"] = field("how the weights are drawn", "uniform")
     embedding_std: Positive = derived("standard deviation of the embedding tables", "d_model ** -0.5")
-
-    def ops(self) -> tuple[Op, ...]:
-        """None: an init changes values, not tensors."""
-        return ()

@@ -10,16 +10,17 @@ al. 2020 (sliding window), Henry et al. 2020 (QK-norm), Gemma Team 2024 (soft-ca
 al. 2025 (output gate).
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, NormComponent, Positive, Probability, Size, derived, field, inherited, slot
-from archspec.layers.ops import Attend, Cache, Op, Param, elementwise, linear
+from archspec.layers.base import MixerComponent, NormComponent, PositionComponent
+from archspec.layers.fields import Positive, Probability, Size, Tokens, Width, derived, field, inherited, slot
+from archspec.layers.ops import Attend, Kept, Linear, Op, Param, elementwise, gate, linear, split
 
 
-class Attention(Component):
+class Attention(MixerComponent):
     """Softmax attention with any number of key/value heads."""
 
-    role: ClassVar[str] = "mixer"
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {"n_heads": 4},
         {"n_heads": 4, "n_kv_heads": 2, "position": {"kind": "rope"}, "window": 5},
@@ -40,23 +41,23 @@ class Attention(Component):
     )
 
     kind: Literal["attention"] = "attention"
-    d_model: Size = inherited("width of the residual stream")
-    d_memory: Size = inherited("width of the memory that cross-attention reads")
+    d_model: Width = inherited("width of the residual stream")
+    d_memory: Width = inherited("width of the memory that cross-attention reads")
     n_heads: Size = field("query heads")
     n_kv_heads: Size = derived("key/value heads; each serves n_heads / n_kv_heads query heads", "n_heads")
-    head_dim: Size = derived("channels of a query or key head", "d_model / n_heads")
-    v_head_dim: Size = derived("channels of a value head", "head_dim")
+    head_dim: Width = derived("channels of a query or key head", "d_model / n_heads")
+    v_head_dim: Width = derived("channels of a value head", "head_dim")
     mask: Literal["causal", "bidirectional", "prefix", "cross"] = field(
         "what a query sees: earlier tokens, all tokens, a prefix and earlier tokens, or the memory",
         "causal",
         inherit="mask",
     )
-    window: Size | None = field(
+    window: Tokens | None = field(
         "keys that a query sees, itself included (on each side when bidirectional)",
         None,
         when=("mask", "causal", "bidirectional"),
     )
-    position: Component | None = slot(
+    position: PositionComponent | None = slot(
         "position", "how scores know positions", None, when=("mask", "causal", "bidirectional", "prefix")
     )
     qkv_bias: bool = field("bias of the query, key and value projections", False)
@@ -80,7 +81,7 @@ class Attention(Component):
                 "window = 1 lets a token see only itself, so queries and keys have no effect; widen it, or remove the"
                 " attention"
             )
-        both_ways = getattr(self.position, "bidirectional", None)
+        both_ways = None if self.position is None else self.position.tells_sides
         if both_ways is not None and self.mask != "prefix" and both_ways != (self.mask == "bidirectional"):
             wanted = str(not both_ways).lower()
             raise ValueError(f"position.bidirectional must be {wanted} where mask is {self.mask}")
@@ -94,9 +95,26 @@ class Attention(Component):
         return (*mask, "bias") if self.shared_bias is not None else mask
 
     @property
-    def shared_bias(self) -> Component | None:
+    def causal(self) -> bool:
+        """Whether queries see no later token."""
+        return self.mask in ("causal", "cross")
+
+    @property
+    def shards(self) -> dict[str, tuple[str, ...]]:
+        """Query heads with the key/value heads that serve them."""
+        by_head = self.position is None or self.rotates  # slopes and biases differ from head to head
+        return {"heads": ("n_heads", "n_kv_heads")} if by_head and self.qk_norm != "whole" else {}
+
+    def smaller(self, cut: Callable[[int], int]) -> dict[str, Any]:
+        """A few heads, as many of them for each key/value head where that can be."""
+        ways = (self.n_heads // 4, self.n_heads // 8, self.n_heads // 2)
+        by = next((d for d in ways if d and self.n_heads % d == 0 and self.n_kv_heads % d == 0), 1)
+        return {"n_heads": self.n_heads // by, "n_kv_heads": self.n_kv_heads // by} if self.n_heads > 4 else {}
+
+    @property
+    def shared_bias(self) -> PositionComponent | None:
         """The position whose bias one table of the whole stack holds (T5)."""
-        return self.position if self.position is not None and getattr(self.position, "shared", False) else None
+        return self.position if self.position is not None and self.position.for_stack else None
 
     @property
     def score_scale(self) -> float | None:
@@ -114,12 +132,12 @@ class Attention(Component):
     @property
     def rotates(self) -> bool:
         """Whether the position rotates queries and keys."""
-        return bool(getattr(self.position, "rotates", False))
+        return self.position is not None and self.position.rotates
 
     @property
     def slopes(self) -> bool:
         """Whether the position is a slope a head (ALiBi)."""
-        return bool(getattr(self.position, "slopes", False))
+        return self.position is not None and self.position.slopes
 
     @property
     def own_bias(self) -> bool:
@@ -141,67 +159,98 @@ class Attention(Component):
 
     def ops(self) -> tuple[Op, ...]:
         """Projections, optional norms and rotations, attention, optional gate, output projection."""
-        cross = self.mask == "cross"
-        source, tokens, d_source = ("memory", "M", self.d_memory) if cross else ("x", "T", self.d_model)
-        heads = ("B", self.n_heads, "T", self.head_dim)
-        q = linear("q_proj", self.d_model, self.n_heads * self.head_dim, self.qkv_bias, shape=heads)
-        k = linear("k_proj", d_source, self.n_kv_heads * self.head_dim, self.qkv_bias, inputs=(source,),
-                   rows=("B", tokens), shape=("B", self.n_kv_heads, tokens, self.head_dim))  # fmt: skip
-        v = linear("v_proj", d_source, self.n_kv_heads * self.v_head_dim, self.qkv_bias, inputs=(source,),
-                   rows=("B", tokens), shape=("B", self.n_kv_heads, tokens, self.v_head_dim))  # fmt: skip
-        norms, q_last, k_last = self._normed(q, k)
+        q, k, v = self._projections()
+        norms, q_last, k_last = self._normed()
         attend = self._attend((q_last, k_last, "v_proj"))
-        gate = self._gate()
-        last = gate[-1].name if gate else attend.name
-        out = linear("o_proj", self.n_heads * self.v_head_dim, self.d_model, self.out_bias, inputs=(last,))
-        return (q, k, v, *norms, attend, *gate, out)
+        gated = self._gated()
+        last = gated[-1].name if gated else attend.name
+        width = self.n_heads * self.v_head_dim
+        out = linear("o_proj", width, self.d_model, self.out_bias, inputs=(last,), residual=True)
+        return (*self._split(q, k, v), *norms, attend, *gated, *self._split(out, axis=1))
 
-    def _normed(self, q: Op, k: Op) -> tuple[list[Op], str, str]:
+    def _projections(self) -> tuple[Linear, Linear, Linear]:
+        source, tokens, d_source = ("memory", "M", self.d_memory) if self.mask == "cross" else ("x", "T", self.d_model)
+
+        def read(name: str, width: int) -> Linear:
+            inputs, rows, heads = (source,), ("B", tokens), self.n_kv_heads
+            return linear(name, d_source, heads * width, self.qkv_bias, inputs=inputs, rows=rows, heads=heads)
+
+        query = linear("q_proj", self.d_model, self.n_heads * self.head_dim, self.qkv_bias, heads=self.n_heads)
+        return query, read("k_proj", self.head_dim), read("v_proj", self.v_head_dim)
+
+    def _split(self, *ops: Linear, axis: int = 0) -> list[Op]:
+        """The projections, with how their weights are shared among devices."""
+        return [split(op, "heads", axis) if self.shards else op for op in ops]
+
+    def _normed(self) -> tuple[list[Op], str, str]:
         found: list[Op] = []
-        q_last, k_last = q.name, k.name
-        if self.qk_norm != "none":
-            whole = self.qk_norm == "whole"
-            q_dim, k_dim = (self.n_heads, self.n_kv_heads) if whole else (1, 1)
+        q_last, k_last = "q_proj", "k_proj"
+        q_shape = ("B", self.n_heads, "T", self.head_dim)
+        k_shape = ("B", self.n_kv_heads, "M" if self.mask == "cross" else "T", self.head_dim)
+        if self.qk_norm == "whole":
+            q_dim, k_dim = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
             found += [
-                self.norm.op("q_norm", q_dim * self.head_dim, ("q_proj",), q.shape),
-                self.norm.op("k_norm", k_dim * self.head_dim, ("k_proj",), k.shape),
+                self.norm.op("q_norm", q_dim, ("q_proj",)),
+                self.norm.op("k_norm", k_dim, ("k_proj",), ("B", k_shape[2], k_dim)),
             ]
+        elif self.qk_norm == "head":
+            found += [
+                self.norm.op("q_norm", self.head_dim, ("q_proj",), q_shape),
+                self.norm.op("k_norm", self.head_dim, ("k_proj",), k_shape),
+            ]
+        if found:
             q_last, k_last = "q_norm", "k_norm"
         if self.rotates:
             found += [
-                elementwise("rope", q.shape, (q_last,), "q_rope"),
-                elementwise("rope", k.shape, (k_last,), "k_rope"),
+                elementwise("rope", q_shape, (q_last,), "q_rope"),
+                elementwise("rope", k_shape, (k_last,), "k_rope"),
             ]
             q_last, k_last = "q_rope", "k_rope"
         return found, q_last, k_last
 
     def _attend(self, inputs: tuple[str, ...]) -> Attend:
-        cross = self.mask == "cross"
-        kept = self.n_kv_heads * (self.head_dim + self.v_head_dim)
-        cache = Cache() if self.mask == "bidirectional" else Cache(per_token=kept, limit=self.window)
-        params = (Param("sinks", (self.n_heads,)),) if self.sinks else ()
-        table = () if self.position is None or self.shared_bias is not None else self.position.ops()
+        params = [Param("sinks", (self.n_heads,), split=("heads", 0) if self.shards else None)] if self.sinks else []
+        if self.position is not None and self.own_bias:
+            params += [p for op in self.position.ops() for p in op.under("position").params]
+        bias = "" if self.position is None or self.rotates else self.position.kind
         return Attend(
             name="attention",
-            shape=("B", "T", self.n_heads * self.v_head_dim),
+            shape=("B", self.n_heads, "T", self.v_head_dim),
             inputs=(*inputs, "bias") if self.shared_bias is not None else inputs,
-            params=(*params, *(p for op in table for p in op.under("position").params)),
-            note=f"{self.mask} softmax attention",
-            cache=Cache(per_memory_token=kept) if cross else cache,
+            params=tuple(params),
+            label=f"{self.mask} softmax attention",
+            kernel="attention",
+            kept=self._kept(),
             n_heads=self.n_heads,
+            n_kv_heads=self.n_kv_heads,
             qk_dim=self.head_dim,
             v_dim=self.v_head_dim,
-            keys="M" if cross else "S",
+            mask=self.mask,
+            keys="M" if self.mask == "cross" else "S",
             window=self.window,
-            causal=self.mask == "causal",
+            bias=bias,
+            softcap=self.softcap,
+            sinks=self.sinks,
         )
 
-    def _gate(self) -> list[Op]:
+    def _kept(self) -> tuple[Kept, ...]:
+        """Keys and values: of the memory, or of the tokens that later queries can still see."""
+        if self.mask == "bidirectional":
+            return ()
+        if self.mask == "cross":
+            return (
+                Kept("memory.0", ("B", self.n_kv_heads, "M", self.head_dim)),
+                Kept("memory.1", ("B", self.n_kv_heads, "M", self.v_head_dim)),
+            )
+        return (
+            Kept("k", ("B", self.n_kv_heads, "S", self.head_dim), limit=self.keep),
+            Kept("v", ("B", self.n_kv_heads, "S", self.v_head_dim), limit=self.keep),
+        )
+
+    def _gated(self) -> list[Op]:
+        heads = ("B", self.n_heads, "T", self.v_head_dim)
         if self.gate == "none":
             return []
         width = self.n_heads * (self.v_head_dim if self.gate == "elementwise" else 1)
-        out = ("B", "T", self.n_heads * self.v_head_dim)
-        return [
-            linear("gate_proj", self.d_model, width),
-            elementwise("sigmoid gate", out, ("attention", "gate_proj"), "gate"),
-        ]
+        proj = linear("gate_proj", self.d_model, width, heads=self.n_heads)
+        return [*self._split(proj), gate("gate", heads, ("attention", "gate_proj"), "sigmoid")]

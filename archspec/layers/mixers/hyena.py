@@ -15,16 +15,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from archspec.layers.base import Component, Count, Number, Positive, Probability, Size, derived, field, inherited
-from archspec.layers.ops import Cache, Conv, Elementwise, FFTConv, Op, Param, elementwise, linear
+from archspec.layers.base import MixerComponent
+from archspec.layers.fields import Count, Number, Positive, Probability, Size, Width, derived, field, inherited
+from archspec.layers.ops import MULTIPLY, Conv, Elementwise, FFTConv, Kept, Op, Param, elementwise, linear
 
 Order = Annotated[int, Field(ge=2, le=64)]
 
 
-class Hyena(Component):
+class Hyena(MixerComponent):
     """Long convolutions with implicit filters, between gates."""
 
-    role: ClassVar[str] = "mixer"
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {"filter_order": 8},
         {"order": 3, "filter_order": 4, "num_inner_mlps": 0, "emb_dim": 5, "short_conv": 2, "filter_len": 40,
@@ -35,12 +35,12 @@ class Hyena(Component):
     )  # fmt: skip
 
     kind: Literal["hyena"] = "hyena"
-    d_model: Size = inherited("width of the residual stream")
+    d_model: Width = inherited("width of the residual stream")
     order: Order = field("gates; there are order - 1 long convolutions", 2)
     short_conv: Size = field("taps of the short convolution of the projections", 3)
     bias: bool = field("bias of the input and output projections", True)
     filter_len: Size = derived("taps of a filter, the longest sequence; the unit of positions", "max_seq_len")
-    filter_order: Size = field("width of the filter network", 64)
+    filter_order: Width = field("width of the filter network", 64)
     num_inner_mlps: Count = field("layers of the filter network between its first and its last", 2, le=64)
     emb_dim: Size = field("features of a position: its fraction of filter_len, cosines and sines; odd", 3)
     sine_freq: Positive = field("(initial) frequency of the sine activations", 1.0)
@@ -82,12 +82,22 @@ class Hyena(Component):
         """Frequencies of the features of a position."""
         return (self.emb_dim - 1) // 2
 
+    @property
+    def longest(self) -> int:
+        """The taps of the filters."""
+        return self.filter_len
+
+    @property
+    def streams(self) -> tuple[tuple[str, int], ...]:
+        """What the input projection gives side by side: the gates, and what they gate."""
+        return (*((f"x{i}", self.d_model) for i in range(self.order)), ("v", self.d_model))
+
     def ops(self) -> tuple[Op, ...]:
         """Projection, short convolution, the filters, then gate and long convolution in turn, gate, projection."""
         width = (self.order + 1) * self.d_model
         return (
             self._features(),
-            linear("in_proj", self.d_model, width, self.bias, note="x_0 ... x_{order-1}, v"),
+            linear("in_proj", self.d_model, width, self.bias, outputs=self.streams),
             Conv(
                 name="short_filter",
                 shape=("B", "T", width),
@@ -96,13 +106,15 @@ class Hyena(Component):
                     Param("short_filter.weight", (width, 1, self.short_conv)),
                     Param("short_filter.bias", (width,)),
                 ),
-                cache=Cache(fixed=width * (self.short_conv - 1)),
+                outputs=self.streams,
+                kernel="short_conv",
+                kept=(Kept("conv", ("B", self.short_conv - 1, width)),),
                 channels=width,
-                kernel=self.short_conv,
+                taps=self.short_conv,
             ),
             *self._filter(),
             *self._recurrence(),
-            linear("out_proj", self.d_model, self.d_model, self.bias, inputs=("gate_0",)),
+            linear("out_proj", self.d_model, self.d_model, self.bias, inputs=("gate_0",), residual=True),
         )
 
     def _features(self) -> Op:
@@ -142,11 +154,19 @@ class Hyena(Component):
                 name=f"conv_{i}",
                 shape=shape,
                 inputs=(f"gate_{i}", "filter_decay" if self.modulate else "filter_out"),
-                note="by FFT, without matrix products; decoding holds the filter, once for all sequences of a batch",
-                cache=Cache(per_token=self.d_model, exact=self.filter_len * self.d_model),
+                note="by FFT, without matrix products; decoding holds the filters, once for all sequences of a batch",
+                kernel="long_conv",
+                kept=self._kept(i),
                 channels=self.d_model,
             )
             inputs = ("short_filter",) if value == "short_filter" else ("short_filter", value)
-            found += [elementwise("gate", shape, inputs, f"gate_{i}"), conv]
+            found += [elementwise(MULTIPLY, shape, inputs, f"gate_{i}"), conv]
             value = conv.name
-        return [*found, elementwise("gate", shape, ("short_filter", value), "gate_0")]
+        return [*found, elementwise(MULTIPLY, shape, ("short_filter", value), "gate_0")]
+
+    def _kept(self, i: int) -> tuple[Kept, ...]:
+        """The inputs of a long convolution; with the first, the filters of all, evaluated once."""
+        first = i == self.order - 1
+        filters = Kept("filters", (self.filter_len, self.filter_dim), dtype="float32")
+        inputs = Kept(f"{self.order - 1 - i}.inputs", ("B", 1, "S", self.d_model))
+        return (filters, inputs) if first else (inputs,)

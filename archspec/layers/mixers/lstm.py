@@ -9,90 +9,17 @@ They take no mask: padding at the end is read like tokens and reaches the direct
 Sources: Hochreiter and Schmidhuber 1997; Gers et al. 2000 (forget gate); Schuster and Paliwal 1997 (bidirectional).
 """
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from archspec.layers.base import Component, Probability, Size, derived, field, inherited
-from archspec.layers.ops import Cache, Op, Param, Recurrent, elementwise, linear
-
-GATES = 4  # input, forget, cell, output: the order of PyTorch's stacked weights
+from archspec.layers.fields import Width, derived
+from archspec.layers.recurrent import RecurrentMixer
 
 
-class LSTM(Component):
+class LSTM(RecurrentMixer):
     """Long short-term memory, PyTorch's own."""
 
-    role: ClassVar[str] = "mixer"
-    examples: ClassVar[tuple[dict[str, Any], ...]] = (
-        {},
-        {"d_hidden": 12, "depth": 2, "dropout": 0.25},
-        {"bias": False, "d_hidden": 8},
-        {"bidirectional": True, "depth": 2, "d_hidden": 8},
-        {"bidirectional": True},
-    )
+    gates: ClassVar[int] = 4  # input, forget, cell, output: the order of PyTorch's stacked weights
+    carries: ClassVar[tuple[str, ...]] = ("h", "c")
 
     kind: Literal["lstm"] = "lstm"
-    d_model: Size = inherited("width of the residual stream")
-    d_hidden: Size = derived("width of the hidden state and of the memory cell", "d_model")
-    depth: Size = field("layers, one above the other", 1, le=1024)
-    bias: bool = field("biases of the cells and of the output projection", True)
-    bidirectional: bool = field("whether a second network reads from the end; the outputs stand side by side", False)
-    dropout: Probability = field("dropout between layers, where depth is more than 1", 0.0)
-
-    def check(self) -> None:
-        """Refuse dropout that has no place."""
-        if self.dropout and self.depth == 1:
-            raise ValueError(f"dropout = {self.dropout} acts between layers; set depth to 2 or more, or dropout to 0")
-
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """The decoding state, unless it also reads from the end."""
-        return () if self.bidirectional else ("state",)
-
-    @property
-    def causal(self) -> bool:
-        """Whether the output at a token depends on no later one."""
-        return not self.bidirectional
-
-    @property
-    def d_out(self) -> int:
-        """Width of what the last layer gives."""
-        return 2 * self.d_hidden if self.bidirectional else self.d_hidden
-
-    @property
-    def n_states(self) -> int:
-        """States that one sequence has: one for each layer and direction."""
-        return 2 * self.depth if self.bidirectional else self.depth
-
-    @property
-    def projects(self) -> bool:
-        """Whether an output projection leads back to d_model: where the widths differ."""
-        return self.d_out != self.d_model
-
-    def ops(self) -> tuple[Op, ...]:
-        """One recurrence for each layer and direction, then the output projection where the widths differ."""
-        found: list[Op] = []
-        below: tuple[str, ...] = ("x",)
-        for layer in range(self.depth):
-            suffixes = (f"l{layer}", f"l{layer}_reverse") if self.bidirectional else (f"l{layer}",)
-            found += [self._cell(suffix, self.d_out if layer else self.d_model, below) for suffix in suffixes]
-            if self.bidirectional:
-                found.append(elementwise("concat", ("B", "T", self.d_out), suffixes, f"l{layer}_both"))
-            below = (found[-1].name,)
-        if self.projects:
-            found.append(linear("out_proj", self.d_out, self.d_model, self.bias, inputs=below))
-        return tuple(found)
-
-    def _cell(self, suffix: str, d_in: int, inputs: tuple[str, ...]) -> Op:
-        rows = GATES * self.d_hidden
-        shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, d_in), "weight_hh": (rows, self.d_hidden)}
-        shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)} if self.bias else {}
-        return Recurrent(
-            name=suffix,
-            shape=("B", "T", self.d_hidden),
-            inputs=inputs,
-            params=tuple(Param(f"lstm.{name}_{suffix}", shape) for name, shape in shapes.items()),
-            note="LSTM; the gates' sigmoids and products are element-wise",
-            cache=Cache(fixed=0 if self.bidirectional else 2 * self.d_hidden),
-            d_in=d_in,
-            width=self.d_hidden,
-            gates=GATES,
-        )
+    d_hidden: Width = derived("width of the hidden state and of the memory cell", "d_model")

@@ -12,14 +12,14 @@ norms of dt, B and C.
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, NormComponent, Positive, Size, derived, field, inherited, slot
-from archspec.layers.ops import Cache, Conv, Elementwise, Op, Param, Scan, elementwise, linear
+from archspec.layers.base import MixerComponent, NormComponent
+from archspec.layers.fields import Positive, Size, Width, derived, field, inherited, slot
+from archspec.layers.ops import Conv, Elementwise, Kept, Op, Param, Scan, elementwise, gate, linear
 
 
-class Mamba(Component):
+class Mamba(MixerComponent):
     """Selective state space with a decay for each channel and state (S6)."""
 
-    role: ClassVar[str] = "mixer"
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {},
         {
@@ -35,11 +35,11 @@ class Mamba(Component):
     )
 
     kind: Literal["mamba"] = "mamba"
-    d_model: Size = inherited("width of the residual stream")
-    d_inner: Size = derived("channels of the scan", "2 * d_model")
-    d_state: Size = field("states of a channel", 16)
+    d_model: Width = inherited("width of the residual stream")
+    d_inner: Width = derived("channels of the scan", "2 * d_model")
+    d_state: Width = field("states of a channel", 16)
     d_conv: Size = field("taps of the short convolution", 4)
-    dt_rank: Size = derived("rank of the projection that gives the step sizes", "ceil(d_model / 16)")
+    dt_rank: Width = derived("rank of the projection that gives the step sizes", "ceil(d_model / 16)")
     conv_bias: bool = field("bias of the short convolution", True)
     bias: bool = field("bias of the input and output projections", False)
     bcdt_norm: NormComponent | None = slot(
@@ -65,18 +65,21 @@ class Mamba(Component):
     def ops(self) -> tuple[Op, ...]:
         """Projection, short convolution, step size, B and C from what it gives, scan, gate, projection."""
         inner = ("B", "T", self.d_inner)
+        selected = (("dt", self.dt_rank), ("B", self.d_state), ("C", self.d_state))
         return (
             self._own(),
-            linear("in_proj", self.d_model, 2 * self.d_inner, self.bias, note="x, z"),
+            linear(
+                "in_proj", self.d_model, 2 * self.d_inner, self.bias, outputs=(("x", self.d_inner), ("z", self.d_inner))
+            ),
             self._conv(),
-            elementwise("silu", inner, ("conv1d",)),
-            linear("x_proj", self.d_inner, self.dt_rank + 2 * self.d_state, inputs=("silu",), note="dt, B, C"),
+            elementwise("silu", inner, ("conv1d",), within="conv1d"),
+            linear("x_proj", self.d_inner, sum(w for _, w in selected), inputs=("silu",), outputs=selected),
             *self._norms(),
             linear("dt_proj", self.dt_rank, self.d_inner, True, inputs=("dt_norm" if self.bcdt_norm else "x_proj",)),
             elementwise("softplus", inner, ("dt_proj",), "dt"),
             self._scan(),
-            elementwise("silu gate", inner, ("scan", "in_proj"), "gate"),
-            linear("out_proj", self.d_inner, self.d_model, self.bias, inputs=("gate",)),
+            gate("gate", inner, ("scan", "in_proj"), "silu", within="scan"),
+            linear("out_proj", self.d_inner, self.d_model, self.bias, inputs=("gate",), residual=True),
         )
 
     def _own(self) -> Op:
@@ -95,9 +98,10 @@ class Mamba(Component):
             shape=("B", "T", self.d_inner),
             inputs=("in_proj",),
             params=(Param("conv1d.weight", (self.d_inner, 1, self.d_conv)), *bias),
-            cache=Cache(fixed=self.d_inner * (self.d_conv - 1)),
+            kernel="short_conv",
+            kept=(Kept("conv", ("B", self.d_conv - 1, self.d_inner)),),
             channels=self.d_inner,
-            kernel=self.d_conv,
+            taps=self.d_conv,
         )
 
     def _norms(self) -> tuple[Op, ...]:
@@ -114,8 +118,10 @@ class Mamba(Component):
             name="scan",
             shape=("B", "T", self.d_inner),
             inputs=("silu", "dt", *(("b_norm", "c_norm") if self.bcdt_norm else ("x_proj",)), "A"),
-            note="selective scan; only its read-out is a matrix product, the decay and the update are element-wise",
-            cache=Cache(exact=self.d_inner * self.d_state),
+            label="selective scan",
+            note="only the read-out is a matrix product, the decay and the update are element-wise",
+            kernel="selective_scan",
+            kept=(Kept("ssm", ("B", self.d_inner, self.d_state), dtype="float32"),),
             width=self.d_inner,
             d_state=self.d_state,
             matmul=2 * self.d_inner * self.d_state,

@@ -11,20 +11,16 @@ token.
 Source: Dao and Gu 2024 (arXiv 2405.21060).
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
-
-from archspec.layers.base import Component, Positive, Size, derived, field, inherited
-from archspec.layers.ops import Cache, Conv, Elementwise, Norm, Op, Param, Scan, elementwise, linear
-
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+from archspec.layers.base import MixerComponent
+from archspec.layers.fields import NotNegative, Positive, Size, Tokens, Width, derived, field, inherited
+from archspec.layers.ops import Conv, Elementwise, Kept, Norm, Op, Param, Scan, elementwise, gate, linear
 
 
-class Mamba2(Component):
+class Mamba2(MixerComponent):
     """State space duality: heads with a scalar decay, B and C shared within groups of heads."""
 
-    role: ClassVar[str] = "mixer"
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {"head_dim": 8, "d_state": 6, "chunk": 4},
         {"head_dim": 4, "d_state": 8, "n_groups": 2, "conv_bias": False, "bias": True, "norm_place": "before_gate",
@@ -34,21 +30,21 @@ class Mamba2(Component):
     )  # fmt: skip
 
     kind: Literal["mamba2"] = "mamba2"
-    d_model: Size = inherited("width of the residual stream")
-    d_inner: Size = derived("channels of the scan", "2 * d_model")
-    head_dim: Size = field("channels of a head", 64)
+    d_model: Width = inherited("width of the residual stream")
+    d_inner: Width = derived("channels of the scan", "2 * d_model")
+    head_dim: Width = field("channels of a head", 64)
     n_heads: Size = derived("heads, each with a decay of its own", "d_inner / head_dim")
     n_groups: Size = field("groups of heads that share B and C", 1)
-    d_state: Size = field("states of a channel", 128)
+    d_state: Width = field("states of a channel", 128)
     d_conv: Size = field("taps of the short convolution of x, B and C", 4)
-    chunk: Size = field("tokens that are computed as one masked matrix product", 64)
+    chunk: Tokens = field("tokens that are computed as one masked matrix product", 64)
     conv_bias: bool = field("bias of the short convolution", True)
     bias: bool = field("bias of the input and output projections", False)
     norm_place: Literal["after_gate", "before_gate", "none"] = field(
         "the RMS norm: norm(y * silu(z)), norm(y) * silu(z), or y * silu(z)", "after_gate"
     )
     norm_eps: Positive = field("epsilon of the RMS norm", 1e-5, when=("norm_place", "after_gate", "before_gate"))
-    norm_group_size: Size = derived(
+    norm_group_size: Width = derived(
         "channels over which the RMS norm takes its mean",
         "d_inner / n_groups",
         when=("norm_place", "after_gate", "before_gate"),
@@ -93,19 +89,19 @@ class Mamba2(Component):
     def ops(self) -> tuple[Op, ...]:
         """Projection, short convolution, step size, scan, gate and norm, projection."""
         gated = self._gated()
+        shared = self.n_groups * self.d_state
+        parts = (("z", self.d_inner), ("x", self.d_inner), ("B", shared), ("C", shared), ("dt", self.n_heads))
         return (
             self._own(),
-            linear(
-                "in_proj", self.d_model, self.d_inner + self.conv_dim + self.n_heads, self.bias, note="z, x, B, C, dt"
-            ),
+            linear("in_proj", self.d_model, sum(w for _, w in parts), self.bias, outputs=parts),
             self._conv(),
-            elementwise("silu", ("B", "T", self.conv_dim), ("conv1d",)),
+            elementwise("silu", ("B", "T", self.conv_dim), ("conv1d",), within="conv1d"),
             elementwise(
                 "softplus, clamp" if self.limits_dt else "softplus", ("B", "T", self.n_heads), ("in_proj", "A"), "dt"
             ),
             self._scan(),
             *gated,
-            linear("out_proj", self.d_inner, self.d_model, self.bias, inputs=(gated[-1].name,)),
+            linear("out_proj", self.d_inner, self.d_model, self.bias, inputs=(gated[-1].name,), residual=True),
         )
 
     def _own(self) -> Op:
@@ -125,9 +121,10 @@ class Mamba2(Component):
             shape=("B", "T", self.conv_dim),
             inputs=("in_proj",),
             params=(Param("conv1d.weight", (self.conv_dim, 1, self.d_conv)), *bias),
-            cache=Cache(fixed=self.conv_dim * (self.d_conv - 1)),
+            kernel="short_conv",
+            kept=(Kept("conv", ("B", self.d_conv - 1, self.conv_dim)),),
             channels=self.conv_dim,
-            kernel=self.d_conv,
+            taps=self.d_conv,
         )
 
     def _scan(self) -> Op:
@@ -135,10 +132,13 @@ class Mamba2(Component):
         in_chunk = 2 * self.chunk * (self.n_groups * self.d_state + self.d_inner)
         return Scan(
             name="scan",
-            shape=("B", "T", self.d_inner),
+            shape=("B", "T", self.n_heads, self.head_dim),
             inputs=("silu", "dt", "A"),
+            label="Mamba-2 scan",
             note="FLOPs of whole chunks; a decoded token costs 2 d_inner d_state",
-            cache=Cache(exact=self.d_inner * self.d_state),
+            kernel="ssd",
+            kept=(Kept("ssm", ("B", self.n_heads, self.head_dim, self.d_state), dtype="float32"),),
+            chunk=self.chunk,
             width=self.d_inner,
             d_state=self.d_state,
             matmul=in_chunk + 4 * self.d_inner * self.d_state,
@@ -147,15 +147,16 @@ class Mamba2(Component):
     def _gated(self) -> tuple[Op, ...]:
         inner = ("B", "T", self.d_inner)
         if self.norm_place == "none":
-            return (elementwise("silu gate", inner, ("scan", "in_proj"), "gate"),)
+            return (gate("gate", inner, ("scan", "in_proj"), "silu"),)
         before = self.norm_place == "before_gate"
         norm = Norm(
             name="norm",
             shape=inner,
             inputs=("scan",) if before else ("gate",),
             params=(Param("norm.weight", (self.d_inner,)),),
+            kernel="gated_rms_norm",
             dim=self.norm_group_size,
             kind="rmsnorm",
         )
-        gate = elementwise("silu gate", inner, ("norm" if before else "scan", "in_proj"), "gate")
-        return (norm, gate) if before else (gate, norm)
+        gated = gate("gate", inner, ("norm" if before else "scan", "in_proj"), "silu", within="norm")
+        return (norm, gated) if before else (gated, norm)

@@ -14,33 +14,17 @@ O(T (kv_lora_rank + qk_rope_head_dim)) numbers.
 Source: DeepSeek-AI 2024 (DeepSeek-V2, section 2.1, appendix C); DeepSeek-AI 2024 (DeepSeek-V3).
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, NormComponent, Positive, Probability, Size, derived, field, inherited, slot
-from archspec.layers.ops import Attend, Cache, Op, Run, elementwise, linear
+from archspec.layers.base import MixerComponent, NormComponent, PositionComponent
+from archspec.layers.fields import Positive, Probability, Size, Width, derived, field, inherited, slot
+from archspec.layers.ops import Kept, LatentAttend, Op, elementwise, linear, split
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatentAttend(Attend):
-    """Attention over expanded keys, or, where earlier tokens are only there as latents, over the latents themselves.
-
-    Then the products with kv_b_proj are as many as its own, once for each new token, so that op counts them.
-    """
-
-    latent: int
-    rope: int
-
-    def flops(self, run: Run) -> int:
-        """Scores and weighted mean over the T x S rectangle, in the form that runs."""
-        width = self.qk_dim + self.v_dim if run.S == run.T else 2 * self.latent + self.rope
-        return 2 * run.size(("B", "T", self.keys)) * self.n_heads * width
-
-
-class MLA(Component):
+class MLA(MixerComponent):
     """Multi-head latent attention."""
 
-    role: ClassVar[str] = "mixer"
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {"n_heads": 4, "kv_lora_rank": 8, "qk_nope_head_dim": 6, "qk_rope_head_dim": 4, "v_head_dim": 5,
          "position": {"kind": "rope"}},
@@ -50,15 +34,15 @@ class MLA(Component):
     )  # fmt: skip
 
     kind: Literal["mla"] = "mla"
-    d_model: Size = inherited("width of the residual stream")
+    d_model: Width = inherited("width of the residual stream")
     n_heads: Size = field("heads")
-    q_lora_rank: Size | None = field("width of the queries' own latent", None)
-    kv_lora_rank: Size = field("width of the latent from which keys and values are read")
-    qk_nope_head_dim: Size = field("channels of a query or key head that know no position")
-    qk_rope_head_dim: Size = field("channels of a query head, and of one key for all heads, that are rotated")
-    v_head_dim: Size = derived("channels of a value head", "qk_nope_head_dim")
-    head_dim: Size = derived("channels that the position rotates: always qk_rope_head_dim", "qk_rope_head_dim")
-    position: Component | None = slot("position", "what rotates the rope channels", None)
+    q_lora_rank: Width | None = field("width of the queries' own latent", None)
+    kv_lora_rank: Width = field("width of the latent from which keys and values are read")
+    qk_nope_head_dim: Width = field("channels of a query or key head that know no position")
+    qk_rope_head_dim: Width = field("channels of a query head, and of one key for all heads, that are rotated")
+    v_head_dim: Width = derived("channels of a value head", "qk_nope_head_dim")
+    head_dim: Width = derived("channels that the position rotates: always qk_rope_head_dim", "qk_rope_head_dim")
+    position: PositionComponent | None = slot("position", "what rotates the rope channels", None)
     bias: bool = field("biases of q_a_proj, kv_a_proj and o_proj", False)
     norm: NormComponent = slot("norm", "the norm of the latents", inherit="norm")
     scale: Positive = derived(
@@ -70,14 +54,23 @@ class MLA(Component):
         """Refuse a position that does not rotate, or rotates other than the rope channels."""
         if self.head_dim != self.qk_rope_head_dim:
             raise ValueError(f"head_dim = {self.head_dim} must be qk_rope_head_dim = {self.qk_rope_head_dim}")
-        if self.position is not None and not getattr(self.position, "rotates", False):
-            kind = getattr(self.position, "kind", "?")
+        if self.position is not None and not self.position.rotates:
+            kind = self.position.kind
             raise ValueError(f"position.kind = {kind!r} does not rotate queries and keys; use a rope, or none")
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """The decoding state."""
         return ("state",)
+
+    @property
+    def shards(self) -> dict[str, tuple[str, ...]]:
+        """Heads; every device has all latents."""
+        return {"heads": ("n_heads",)}
+
+    def smaller(self, cut: Callable[[int], int]) -> dict[str, Any]:
+        """A few heads."""
+        return {"n_heads": 4} if self.n_heads > 4 else {}
 
     @property
     def qk_head_dim(self) -> int:
@@ -87,7 +80,7 @@ class MLA(Component):
     @property
     def softmax_scale(self) -> float:
         """The factor of the scores, with the correction that a stretched rope asks for (YaRN's mscale, squared)."""
-        return self.scale * float(getattr(self.position, "score_factor", 1.0))
+        return self.scale * (1.0 if self.position is None else self.position.score_factor)
 
     @property
     def title(self) -> str:
@@ -97,43 +90,57 @@ class MLA(Component):
     def ops(self) -> tuple[Op, ...]:
         """Queries, the latent, its expansion, rotations, attention, output projection."""
         query = self._query()
-        latent = ("B", "T", self.kv_lora_rank)
         kv_width = self.qk_nope_head_dim + self.v_head_dim
+        latent = (("latent", self.kv_lora_rank), ("k rope", self.qk_rope_head_dim))
+        expand = linear(
+            "kv_b_proj", self.kv_lora_rank, self.n_heads * kv_width, inputs=("kv_a_norm",), rows=("B", 1, "T"),
+            heads=self.n_heads,
+        )  # fmt: skip
         keys: list[Op] = [
-            linear("kv_a_proj", self.d_model, self.kv_lora_rank + self.qk_rope_head_dim, self.bias,
-                   note="the latent, and the key channels that are rotated"),
-            self.norm.op("kv_a_norm", self.kv_lora_rank, ("kv_a_proj",), latent),
-            linear("kv_b_proj", self.kv_lora_rank, self.n_heads * kv_width, inputs=("kv_a_norm",),
-                   shape=("B", self.n_heads, "T", kv_width)),
-        ]  # fmt: skip
+            linear("kv_a_proj", self.d_model, sum(w for _, w in latent), self.bias, outputs=latent),
+            self.norm.op("kv_a_norm", self.kv_lora_rank, ("kv_a_proj",), ("B", 1, "T", self.kv_lora_rank)),
+            split(expand, "heads"),
+        ]
         q_last, k_rope = query[-1].name, "kv_a_proj"
         if self.position is not None:
-            keys.append(elementwise("rope", query[-1].shape, (q_last,), "q_rope"))
+            rotated = ("B", self.n_heads, "T", self.qk_rope_head_dim)
+            keys.append(elementwise("rope", rotated, (q_last,), "q_rope"))
             keys.append(elementwise("rope", ("B", 1, "T", self.qk_rope_head_dim), (k_rope,), "k_rope"))
             q_last, k_rope = "q_rope", "k_rope"
-        out = linear("o_proj", self.n_heads * self.v_head_dim, self.d_model, self.bias, inputs=("attention",))
-        return (*query, *keys, self._attend((q_last, k_rope, "kv_b_proj")), out)
+        out = linear("o_proj", self.n_heads * self.v_head_dim, self.d_model, self.bias, inputs=("attention",),
+                     residual=True)  # fmt: skip
+        return (*query, *keys, self._attend((q_last, k_rope, "kv_b_proj")), split(out, "heads", 1))
 
     def _query(self) -> list[Op]:
-        width, heads = self.n_heads * self.qk_head_dim, ("B", self.n_heads, "T", self.qk_head_dim)
+        width = self.n_heads * self.qk_head_dim
         if self.q_lora_rank is None:
-            return [linear("q_proj", self.d_model, width, shape=heads)]
+            return [split(linear("q_proj", self.d_model, width, heads=self.n_heads), "heads")]
+        up = linear("q_b_proj", self.q_lora_rank, width, inputs=("q_a_norm",), heads=self.n_heads)
         return [
             linear("q_a_proj", self.d_model, self.q_lora_rank, self.bias),
             self.norm.op("q_a_norm", self.q_lora_rank, ("q_a_proj",), ("B", "T", self.q_lora_rank)),
-            linear("q_b_proj", self.q_lora_rank, width, inputs=("q_a_norm",), shape=heads),
+            split(up, "heads"),
         ]
 
-    def _attend(self, inputs: tuple[str, ...]) -> Attend:
+    def _attend(self, inputs: tuple[str, ...]) -> LatentAttend:
+        kept = (
+            Kept("latent", ("B", 1, "S", self.kv_lora_rank)),
+            Kept("k_rope", ("B", 1, "S", self.qk_rope_head_dim)),
+        )
         return LatentAttend(
             name="attention",
-            shape=("B", "T", self.n_heads * self.v_head_dim),
+            shape=("B", self.n_heads, "T", self.v_head_dim),
             inputs=inputs,
-            note="causal softmax attention; decodes from the latent",
-            cache=Cache(per_token=self.kv_lora_rank + self.qk_rope_head_dim),
+            label="causal softmax attention",
+            note="decodes from the latent",
+            kernel="attention",
+            kept=kept,
             n_heads=self.n_heads,
+            n_kv_heads=self.n_heads,
             qk_dim=self.qk_head_dim,
             v_dim=self.v_head_dim,
+            mask="causal",
             latent=self.kv_lora_rank,
             rope=self.qk_rope_head_dim,
+            latents=("kv_a_norm", inputs[1]),
         )

@@ -11,7 +11,8 @@ Parmar et al. 2024, "Nemotron-4" (1 + weight).
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import NormComponent, Positive, field
+from archspec.layers.base import NormComponent
+from archspec.layers.fields import Positive, field
 from archspec.layers.ops import Norm, Param
 
 

@@ -9,7 +9,8 @@ Sources: Zhang & Sennrich 2019, "Root Mean Square Layer Normalization"; Gemma Te
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import NormComponent, Positive, field
+from archspec.layers.base import NormComponent
+from archspec.layers.fields import Positive, field
 from archspec.layers.ops import Norm, Param
 
 

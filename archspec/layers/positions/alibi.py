@@ -10,17 +10,15 @@ Source: Press, Smith & Lewis 2022, "Train Short, Test Long: Attention with Linea
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, Size, inherited
+from archspec.layers.base import PositionComponent
+from archspec.layers.fields import Size, inherited
 from archspec.layers.ops import Op
 
 
-class Alibi(Component):
+class Alibi(PositionComponent):
     """Attention with linear biases."""
 
-    role: ClassVar[str] = "position"
-    rotates: ClassVar[bool] = False
     slopes: ClassVar[bool] = True
-    shared: ClassVar[bool] = False
     examples: ClassVar[tuple[dict[str, Any], ...]] = ({},)
 
     kind: Literal["alibi"] = "alibi"

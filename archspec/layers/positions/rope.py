@@ -9,11 +9,13 @@ w_i to reach beyond the length of training. No state of its own (the mixer count
 Sources: Su et al. 2021, "RoFormer"; Black et al. 2022, "GPT-NeoX-20B" (a fraction of the channels).
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from archspec.layers.base import Component, Number, Size, field, inherited, slot
+from archspec.layers.base import Component, PositionComponent
+from archspec.layers.fields import Number, Width, field, inherited, slot
 from archspec.layers.ops import Op
 
 if TYPE_CHECKING:
@@ -24,13 +26,10 @@ else:
 _SHORT, _LONG = (1.0, 1.0, 1.1, 1.5, 2.0, 2.5, 3.0, 4.0), (1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 7.0, 8.0)
 
 
-class Rope(Component):
+class Rope(PositionComponent):
     """Rotary position embedding, whole or partial, with or without scaled frequencies."""
 
-    role: ClassVar[str] = "position"
     rotates: ClassVar[bool] = True
-    slopes: ClassVar[bool] = False
-    shared: ClassVar[bool] = False
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {},
         {"interleaved": True, "theta": 500.0},
@@ -44,35 +43,21 @@ class Rope(Component):
     )
 
     kind: Literal["rope"] = "rope"
-    head_dim: Size = inherited("channels of a query or key head")
+    head_dim: Width = inherited("channels of a query or key head")
     theta: Number = field("base of the wavelengths, which run from 2 pi to about 2 pi theta tokens", 10000.0, gt=1)
     fraction: Annotated[float, Field(gt=0, le=1)] = field("share of the channels of a head that turn", 1.0)
     interleaved: bool = field("a pair is two neighbours, not two channels dim / 2 apart", False)
     scaling: Scaling = slot("rope_scaling", "how the frequencies change to reach further", None)
 
     def check(self) -> None:
-        """Refuse an odd number of rotated channels, too few of them, and LongRoPE factors of the wrong number."""
+        """Refuse an odd number of rotated channels, and a scaling that cannot scale them."""
         if self.dim % 2 or not self.dim:
             raise ValueError(
                 f"fraction = {self.fraction:g} of head_dim = {self.head_dim} is {self.dim} rotated channels;"
                 " they turn in pairs, so it must be an even number above 0"
             )
-        if self.scaling_kind in ("ntk", "dynamic") and self.dim < 4:
-            raise ValueError(
-                f"scaling.kind = '{self.scaling_kind}' needs at least 4 rotated channels, found {self.dim}"
-            )
-        if self.scaling_kind == "proportional" and int(self.scaling.fraction * self.dim // 2) == 0:
-            raise ValueError(
-                f"scaling.fraction = {self.scaling.fraction:g} of {self.dim // 2} pairs lets none of them turn;"
-                " choose more of them, or no position"
-            )
-        for name in ("short_factor", "long_factor"):
-            factors = getattr(self.scaling, name, None)
-            if factors is not None and len(factors) != self.dim // 2:
-                raise ValueError(
-                    f"scaling.{name} has {len(factors)} numbers; it needs one for each pair of rotated channels,"
-                    f" {self.dim // 2}"
-                )
+        if self.scaling is not None:
+            self.scaling.check_width(self.dim)
 
     @property
     def dim(self) -> int:
@@ -94,10 +79,12 @@ class Rope(Component):
         """What MLA multiplies the scale of its softmax with (DeepSeek's YaRN)."""
         return 1.0 if self.scaling is None else float(self.scaling.score_factor)
 
-    @property
-    def depends_on_length(self) -> bool:
-        """Whether frequencies change with the number of tokens, so that decoding differs from the whole sequence."""
-        return self.scaling_kind in ("dynamic", "longrope")
+    def smaller(self, cut: Callable[[int], int]) -> dict[str, Any]:
+        """A scaling with a number for each pair of channels loses those of the pairs that go."""
+        if self.scaling is None:
+            return {}
+        pairs = round(self.fraction * cut(self.head_dim)) // 2
+        return {"scaling": self.scaling.for_pairs(pairs)}
 
     def ops(self) -> tuple[Op, ...]:
         """None of its own: the mixer says where it rotates."""

@@ -11,16 +11,14 @@ Source: Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Un
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, Size, field, inherited
+from archspec.layers.base import PositionComponent
+from archspec.layers.fields import Size, field, inherited
 from archspec.layers.ops import Embedding, Op, Param
 
 
-class T5Bias(Component):
+class T5Bias(PositionComponent):
     """A learned bias on the scores for each bucket of distances and each head."""
 
-    role: ClassVar[str] = "position"
-    rotates: ClassVar[bool] = False
-    slopes: ClassVar[bool] = False
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {},
         {"n_buckets": 8, "max_distance": 16, "shared": False},
@@ -46,8 +44,19 @@ class T5Bias(Component):
                 " the distances that have a bucket of their own"
             )
 
+    @property
+    def for_stack(self) -> bool:
+        """Whether the table is that of the stack."""
+        return self.shared
+
+    @property
+    def tells_sides(self) -> bool:
+        """Whether keys ahead have buckets of their own."""
+        return self.bidirectional
+
     def ops(self) -> tuple[Op, ...]:
         """The table of biases."""
         table = Param("table.weight", (self.n_buckets, self.n_heads))
         bias = (1, self.n_heads, "T", "S")
-        return (Embedding(name="table", shape=bias, params=(table,), rows=self.n_buckets, dim=self.n_heads),)
+        rows, heads = self.n_buckets, self.n_heads
+        return (Embedding(name="table", shape=bias, params=(table,), rows=rows, dim=heads, biases=True),)

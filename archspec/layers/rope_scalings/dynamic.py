@@ -11,27 +11,30 @@ Source: emozilla 2023, "Dynamically Scaled RoPE"; described in Peng et al. 2023,
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, Positive, Size, derived, field
-from archspec.layers.ops import Op
+from archspec.layers.base import RopeScalingComponent
+from archspec.layers.fields import Positive, Tokens, derived, field
 
 
-class DynamicScaling(Component):
+class DynamicScaling(RopeScalingComponent):
     """A base that grows with the length of the text."""
 
-    role: ClassVar[str] = "rope_scaling"
-    table_factor: ClassVar[float] = 1.0
-    score_factor: ClassVar[float] = 1.0
     examples: ClassVar[tuple[dict[str, Any], ...]] = ({"factor": 4.0}, {"factor": 2.0, "original_max_seq_len": 8})
 
     kind: Literal["dynamic"] = "dynamic"
     factor: Positive = field("how fast the base grows with the length")
-    original_max_seq_len: Size = derived("tokens from which on the base grows", "max_seq_len")
+    original_max_seq_len: Tokens = derived("tokens from which on the base grows", "max_seq_len")
 
     def check(self) -> None:
         """Refuse a factor that changes nothing."""
         if self.factor == 1:
             raise ValueError("factor = 1 changes nothing; remove the scaling, or say how much longer the text is")
 
-    def ops(self) -> tuple[Op, ...]:
-        """None."""
-        return ()
+    def check_width(self, dim: int) -> None:
+        """Refuse fewer than two pairs: the exponent divides by dim - 2."""
+        if dim < 4:
+            raise ValueError(f"scaling.kind = '{self.kind}' needs at least 4 rotated channels, found {dim}")
+
+    @property
+    def exact_within(self) -> int:
+        """Where the base begins to grow, keys already kept stay as they were."""
+        return self.original_max_seq_len

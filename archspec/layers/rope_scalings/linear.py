@@ -7,16 +7,13 @@ Source: Chen et al. 2023, "Extending Context Window of Large Language Models via
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, Positive, field
-from archspec.layers.ops import Op
+from archspec.layers.base import RopeScalingComponent
+from archspec.layers.fields import Positive, field
 
 
-class LinearScaling(Component):
+class LinearScaling(RopeScalingComponent):
     """Every frequency divided by one factor."""
 
-    role: ClassVar[str] = "rope_scaling"
-    table_factor: ClassVar[float] = 1.0
-    score_factor: ClassVar[float] = 1.0
     examples: ClassVar[tuple[dict[str, Any], ...]] = ({"factor": 4.0},)
 
     kind: Literal["linear"] = "linear"
@@ -26,7 +23,3 @@ class LinearScaling(Component):
         """Refuse a factor that changes nothing."""
         if self.factor == 1:
             raise ValueError("factor = 1 changes nothing; remove the scaling, or say how much longer the text is")
-
-    def ops(self) -> tuple[Op, ...]:
-        """None."""
-        return ()

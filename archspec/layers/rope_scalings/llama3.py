@@ -8,21 +8,18 @@ Source: Grattafiori et al. 2024, "The Llama 3 Herd of Models", and Meta's code f
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, Positive, Size, field
-from archspec.layers.ops import Op
+from archspec.layers.base import RopeScalingComponent
+from archspec.layers.fields import Positive, Tokens, field
 
 
-class Llama3Scaling(Component):
+class Llama3Scaling(RopeScalingComponent):
     """Frequencies blended between kept and divided, by wavelength."""
 
-    role: ClassVar[str] = "rope_scaling"
-    table_factor: ClassVar[float] = 1.0
-    score_factor: ClassVar[float] = 1.0
     examples: ClassVar[tuple[dict[str, Any], ...]] = ({"factor": 8.0, "original_max_seq_len": 16},)
 
     kind: Literal["llama3"] = "llama3"
     factor: Positive = field("what long wavelengths are multiplied with")
-    original_max_seq_len: Size = field("tokens of a sequence in training")
+    original_max_seq_len: Tokens = field("tokens of a sequence in training")
     low_freq_factor: Positive = field("pairs that turn less often than this within training's length are divided", 1.0)
     high_freq_factor: Positive = field("pairs that turn more often than this within training's length stay", 4.0)
 
@@ -34,7 +31,3 @@ class Llama3Scaling(Component):
             raise ValueError(
                 f"high_freq_factor = {self.high_freq_factor:g} must be above low_freq_factor = {self.low_freq_factor:g}"
             )
-
-    def ops(self) -> tuple[Op, ...]:
-        """None."""
-        return ()

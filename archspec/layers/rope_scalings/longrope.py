@@ -13,15 +13,13 @@ Sources: Ding et al. 2024, "LongRoPE"; Abdin et al. 2024, "Phi-3 Technical Repor
 from math import log, sqrt
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, Positive, Size, derived, field, inherited
-from archspec.layers.ops import Op
+from archspec.layers.base import RopeScalingComponent
+from archspec.layers.fields import Positive, Size, Tokens, derived, field, inherited
 
 
-class LongRopeScaling(Component):
+class LongRopeScaling(RopeScalingComponent):
     """A factor for each frequency; a set for short texts and a set for long ones."""
 
-    role: ClassVar[str] = "rope_scaling"
-    score_factor: ClassVar[float] = 1.0
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {"original_max_seq_len": 8, "short_factor": (1.0, 1.5), "long_factor": (2.0, 4.0)},
         {"original_max_seq_len": 8, "short_factor": (1.0, 1.5), "long_factor": (2.0, 4.0), "attention_factor": 1.5},
@@ -29,7 +27,7 @@ class LongRopeScaling(Component):
 
     kind: Literal["longrope"] = "longrope"
     max_seq_len: Size = inherited("tokens of the longest sequence")
-    original_max_seq_len: Size = field("tokens of a sequence in training, where the factors switch", gt=1)
+    original_max_seq_len: Tokens = field("tokens of a sequence in training, where the factors switch", gt=1)
     short_factor: tuple[Positive, ...] = field("a divisor for each pair in short texts", strict=False)
     long_factor: tuple[Positive, ...] = field("a divisor for each pair in long texts", strict=False)
     factor: Positive = derived("how many times longer than in training", "max_seq_len / original_max_seq_len")
@@ -40,13 +38,27 @@ class LongRopeScaling(Component):
         if self.attention_factor is not None and self.factor != self.max_seq_len / self.original_max_seq_len:
             raise ValueError(f"factor = {self.factor:g} has no effect when attention_factor is given: leave one out")
 
+    def check_width(self, dim: int) -> None:
+        """Refuse factors for another number of pairs."""
+        for name, factors in (("short_factor", self.short_factor), ("long_factor", self.long_factor)):
+            if len(factors) != dim // 2:
+                raise ValueError(
+                    f"scaling.{name} has {len(factors)} numbers; it needs one for each pair of rotated channels,"
+                    f" {dim // 2}"
+                )
+
+    def for_pairs(self, pairs: int) -> dict[str, Any]:
+        """The factors of the first pairs."""
+        return {"short_factor": list(self.short_factor[:pairs]), "long_factor": list(self.long_factor[:pairs])}
+
+    @property
+    def exact_within(self) -> int:
+        """Where the factors switch, keys already kept stay as they were."""
+        return self.original_max_seq_len
+
     @property
     def table_factor(self) -> float:
         """What cosines and sines are multiplied with."""
         if self.attention_factor is not None:
             return self.attention_factor
         return 1.0 if self.factor <= 1 else sqrt(1 + log(self.factor) / log(self.original_max_seq_len))
-
-    def ops(self) -> tuple[Op, ...]:
-        """None."""
-        return ()

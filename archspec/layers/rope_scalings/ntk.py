@@ -8,16 +8,13 @@ factor alpha.
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, Positive, field
-from archspec.layers.ops import Op
+from archspec.layers.base import RopeScalingComponent
+from archspec.layers.fields import Positive, field
 
 
-class NTKScaling(Component):
+class NTKScaling(RopeScalingComponent):
     """A larger base, whatever the length of the text."""
 
-    role: ClassVar[str] = "rope_scaling"
-    table_factor: ClassVar[float] = 1.0
-    score_factor: ClassVar[float] = 1.0
     examples: ClassVar[tuple[dict[str, Any], ...]] = ({"factor": 4.0},)
 
     kind: Literal["ntk"] = "ntk"
@@ -28,6 +25,7 @@ class NTKScaling(Component):
         if self.factor == 1:
             raise ValueError("factor = 1 changes nothing; remove the scaling, or say how much longer the text is")
 
-    def ops(self) -> tuple[Op, ...]:
-        """None."""
-        return ()
+    def check_width(self, dim: int) -> None:
+        """Refuse fewer than two pairs: the exponent divides by dim - 2."""
+        if dim < 4:
+            raise ValueError(f"scaling.kind = '{self.kind}' needs at least 4 rotated channels, found {dim}")

@@ -12,22 +12,23 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from archspec.layers.base import Component, Positive, field
-from archspec.layers.ops import Op
+from archspec.layers.base import RopeScalingComponent
+from archspec.layers.fields import Positive, field
 
 
-class ProportionalScaling(Component):
+class ProportionalScaling(RopeScalingComponent):
     """Only the fast pairs turn."""
 
-    role: ClassVar[str] = "rope_scaling"
-    table_factor: ClassVar[float] = 1.0
-    score_factor: ClassVar[float] = 1.0
     examples: ClassVar[tuple[dict[str, Any], ...]] = ({"fraction": 0.25}, {"fraction": 0.5, "factor": 2.0})
 
     kind: Literal["proportional"] = "proportional"
     fraction: Annotated[float, Field(gt=0, le=1)] = field("share of the pairs that turn")
     factor: Positive = field("how many times slower they turn", 1.0)
 
-    def ops(self) -> tuple[Op, ...]:
-        """None."""
-        return ()
+    def check_width(self, dim: int) -> None:
+        """Refuse a share of which no pair is left."""
+        if int(self.fraction * dim // 2) == 0:
+            raise ValueError(
+                f"scaling.fraction = {self.fraction:g} of {dim // 2} pairs lets none of them turn;"
+                " choose more of them, or no position"
+            )

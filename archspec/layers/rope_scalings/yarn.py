@@ -17,14 +17,13 @@ Sources: Peng et al. 2023, "YaRN: Efficient Context Window Extension of Large La
 from math import log, pi
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import Component, Positive, Size, derived, field
-from archspec.layers.ops import Op
+from archspec.layers.base import RopeScalingComponent
+from archspec.layers.fields import Positive, Tokens, derived, field
 
 
-class YarnScaling(Component):
+class YarnScaling(RopeScalingComponent):
     """Frequencies blended between kept and divided."""
 
-    role: ClassVar[str] = "rope_scaling"
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {"original_max_seq_len": 8},
         {"factor": 4.0, "original_max_seq_len": 512},
@@ -34,7 +33,7 @@ class YarnScaling(Component):
     )
 
     kind: Literal["yarn"] = "yarn"
-    original_max_seq_len: Size = field("tokens of a sequence in training")
+    original_max_seq_len: Tokens = field("tokens of a sequence in training")
     factor: Positive = derived("how many times longer than in training", "max_seq_len / original_max_seq_len")
     beta_fast: Positive = field("pairs that turn more often than this within training's length stay", 32.0)
     beta_slow: Positive = field("pairs that turn less often than this are divided by the factor", 1.0)
@@ -75,7 +74,3 @@ class YarnScaling(Component):
 
     def _magnitude(self, mscale: float) -> float:
         return 1.0 if self.factor <= 1 else 0.1 * mscale * log(self.factor) + 1.0
-
-    def ops(self) -> tuple[Op, ...]:
-        """None."""
-        return ()

@@ -3,16 +3,15 @@
 No state; O(T d). Source: Touvron et al. 2021, "Going deeper with Image Transformers", equation 4.
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
-from archspec.layers.base import Component, Number, Size, field, inherited
+from archspec.layers.base import ScaleComponent
+from archspec.layers.fields import Number, Size, field, inherited
 from archspec.layers.ops import Elementwise, Op, Param
 
 
-class LayerScale(Component):
+class LayerScale(ScaleComponent):
     """A learned factor a channel."""
-
-    role: ClassVar[str] = "scale"
 
     kind: Literal["layer_scale"] = "layer_scale"
     d_model: Size = inherited("width of the residual stream")

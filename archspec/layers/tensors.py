@@ -1,0 +1,106 @@
+"""Facts about the tensors of an op: its parameters, what it keeps while decoding, and the sizes they are priced at."""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+Shape = tuple[int | str, ...]
+
+GROWTH = 64  # tokens by which what is kept grows in memory at a time (archspec.kernels.state says why)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The work to be priced: B sequences of T new tokens, each seeing S tokens, over a memory of M tokens."""
+
+    B: int = 1
+    T: int = 1
+    S: int = 1
+    M: int = 0
+
+    def shape(self, shape: Shape) -> tuple[int, ...]:
+        """A shape in numbers."""
+        return tuple(getattr(self, d) if isinstance(d, str) else d for d in shape)
+
+    def size(self, shape: Shape) -> int:
+        """The number of elements of a tensor of that shape."""
+        return prod(self.shape(shape))
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A tensor of a module: its name below the module, its shape, and how it counts.
+
+    `active` is the share of it that one token uses, as (numerator, denominator): 2 of 8 experts is (2, 8). `split` is
+    how it is cut to share its op among devices: (unit, axis), the unit being one of the component's `shards`; None
+    where every device holds all of it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    buffer: bool = False
+    active: tuple[int, int] = (1, 1)
+    note: str = ""
+    split: tuple[str, int] | None = None
+
+    @property
+    def count(self) -> int:
+        """The number of elements."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A tensor that an op keeps from one call to the next: one entry of the decoding state.
+
+    Attributes:
+        name: its path in the state of the component, as dicts are nested: `k`, `conv`, `0.inputs`.
+        shape: in B (the axis along which sequences are reordered or picked out), S (tokens seen, the axis that grows),
+            M (tokens of the memory) and sizes. Without B it serves all sequences of a batch.
+        dtype: that of the model, float32 whatever the model's (wider where the model is), or whole numbers.
+        limit: the most tokens that stay along S; None where all do.
+    """
+
+    name: str
+    shape: Shape
+    dtype: Literal["model", "float32", "int64"] = "model"
+    limit: int | None = None
+
+    @property
+    def batch_axis(self) -> int | None:
+        """The axis of the sequences."""
+        return self.shape.index("B") if "B" in self.shape else None
+
+    @property
+    def grows(self) -> str:
+        """S or M, which its size follows, or nothing."""
+        return next((d for d in self.shape if d in ("S", "M")), "")
+
+    def needed(self, run: Run) -> tuple[int, ...]:
+        """Its shape after S tokens."""
+        seen = run.S if self.limit is None else min(run.S, self.limit)
+        return Run(run.B, run.T, seen, run.M).shape(self.shape)
+
+    def held(self, run: Run) -> tuple[int, ...]:
+        """Its shape in memory: it grows by whole blocks of tokens, so that a step need not copy all of it."""
+        seen = round_up(run.S)
+        if self.limit is not None:
+            seen = min(seen, round_up(self.limit + GROWTH))
+        return Run(run.B, run.T, seen, run.M).shape(self.shape)
+
+    def per_token(self) -> int:
+        """Elements of one sequence for each token along S or M; 0 where it does not grow."""
+        return prod(d for d in self.shape if isinstance(d, int)) if self.grows else 0
+
+    def fixed(self) -> int:
+        """Elements of one sequence that do not depend on its length."""
+        return 0 if self.grows else prod(d for d in self.shape if isinstance(d, int))
+
+    def width(self, model: int = 2) -> int:
+        """Bytes of an element, those of the model's dtype given."""
+        return {"model": model, "float32": max(model, 4), "int64": 8}[self.dtype]
+
+
+def round_up(tokens: int) -> int:
+    """Tokens for which there is room in memory."""
+    return -(-tokens // GROWTH) * GROWTH
