@@ -1,36 +1,45 @@
-"""A spec lowered to one NetworkX graph of ops, repeats folded: what every pass reads.
+"""A spec as a graph of ops, repeats folded: the lowered program with the ops of every component written out.
 
-A node is one op of one layer of one period; its attributes (`Step`) say how often it runs and with how many sets of
-weights. Edges are the dataflow. Node names are those of the modules: `blocks.0.mixer.q_proj` stands for the same place
-of every repeat of its period.
+A node is one op of one layer of one period; it says how often it runs and with how many sets of weights. Edges are the
+dataflow. Names are those of the modules: `blocks.0.mixer.q_proj` stands for the same place of every repeat of its
+period. `graph` gives a frozen value, which counting reads; `lower` gives the same as a `networkx.DiGraph`, of which
+whatever is a question about a graph is asked.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import count as counter
 from typing import TYPE_CHECKING, Any
 
-from archspec.language.model import Block, Segment, Spec, Stack, need_spec
-from archspec.language.wiring import Binary, Call, Expr, Name, Negate, Number
+from archspec.language.model import Spec, need_spec
+from archspec.layers.arguments import ARGUMENTS
 from archspec.layers.base import Component, NormComponent
-from archspec.layers.ops import Elementwise, Op, Param
+from archspec.layers.ops import ADD, MULTIPLY, SUBTRACT, Elementwise, Op, Param
+from archspec.lowering import Function, lower_model
+from archspec.lowering.program import (
+    Assign,
+    Binary,
+    Call,
+    Dropout,
+    Each,
+    Expression,
+    Layers,
+    Negate,
+    Number,
+    Once,
+    Value,
+)
 
 if TYPE_CHECKING:
     import networkx as nx
 
-OUTSIDE = (
-    "mask",
-    "memory_mask",
-    "prefix_len",
-    "token_types",
-    "state",
-)  # inputs of the model that are no data of a layer
-OPERATORS = {"+": "add", "-": "subtract", "*": "multiply"}
+OPERATORS = {"+": ADD, "-": SUBTRACT, "*": MULTIPLY}
+NOWHERE = ""  # what an argument that carries no data of the model stands for
 
 
-@dataclass(frozen=True)
-class Step:
-    """A node of the graph: an op, the component and stack that it belongs to, and how often it stands there."""
+@dataclass(frozen=True, slots=True)
+class Node:
+    """An op, the component, stack and part that it belongs to, and how often it stands there."""
 
     op: Op
     stack: str
@@ -43,174 +52,51 @@ class Step:
     copies: int = 1
 
     @property
+    def name(self) -> str:
+        """Its name in the graph."""
+        return self.op.name
+
+    @property
     def params(self) -> tuple[Param, ...]:
         """The tensors of one copy."""
         return self.op.params
 
 
+@dataclass(frozen=True)
+class Graph:
+    """The nodes in order of the forward pass, and the edges by name: (from, to)."""
+
+    nodes: tuple[Node, ...]
+    edges: tuple[tuple[str, str], ...]
+
+
+def graph(spec: Spec) -> Graph:
+    """The graph of a spec."""
+    need_spec(spec)
+    return _Expansion(spec).graph()
+
+
 def lower(spec: Spec) -> "nx.DiGraph[str]":
-    """The graph of a spec; `graph.graph["spec"]` is the spec, each node's `step` is a `Step`."""
+    """The graph of a spec as a `networkx.DiGraph`.
+
+    Nodes are named as modules are; `graph.nodes[name]["node"]` is the `Node` with its op. An edge leads from an op to
+    one that reads it. `graph.graph["spec"]` is the spec.
+
+    >>> import networkx, archspec
+    >>> g = archspec.lower(archspec.load("specs/bert_tiny.yaml"))     # doctest: +SKIP
+    >>> networkx.is_directed_acyclic_graph(g)                         # doctest: +SKIP
+    True
+
+    Raises:
+        TypeError: what is given is no spec.
+    """
     import networkx  # a quarter of the time of `archspec count`, which needs the nodes alone
 
-    lowering = _Lowering(spec)
-    graph: nx.DiGraph[str] = networkx.DiGraph(spec=spec)
-    graph.add_nodes_from((name, {"step": step}) for name, step in lowering.nodes.items())
-    graph.add_edges_from(lowering.edges)
-    return graph
-
-
-def steps_of(spec: Spec) -> tuple[Step, ...]:
-    """The nodes of the graph of a spec alone, in order of the forward pass."""
-    return tuple(_Lowering(spec).nodes.values())
-
-
-def steps(graph: "nx.DiGraph[str]") -> Iterator[Step]:
-    """The nodes in order of the forward pass."""
-    return (data["step"] for _, data in graph.nodes(data=True))
-
-
-class _Lowering:
-    """Adds one stack after another to a graph."""
-
-    def __init__(self, spec: Spec):
-        need_spec(spec)
-        self.spec = spec
-        self.nodes: dict[str, Step] = {}
-        self.edges: list[tuple[str, str]] = []
-        self.outputs: dict[str, str] = {}  # what each stack ends in
-        self.owned = {name for name, _ in spec.ties}
-        for stack in spec.stacks:
-            self.stack(stack)
-        self.head()
-
-    def add(self, op: Op, sources: Iterable[str], **place: Any) -> str:
-        """Add a node and the edges to it."""
-        kept = tuple(p for p in op.params if p.name not in self.owned)  # a tied or reused tensor counts once
-        self.owned |= {p.name for p in kept}
-        self.nodes[op.name] = Step(op if kept == op.params else replace(op, params=kept), **place)
-        self.edges += [(source, op.name) for source in sources]
-        return op.name
-
-    def input(self, name: str, shape: tuple[int | str, ...], stack: str) -> str:
-        """A node for what the model is given."""
-        return self.add(
-            Elementwise(name=name, fn="input", shape=shape, inputs=()), (), stack=stack, part="input", component=None
-        )
-
-    def component(self, c: Component, prefix: str, feeds: dict[str, str], **place: Any) -> str:
-        """Add the ops of a component below `prefix`; returns the name of its output."""
-        ops = c.ops()
-        feeds = feeds | {op.name: f"{prefix}.{op.name}" for op in ops}
-        last = feeds["x"]
-        for op in ops:
-            unknown = [i for i in op.inputs if i not in feeds and i not in OUTSIDE]
-            if unknown:
-                raise LookupError(f"{type(c).__name__}: op {op.name} reads {unknown[0]!r}, which there is not")
-            sources = [feeds[i] for i in op.inputs if feeds.get(i)]
-            last = self.add(op.under(prefix), dict.fromkeys(sources), component=c, **place)
-        return last
-
-    def stack(self, stack: Stack) -> None:
-        """Add one stack: input, embedding, shared bias, layers, final norm."""
-        prefix = self.spec.prefix(stack)
-        reads = getattr(stack.embedding, "reads", "tokens")
-        x = self.input(f"{prefix}{reads}", ("B", "T"), stack.name)
-        x = self.component(stack.embedding, f"{prefix}embedding", {"x": x}, stack=stack.name, part="embedding")
-        feeds = {"memory": self.outputs[stack.memory]} if stack.memory else {}
-        if stack.position_bias is not None:
-            name = f"{prefix}position_bias"
-            feeds["bias"] = self.component(stack.position_bias, name, {"x": ""}, stack=stack.name, part="position_bias")
-        for index, segment in enumerate(stack.segments):
-            x = self.segment(stack, index, segment, x, feeds)
-        if stack.final_norm is not None:
-            op = stack.final_norm.op(f"{prefix}norm", stack.d_model)
-            x = self.add(op, (x,), component=stack.final_norm, stack=stack.name, part="norm")
-        self.outputs[stack.name] = x
-
-    def segment(self, stack: Stack, index: int, segment: Segment, x: str, feeds: dict[str, str]) -> str:
-        """Add one period of a segment."""
-        for i, layer in enumerate(segment.layers):
-            path = f"{self.spec.prefix(stack)}blocks.{segment.start + i}"
-            copies = 1 if segment.shared else segment.repeat
-            times = {"period": len(segment.layers), "repeat": segment.repeat, "copies": copies}
-            place = {"stack": stack.name, "segment": index, "layer": i, **times}
-            x = _Wired(self, layer.block, path, stack.d_model, x, feeds, place).output()
-        return x
-
-    def head(self) -> None:
-        """Add the head."""
-        main = self.spec.main
-        self.component(self.spec.head, "head", {"x": self.outputs[main.name]}, stack=main.name, part="head")
-
-
-class _Wired:
-    """One block, node by node as its wiring says."""
-
-    def __init__(
-        self,
-        lowering: _Lowering,
-        block: Block,
-        path: str,
-        d_model: int,
-        x: str,
-        feeds: dict[str, str],
-        place: dict[str, Any],
-    ):
-        self.lowering, self.block, self.path, self.d_model = lowering, block, path, d_model
-        self.feeds, self.place = feeds, place
-        self.values = {"x": x}
-        self.numbers = counter(1)
-
-    def output(self) -> str:
-        """The name of the node that the block ends in."""
-        for step in self.block.wiring.steps:
-            self.values[step.target] = self.value(step.value)
-        return self.values["x"]
-
-    def value(self, expr: Expr) -> str:
-        """The node that computes an expression."""
-        match expr:
-            case Name(name=name):
-                return self.values[name]
-            case Call(module=module, argument=argument):
-                return self.call(module, self.value(argument))
-            case Negate(operand=operand):
-                return self.elementwise("negate", (self.value(operand),))
-            case Binary(operator=operator, left=left, right=right):
-                sides = [s for s in (left, right) if not _is_number(s)]
-                fn = OPERATORS[operator] if len(sides) == 2 else f"{operator} {_number(left, right)}"
-                return self.elementwise(fn, tuple(self.value(s) for s in sides))
-        raise TypeError(f"not an expression of the wiring: {expr}")
-
-    def call(self, module: str, source: str) -> str:
-        """The node that a module ends in."""
-        part = self.block.part(module)
-        name = f"{self.path}.{module}"
-        if part is None:  # dropout: the identity outside training
-            return source
-        place = {**self.place, "part": module}
-        if isinstance(part, NormComponent):
-            op = part.op(name, self.d_model)
-            again = f"{name}_again{next(self.numbers)}" if name in self.lowering.nodes else name
-            return self.lowering.add(replace(op, name=again), (source,), component=part, **place)
-        return self.lowering.component(part, name, {**self.feeds, "x": source}, **place)
-
-    def elementwise(self, fn: str, sources: tuple[str, ...]) -> str:
-        """A sum or product of the wiring."""
-        name = f"{self.path}.{fn.partition(' ')[0] if fn[0].isalpha() else 'multiply'}{next(self.numbers)}"
-        op = Elementwise(name=name, fn=fn, shape=("B", "T", self.d_model), inputs=sources)
-        return self.lowering.add(op, sources, **self.place, part="wiring", component=None)
-
-
-def _is_number(expr: Expr) -> bool:
-    return isinstance(expr, Number) or (isinstance(expr, Negate) and _is_number(expr.operand))
-
-
-def _number(left: Expr, right: Expr) -> str:
-    value = left if _is_number(left) else right
-    sign = "-" if isinstance(value, Negate) else ""
-    inner = value.operand if isinstance(value, Negate) else value
-    return f"{sign}{inner.value:g}" if isinstance(inner, Number) else str(inner)
+    found = graph(spec)
+    made: nx.DiGraph[str] = networkx.DiGraph(spec=spec)
+    made.add_nodes_from((node.name, {"node": node}) for node in found.nodes)
+    made.add_edges_from(found.edges)
+    return made
 
 
 def problems(graph: "nx.DiGraph[str]") -> list[str]:
@@ -222,6 +108,146 @@ def problems(graph: "nx.DiGraph[str]") -> list[str]:
 
     found = [] if networkx.is_directed_acyclic_graph(graph) else ["the dataflow has a cycle"]
     last = next(reversed(list(graph.nodes)))
-    found += [f"nothing reads {n}" for n in graph.nodes if graph.out_degree(n) == 0 and n != last]
-    names = [p.name for step in steps(graph) for p in step.params]
+    read = networkx.ancestors(graph, last) | {last}
+    found += [f"nothing reads {n}" for n in graph.nodes if n not in read]
+    names = [p.name for node in graph.nodes for p in graph.nodes[node]["node"].params]
     return found + [f"two tensors are called {n}" for n in sorted({n for n in names if names.count(n) > 1})]
+
+
+class _Expansion:
+    """Runs the program of a spec on the names of nodes."""
+
+    def __init__(self, spec: Spec):
+        self.spec = spec
+        self.nodes: dict[str, Node] = {}
+        self.edges: dict[tuple[str, str], None] = {}
+        self.owned = {name for name, _ in spec.ties}  # a tied or reused tensor counts once
+
+    def graph(self) -> Graph:
+        """The graph."""
+        program, spec = lower_model(self.spec), self.spec
+        given = {a.name: NOWHERE for a in spec.arguments}
+        for argument in (a for a in spec.arguments if not a.optional):
+            shape = next(s.embedding.input_shape for s in spec.stacks if s.name == argument.stack)
+            name = argument.name if len(spec.stacks) == 1 else f"{argument.stack}.{argument.of}"
+            op = Elementwise(name=name, fn="input", shape=shape, inputs=())
+            given[argument.name] = self.add(op, (), stack=argument.stack, part="input", component=None)
+        _Scope(self, program, "", given, {"stack": spec.main.name}).run()
+        return Graph(tuple(self.nodes.values()), tuple(self.edges))
+
+    def add(self, op: Op, sources: Iterable[str], **place: Any) -> str:
+        """Add a node and the edges to it; returns its name."""
+        kept = tuple(p for p in op.params if p.name not in self.owned)
+        self.owned |= {p.name for p in kept}
+        self.nodes[op.name] = Node(op if kept == op.params else replace(op, params=kept), **place)
+        self.edges |= {(source, op.name): None for source in sources if source != NOWHERE}
+        return op.name
+
+    def component(self, c: Component, path: str, given: dict[str, str], **place: Any) -> str:
+        """Add the ops of a component below `path`, fed with what it is given; returns the name of its output."""
+        ops = c.ops()
+        feeds = dict.fromkeys(ARGUMENTS, NOWHERE) | given
+        feeds |= {op.name: f"{path}.{op.name}" for op in ops}
+        last = given["x"]
+        for op in ops:
+            unknown = [i for i in op.inputs if i not in feeds]
+            if unknown:
+                raise LookupError(f"{type(c).__name__}: op {op.name} reads {unknown[0]!r}, which there is not")
+            last = self.add(op.under(path), [feeds[i] for i in op.inputs], component=c, **place)
+        return last
+
+
+class _Scope:
+    """One function being run: its values are names of nodes."""
+
+    def __init__(
+        self, expansion: _Expansion, function: Function, path: str, values: dict[str, str], place: dict[str, Any]
+    ):
+        self.expansion, self.function, self.path, self.values, self.place = expansion, function, path, values, place
+        self.numbers = counter(1)
+
+    def run(self) -> str:
+        """The name of the node that the function returns."""
+        for statement in self.function.statements:
+            if isinstance(statement, Assign):
+                self.values[statement.target] = self.value(statement.value)
+            else:
+                self.values[statement.target] = self.each(statement)
+        return self.value(self.function.result)
+
+    def value(self, expression: Expression) -> str:
+        """The node that computes an expression."""
+        match expression:
+            case Value(name=name):
+                return self.values[name]
+            case Once(value=value):
+                return self.value(value)
+            case Call():
+                return self.call(expression)
+            case Negate(operand=operand):
+                return self.elementwise("negate", (self.value(operand),))
+            case Binary(operator=operator, left=left, right=right):
+                sides = [s for s in (left, right) if number(s) is None]
+                by = next((n for s in (left, right) if (n := number(s)) is not None), None)
+                fn = OPERATORS[operator] if by is None else f"{operator} {by:g}"
+                return self.elementwise(fn, tuple(self.value(s) for s in sides))
+        return NOWHERE
+
+    def call(self, call: Call) -> str:
+        """The node that a member ends in."""
+        member, path = self.function.member(call.member), f"{self.path}{call.member}"
+        source = self.value(call.argument)
+        named = {name: self.value(value) for name, value in call.named}
+        match member.made:
+            case Dropout():  # the identity outside training
+                return source
+            case Function() as function:
+                place = {**self.place, "stack": call.member}
+                values = {function.parameters[0].name: source, **named}
+                return _Scope(self.expansion, function, f"{path}.", values, place).run()
+            case NormComponent() as norm:
+                op = norm.op(path, member.width or 0)
+                again = f"{path}_again{next(self.numbers)}" if path in self.expansion.nodes else path
+                return self.add(replace(op, name=again), (source,), part=call.member, component=norm)
+            case Component() as c:
+                place = {**self.place, "part": call.member}
+                return self.expansion.component(c, path, {**named, "x": source}, **place)
+        raise TypeError(f"{call.member} cannot be called")
+
+    def each(self, each: Each) -> str:
+        """The node that the layers end in: one period of each segment."""
+        x = self.values[each.target]
+        layers = self.function.made(each.member)
+        assert isinstance(layers, Layers)
+        named = {name: self.value(value) for name, value in each.named}
+        for index, period in enumerate(layers.periods):
+            copies = 1 if period.shared else period.repeat
+            times = {"segment": index, "period": len(period.layers), "repeat": period.repeat, "copies": copies}
+            for i, layer in enumerate(period.layers):
+                place = {**self.place, **times, "layer": i}
+                path = f"{self.path}{each.member}.{period.start + i}."
+                x = _Scope(self.expansion, layer, path, {**named, "x": x}, place).run()
+        return x
+
+    def elementwise(self, fn: str, sources: tuple[str, ...]) -> str:
+        """A sum or product of the wiring."""
+        name = f"{self.path}{fn.partition(' ')[0] if fn[0].isalpha() else MULTIPLY}{next(self.numbers)}"
+        shape = self.expansion.nodes[sources[0]].op.shape
+        return self.add(
+            Elementwise(name=name, fn=fn, shape=shape, inputs=sources), sources, part="wiring", component=None
+        )
+
+    def add(self, op: Op, sources: Iterable[str], part: str, component: Component | None) -> str:
+        """Add a node at this place."""
+        return self.expansion.add(op, sources, **self.place, part=part, component=component)
+
+
+def number(expression: Expression) -> float | None:
+    """What an expression of numbers alone comes to; None where it reads a value."""
+    match expression:
+        case Number(value=value):
+            return value
+        case Negate(operand=operand):
+            inner = number(operand)
+            return None if inner is None else -inner
+    return None

@@ -14,7 +14,7 @@ from archspec.language.sizes import SIZES, with_sizes
 from archspec.language.source import Node, from_plain
 from archspec.language.stack import Around, StackBuilder, with_defaults
 from archspec.language.values import must_be
-from archspec.layers.base import Component
+from archspec.layers.base import HeadComponent, InitComponent
 
 LONGEST_TEXT = 1000
 LONGEST_NAME = 100
@@ -155,20 +155,22 @@ class Assembler:
 
     # Head and init
 
-    def head(self, scope: Scope, stack: Stack | None) -> Component | None:
+    def head(self, scope: Scope, stack: Stack | None) -> HeadComponent | None:
         """The head; none where the spec says nothing."""
         node = self.fields.get("head") or from_plain("none", self.document.mark)
         if node.value is None or node.value is False:
             node = from_plain("none", node.mark)
         if stack is not None:
-            width = getattr(stack.embedding, "tied_width", stack.d_model)
+            width = stack.embedding.table_width
             numbers = {"d_model": stack.d_model, "d_embedding": width, "n_layers": stack.n_layers}
             scope = scope.with_numbers(numbers)
         else:
             scope = scope.with_numbers({}, scope.broken | {"d_model", "d_embedding", "n_layers"})
-        return self.resolver.component("head", node, "head", scope)
+        found = self.resolver.component("head", node, "head", scope)
+        assert found is None or isinstance(found, HeadComponent)
+        return found
 
-    def init(self, scope: Scope, stacks: list[Stack | None]) -> Component | None:
+    def init(self, scope: Scope, stacks: list[Stack | None]) -> InitComponent | None:
         """How weights start; normal with a standard deviation of 0.02 where the spec says nothing."""
         node = self.fields.get("init") or from_plain("normal", self.document.mark)
         made = [s for s in stacks if s is not None]
@@ -181,7 +183,9 @@ class Assembler:
             scope = scope.with_numbers(numbers)
         else:
             scope = scope.with_numbers({}, scope.broken | {"n_layers", "n_branches", "n_stacked", "n_recurrent"})
-        return self.resolver.component("init", node, "init", scope)
+        found = self.resolver.component("init", node, "init", scope)
+        assert found is None or isinstance(found, InitComponent)
+        return found
 
     # What only the whole can say
 
@@ -236,11 +240,11 @@ class Assembler:
 
     def check_ties(self, spec: Spec, bodies: Mapping[str, Node]) -> None:
         """Refuse ties between tables that do not exist or differ in shape."""
-        if getattr(spec.head, "tied", False):
+        if spec.head.tied_shape is not None:
             node = self.fields.get("head", self.document)
             given = node.value.get("tied", node) if isinstance(node.value, dict) else node
             table = _table(spec.main)
-            needed = tuple(getattr(spec.head, size) for size in ("vocab_size", "d_embed"))
+            needed = spec.head.tied_shape
             if table is None:
                 self.resolver.problem(given.mark, "head.tied", "there is no token table to tie to; set tied: false")
             elif table != needed:
@@ -275,7 +279,7 @@ def _whole(value: object) -> int | None:
 
 
 def _table(stack: Stack) -> tuple[int, ...] | None:
-    path = getattr(stack.embedding, "weight_path", None)
+    path = stack.embedding.table
     return next((p.shape for op in stack.embedding.ops() for p in op.params if p.name == path), None)
 
 

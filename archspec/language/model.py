@@ -10,9 +10,15 @@ from os import PathLike
 from typing import Any
 
 from archspec.language.wiring import Wiring
-from archspec.layers.base import Component, NormComponent
-
-INPUTS = ("state", "mask", "memory", "memory_mask", "bias", "prefix_len")
+from archspec.layers.arguments import in_order
+from archspec.layers.base import (
+    Component,
+    EmbeddingComponent,
+    HeadComponent,
+    InitComponent,
+    NormComponent,
+    PositionComponent,
+)
 
 
 @dataclass(frozen=True)
@@ -68,10 +74,10 @@ class Stack:
 
     name: str
     d_model: int
-    embedding: Component
+    embedding: EmbeddingComponent
     segments: tuple[Segment, ...]
     final_norm: NormComponent | None
-    position_bias: Component | None = None
+    position_bias: PositionComponent | None = None
     memory: str | None = None
     tie_embedding: str | None = None
 
@@ -96,12 +102,14 @@ class Stack:
         return tuple(layer for s in self.segments for _ in range(s.repeat) for layer in s.layers)
 
     @cached_property
+    def parts(self) -> tuple[Component, ...]:
+        """The parts of one period of all layers, in order."""
+        return tuple(part for s in self.segments for layer in s.layers for _, part in layer.block.parts)
+
+    @cached_property
     def arguments(self) -> tuple[str, ...]:
         """What the layers take beside x, in order."""
-        found = {
-            i for s in self.segments for layer in s.layers for _, part in layer.block.parts for i in part.arguments
-        }
-        return tuple(i for i in INPUTS if i in found)
+        return in_order({name for part in self.parts for name in part.arguments})
 
     @property
     def has_state(self) -> bool:
@@ -111,8 +119,7 @@ class Stack:
     @property
     def causal(self) -> bool:
         """Whether no token can see a later one."""
-        parts = [part for s in self.segments for layer in s.layers for _, part in layer.block.parts]
-        return all(_causal(part) for part in parts) and _causal(self.embedding)
+        return self.embedding.causal and all(part.causal for part in self.parts)
 
 
 def need_spec(given: object) -> None:
@@ -121,12 +128,6 @@ def need_spec(given: object) -> None:
         path = str(given) if isinstance(given, str | PathLike) else "..."
         found = repr(path) if path != "..." else f"a {type(given).__name__}"
         raise TypeError(f"expected a Spec, found {found}: pass archspec.load({path!r})")
-
-
-def _causal(part: Component) -> bool:
-    if "mask" in part.arguments or "prefix_len" in part.arguments:
-        return False
-    return bool(getattr(part, "causal", True))
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,8 @@ class Spec:
 
     name: str
     stacks: tuple[Stack, ...]
-    head: Component
-    init: Component
+    head: HeadComponent
+    init: InitComponent
     vocab_size: int | None = None
     max_seq_len: int | None = None
     description: str = ""
@@ -162,7 +163,7 @@ class Spec:
     @property
     def causal(self) -> bool:
         """Whether the output at a token depends on no later token of the main stack."""
-        return self.main.causal and bool(getattr(self.head, "causal", True))
+        return self.main.causal and self.head.causal
 
     @cached_property
     def arguments(self) -> tuple[Argument, ...]:
@@ -171,7 +172,7 @@ class Spec:
         memories = {s.memory for s in self.stacks}
         for stack in self.stacks:
             before = "" if len(self.stacks) == 1 else f"{stack.name}_"
-            reads = str(getattr(stack.embedding, "reads", "tokens"))
+            reads = stack.embedding.reads
             required.append(Argument(before + reads, reads, stack.name, False))
             takes = {
                 *stack.arguments,
@@ -197,14 +198,12 @@ class Spec:
     @property
     def aux_losses(self) -> bool:
         """Whether routers add a loss of their own in training."""
-        parts = (p for s in self.stacks for g in s.segments for la in g.layers for _, p in la.block.parts)
-        return any(getattr(p, "balance_loss", 0) or getattr(p, "z_loss", 0) for p in parts)
+        return any(part.aux_loss for stack in self.stacks for part in stack.parts)
 
     @property
     def moves_biases(self) -> bool:
         """Whether routers have a correction bias, which is moved after each training step."""
-        parts = (p for s in self.stacks for g in s.segments for la in g.layers for _, p in la.block.parts)
-        return any(getattr(p, "correction_bias", False) for p in parts)
+        return any(part.moves_bias for stack in self.stacks for part in stack.parts)
 
     def prefix(self, stack: Stack) -> str:
         """What stands before the tensor names of a stack: nothing when there is only one."""
@@ -214,11 +213,11 @@ class Spec:
     def ties(self) -> tuple[tuple[str, str], ...]:
         """Tied tensors, as (name that is replaced, name whose tensor it uses)."""
         found = []
-        tables = {s.name: f"{self.prefix(s)}embedding.{getattr(s.embedding, 'weight_path', '')}" for s in self.stacks}
+        tables = {s.name: f"{self.prefix(s)}embedding.{s.embedding.table}" for s in self.stacks}
         for stack in self.stacks:
             if stack.tie_embedding:
                 found.append((tables[stack.name], tables[stack.tie_embedding]))
                 tables[stack.name] = tables[stack.tie_embedding]
-        if getattr(self.head, "tied", False):
-            found.append(("head.proj.weight", tables[self.main.name]))
+        if self.head.tied_shape is not None:
+            found.append((f"head.{self.head.tied_weight}", tables[self.main.name]))
         return tuple(found)

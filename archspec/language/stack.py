@@ -15,7 +15,7 @@ from archspec.language.scope import Scope, Silent, UnknownSize
 from archspec.language.sizes import with_sizes
 from archspec.language.source import Node, from_plain
 from archspec.language.values import Value, must_be, shown
-from archspec.layers.base import Component, NormComponent
+from archspec.layers.base import EmbeddingComponent, MixerComponent, NormComponent, PositionComponent
 
 MASKS = ("causal", "bidirectional", "prefix")
 
@@ -188,10 +188,10 @@ class StackBuilder:
             wish = "remove memory, or add cross to a block"
             self.problem("memory", f"no block of this stack has cross-attention; {wish}")
 
-    def _shared_bias(self, layers: list[Layer]) -> Component | None:
+    def _shared_bias(self, layers: list[Layer]) -> PositionComponent | None:
         """The one table of position biases that all layers of a stack share (T5)."""
-        parts = dict.fromkeys(p for la in layers for _, p in la.block.parts)
-        found = dict.fromkeys(b for p in parts if (b := getattr(p, "shared_bias", None)) is not None)
+        mixers = (p for la in layers for _, p in la.block.parts if isinstance(p, MixerComponent))
+        found = dict.fromkeys(p.shared_bias for p in mixers if p.shared_bias is not None)
         if len(found) > 1:
             wish = "make them equal, or set shared: false"
             self.problem("blocks", f"layers share one T5 table but describe {len(found)} different ones; {wish}")
@@ -199,12 +199,14 @@ class StackBuilder:
 
     # Around the layers
 
-    def _embedding(self) -> Component | None:
+    def _embedding(self) -> EmbeddingComponent | None:
         """The embedding of a stack; a plain token table where nothing is said."""
         if "embedding" in self.lost:
             return None
         node = self.fields.get("embedding") or from_plain("token", self.body.mark)
-        return self.resolver.component("embedding", node, f"{self.path}embedding", self.scope)
+        found = self.resolver.component("embedding", node, f"{self.path}embedding", self.scope)
+        assert found is None or isinstance(found, EmbeddingComponent)
+        return found
 
     def _final_norm(self, layers: list[Layer]) -> NormComponent | None:
         """The norm after the last layer."""

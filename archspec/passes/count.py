@@ -5,13 +5,14 @@ share that the router picks (of expert choice, the share on average). Caches and
 only one that decodes; the outputs of earlier stacks, which decoding holds beside them, are not among them.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 
-from archspec.graph import Step, steps_of
+from archspec.graph import Node, graph
 from archspec.language.model import Spec
-from archspec.layers.ops import Param
+from archspec.layers.ops import Kept, Param, Run
 from archspec.passes.tensors import Tensor, registered, tensors
 
 
@@ -49,18 +50,19 @@ class Count:
     memory_bytes_per_token: int
     state_bytes: int
     cache_bytes_at_max: int | None
-    steps: tuple[Step, ...] = field(repr=False, compare=False)
+    held_bytes_at_max: int | None
+    nodes: tuple[Node, ...] = field(repr=False, compare=False)
 
     @cached_property
     def tensors(self) -> tuple[Tensor, ...]:
         """Every tensor of the model, repeats written out."""
-        return tuple(tensors(self.steps))
+        return tuple(tensors(self.nodes))
 
 
 def count(spec: Spec) -> Count:
     """Count the parameters of a spec without building it."""
-    every = steps_of(spec)
-    decoding = [step for step in every if step.stack == spec.main.name]
+    every = graph(spec).nodes
+    decoding = [node for node in every if node.stack == spec.main.name]
     total = _sum(every, lambda p: 0 if p.buffer else p.count)
     window = spec.max_seq_len
     return Count(
@@ -73,57 +75,63 @@ def count(spec: Spec) -> Count:
         tied=_tied(spec, every),
         buffers=_sum(every, lambda p: p.count if p.buffer else 0),
         layers=sum(stack.n_layers for stack in spec.stacks),
-        kv_bytes_per_token=2 * sum(s.op.cache.per_token * s.repeat for s in decoding),
-        memory_bytes_per_token=2 * sum(s.op.cache.per_memory_token * s.repeat for s in decoding),
-        state_bytes=sum((2 * s.op.cache.fixed + 4 * s.op.cache.exact) * s.repeat for s in decoding),
+        kv_bytes_per_token=sum(n.repeat * k.width() * k.per_token() for n, k in kept(decoding) if k.grows == "S"),
+        memory_bytes_per_token=sum(n.repeat * k.width() * k.per_token() for n, k in kept(decoding) if k.grows == "M"),
+        state_bytes=sum(n.repeat * k.width() * k.fixed() for n, k in kept(decoding)),
         cache_bytes_at_max=None if window is None else cache_bytes(decoding, window),
-        steps=every,
+        held_bytes_at_max=None if window is None else cache_bytes(decoding, window, held=True),
+        nodes=every,
     )
 
 
-def cache_bytes(every: Iterable[Step], tokens: int, width: int = 2) -> int:
-    """Bytes of decoding state of one sequence after that many tokens (and with a memory of as many), at `width` bytes
-    an element; recurrent states are exact, at 4.
+def kept(nodes: Iterable[Node]) -> Iterator[tuple[Node, Kept]]:
+    """What each node keeps while decoding."""
+    return ((node, k) for node in nodes for k in node.op.kept)
+
+
+def cache_bytes(nodes: Iterable[Node], tokens: int, width: int = 2, held: bool = False) -> int:
+    """Bytes of decoding state of one sequence after that many tokens (and with a memory of as many).
+
+    Args:
+        nodes: what decodes.
+        tokens: that it has seen.
+        width: bytes of an element of the model; some states are wider whatever the model's type.
+        held: what stands in memory, which grows by whole blocks of tokens, instead of what is needed.
     """
-    total = 0
-    for step in every:
-        c = step.op.cache
-        seen = tokens if c.limit is None else min(tokens, c.limit)
-        growing = c.per_token * seen + c.per_memory_token * tokens
-        total += step.repeat * (width * (growing + c.fixed) + 4 * c.exact)
-    return total
+    run = Run(B=1, T=1, S=tokens, M=tokens)
+    return sum(n.repeat * k.width(width) * prod(k.held(run) if held else k.needed(run)) for n, k in kept(nodes))
 
 
-def rows(every: Iterable[Step]) -> list[Row]:
+def rows(every: Iterable[Node]) -> list[Row]:
     """One row for each sub-module that has tensors, in order."""
     found: list[Row] = []
-    for step in every:
+    for node in every:
         by_module: dict[str, list[Param]] = {}
-        for p in registered(step.params):
+        for p in registered(node.params):
             by_module.setdefault(p.name.rpartition(".")[0], []).append(p)
         for module, params in by_module.items():
             shapes = ", ".join(map(_sized, params))
-            note = _note(step, module, params)
-            found.append(Row(spread(module, step), kind(step), shapes, sum(p.count for p in params), step.copies, note))
+            note = _note(node, module, params)
+            found.append(Row(spread(module, node), kind(node), shapes, sum(p.count for p in params), node.copies, note))
     return found
 
 
-def spread(module: str, step: Step) -> str:
+def spread(module: str, node: Node) -> str:
     """The name of a module over all of its repeats: `blocks.0` of 4 repeats of one layer is `blocks.0-3`."""
-    if step.repeat == 1 or "blocks." not in module:
+    if node.repeat == 1 or "blocks." not in module:
         return module
     head, _, tail = module.partition("blocks.")
     index, dot, rest = tail.partition(".")
-    first, last = int(index), int(index) + (step.repeat - 1) * step.period
-    if step.period == 1:
+    first, last = int(index), int(index) + (node.repeat - 1) * node.period
+    if node.period == 1:
         return f"{head}blocks.{first}-{last}{dot}{rest}"
-    middle = f"{first},{last}" if step.repeat == 2 else f"{first},{first + step.period}..{last}"
+    middle = f"{first},{last}" if node.repeat == 2 else f"{first},{first + node.period}..{last}"
     return f"{head}blocks.{middle}{dot}{rest}"
 
 
-def kind(step: Step) -> str:
-    """The kind of thing that owns a step's tensors, for totals by kind."""
-    return step.component.kind if step.component is not None else step.part  # type: ignore[attr-defined]
+def kind(node: Node) -> str:
+    """The kind of thing that owns a node's tensors, for totals by kind."""
+    return node.component.kind if node.component is not None else node.part
 
 
 def _sized(p: Param) -> str:
@@ -132,12 +140,12 @@ def _sized(p: Param) -> str:
     return shape if name in ("weight", "bias") else f"{name} {shape}"
 
 
-def _note(step: Step, module: str, params: list[Param]) -> str:
+def _note(node: Node, module: str, params: list[Param]) -> str:
     """What is said of an op stands at its own module, or at the one that holds its tensors itself."""
-    op = step.op.note if module in (step.op.name, step.op.name.rpartition(".")[0]) else ""
+    op = node.op.note if module in (node.op.name, node.op.name.rpartition(".")[0]) else ""
     notes = [n for n in [op, *(p.note for p in params)] if n]
-    if step.repeat > 1:
-        notes.append(f"shared by {step.repeat} layers" if step.copies == 1 else f"x {step.repeat} layers")
+    if node.repeat > 1:
+        notes.append(f"shared by {node.repeat} layers" if node.copies == 1 else f"x {node.repeat} layers")
     if any(p.active != (1, 1) for p in params):
         used, of = next(p.active for p in params if p.active != (1, 1))
         if not op.startswith(f"{used} of {of}"):
@@ -147,10 +155,10 @@ def _note(step: Step, module: str, params: list[Param]) -> str:
     return "; ".join(dict.fromkeys(notes))
 
 
-def _sum(every: Iterable[Step], size: Callable[[Param], int]) -> int:
-    return sum(step.copies * size(p) for step in every for p in step.params)
+def _sum(every: Iterable[Node], size: Callable[[Param], int]) -> int:
+    return sum(node.copies * size(p) for node in every for p in node.params)
 
 
-def _tied(spec: Spec, every: Iterable[Step]) -> int:
-    sizes = {p.name: p.count for step in every for p in step.params}
+def _tied(spec: Spec, every: Iterable[Node]) -> int:
+    sizes = {p.name: p.count for node in every for p in node.params}
     return sum(sizes.get(used, 0) for _, used in spec.ties)

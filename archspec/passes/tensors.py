@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from archspec.graph import Step
+from archspec.graph import Node
 from archspec.layers.ops import Param
 
 
@@ -18,23 +18,23 @@ class Tensor:
     buffer: bool = False
 
 
-def tensors(every: Iterable[Step]) -> list[Tensor]:
+def tensors(every: Iterable[Node]) -> list[Tensor]:
     """Parameters (and persistent buffers) of the whole model, tied and shared ones once, in registration order."""
     found: list[Tensor] = []
     for group in groups(every):
-        layer = [registered([p for step in members for p in step.params]) for members in group]
+        layer = [registered([p for node in members for p in node.params]) for members in group]
         for r in range(group[0][0].copies if group[0] else 1):
             for members, params in zip(group, layer, strict=True):
                 found += [_tensor(p, members[0], r * len(group)) for p in params]
     return found
 
 
-def groups(every: Iterable[Step]) -> list[list[list[Step]]]:
-    """The steps by segment, then by layer of its period; what stands outside the blocks is a group of its own."""
-    found: dict[tuple[str, int, str], dict[int, list[Step]]] = {}
-    for step in every:
-        where = (step.stack, step.segment, "" if step.segment >= 0 else step.part)
-        found.setdefault(where, {}).setdefault(step.layer, []).append(step)
+def groups(every: Iterable[Node]) -> list[list[list[Node]]]:
+    """The nodes by segment, then by layer of its period; what stands outside the blocks is a group of its own."""
+    found: dict[tuple[str, int, str], dict[int, list[Node]]] = {}
+    for node in every:
+        where = (node.stack, node.segment, "" if node.segment >= 0 else node.part)
+        found.setdefault(where, {}).setdefault(node.layer, []).append(node)
     return [list(layers.values()) for layers in found.values()]
 
 
@@ -57,7 +57,7 @@ def _in_order(tree: dict[Any, Any]) -> Iterator[Param]:
             yield from _in_order(child)
 
 
-def _tensor(p: Param, step: Step, offset: int) -> Tensor:
+def _tensor(p: Param, node: Node, offset: int) -> Tensor:
     name = p.name
     if offset:
         head, _, tail = name.partition("blocks.")

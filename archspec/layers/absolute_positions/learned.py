@@ -34,4 +34,4 @@ class Learned(AbsolutePositionComponent):
         """The table."""
         rows = self.n_positions + self.offset
         table = Param("table.weight", (rows, self.dim))
-        return (Embedding(name="table", shape=("T", self.dim), params=(table,), rows=rows, dim=self.dim),)
+        return (Embedding(name="table", shape=("T", self.dim), inputs=(), params=(table,), rows=rows, dim=self.dim),)

@@ -44,4 +44,4 @@ class Sinusoidal(AbsolutePositionComponent):
 
     def ops(self) -> tuple[Op, ...]:
         """The sines and cosines."""
-        return (elementwise("sinusoid", ("T", self.dim), ("x",)),)
+        return (elementwise("sinusoid", ("T", self.dim), ()),)

@@ -1,0 +1,98 @@
+"""A whole spec lowered: embedding, layers, final norm and head, in one stack or several."""
+
+from archspec.language.model import Spec, Stack
+from archspec.layers.arguments import in_order
+from archspec.lowering.program import (
+    Assign,
+    Call,
+    Each,
+    Expression,
+    Function,
+    Layers,
+    Member,
+    Once,
+    Parameter,
+    Period,
+    Statement,
+    Substate,
+    Value,
+)
+from archspec.lowering.wiring import lower_block, passed
+
+
+def lower_model(spec: Spec) -> Function:
+    """The function of a spec. One stack is part of the model itself; several are members of it, run one by one."""
+    arguments = tuple(Parameter(a.name, a.of, not a.optional) for a in spec.arguments)
+    head = Member("head", spec.head)
+    if len(spec.stacks) == 1:
+        members, statements, x = _body(spec, spec.main, arguments[0].name)
+        return Function("model", spec, (*members, head), arguments, statements, _headed(spec, x))
+    members = tuple(Member(s.name, _lower_stack(spec, s)) for s in spec.stacks)
+    runs = tuple(_run(spec, stack) for stack in spec.stacks)
+    return Function("model", spec, (*members, head), arguments, runs, _headed(spec, Value("x")))
+
+
+def _headed(spec: Spec, x: Expression) -> Call:
+    """The head on the last hidden states, with the arguments of the main stack that it takes."""
+    own = {a.of: a.name for a in spec.arguments if a.stack == spec.main.name}
+    return Call("head", x, tuple((name, Value(own[name])) for name in spec.head.arguments))
+
+
+def _lower_stack(spec: Spec, stack: Stack) -> Function:
+    """The function of one of several stacks."""
+    reads = stack.embedding.reads
+    members, statements, x = _body(spec, stack, reads)
+    takes = tuple(Parameter(name, name) for name in _takes(spec, stack))
+    return Function("stack", stack, members, (Parameter(reads, reads, True), *takes), statements, x)
+
+
+def _takes(spec: Spec, stack: Stack) -> tuple[str, ...]:
+    """What a stack of its own takes beside its input."""
+    names = {*stack.arguments, *stack.embedding.arguments} - {"bias"}
+    return in_order(names if spec.decodes(stack) else names - {"state"})
+
+
+def _run(spec: Spec, stack: Stack) -> Assign:
+    """One of several stacks called; those before the last run once for a sequence."""
+    own = [a for a in spec.arguments if a.stack == stack.name]
+    given: dict[str, Expression] = {a.of: Value(a.name) for a in own}
+    given |= {"memory": Value(f"{stack.memory}_output"), "memory_mask": Value(f"{stack.memory}_mask")}
+    given |= {"state": Substate(stack.name)}
+    call = Call(stack.name, Value(own[0].name), tuple((name, given[name]) for name in _takes(spec, stack)))
+    shape = ("B", "T", stack.d_model)
+    if stack is spec.main:
+        return Assign("x", call, shape)
+    output = f"{stack.name}_output"
+    return Assign(output, Once(output, call)) if spec.decodes(spec.main) else Assign(output, call, shape)
+
+
+def _body(spec: Spec, stack: Stack, reads: str) -> tuple[tuple[Member, ...], tuple[Statement, ...], Expression]:
+    """The members of a stack, the statements from its input to its layers' output, and what it gives."""
+    decodes = spec.decodes(stack)
+    members = [Member("embedding", stack.embedding)]
+    takes = [name for name in stack.embedding.arguments if name != "state" or decodes]
+    named = tuple((name, passed(name, "embedding")) for name in takes)
+    statements: list[Statement] = [Assign("x", Call("embedding", Value(reads), named), ("B", "T", stack.d_model))]
+    if stack.position_bias is not None:
+        members.append(Member("position_bias", stack.position_bias))
+        state = (("state", passed("state", "position_bias")),) if decodes else ()
+        shape = (1, "H", "T", "S" if decodes else "T")
+        statements.append(Assign("bias", Call("position_bias", Value("x"), state), shape))
+    members.append(Member("blocks", Layers(tuple(_periods(stack)))))
+    each = [name for name in stack.arguments if name != "state" or decodes]
+    layers = tuple((name, Substate(None) if name == "state" else Value(name)) for name in each)
+    statements.append(Each("x", "blocks", layers))
+    if stack.final_norm is None:
+        return tuple(members), tuple(statements), Value("x")
+    members.append(Member("norm", stack.final_norm, stack.d_model))
+    return tuple(members), tuple(statements), Call("norm", Value("x"))
+
+
+def _periods(stack: Stack) -> list[Period]:
+    """The segments of a stack with their blocks lowered, equal blocks once."""
+    done: dict[object, Function] = {}
+    for segment in stack.segments:
+        for layer in segment.layers:
+            if layer.block not in done:
+                done[layer.block] = lower_block(layer.block, stack)
+    return [Period(s.start, tuple(done[layer.block] for layer in s.layers), s.repeat, s.shared) for s in stack.segments]

@@ -1,0 +1,65 @@
+"""A block lowered: its wiring, with what each part takes beside its operand."""
+
+from functools import cache
+
+from archspec.language import wiring as written
+from archspec.language.model import Block, Stack
+from archspec.layers.base import Component, NormComponent
+from archspec.lowering.program import (
+    Assign,
+    Binary,
+    Call,
+    Dropout,
+    Expression,
+    Function,
+    Member,
+    Negate,
+    Number,
+    Parameter,
+    Substate,
+    Value,
+)
+
+
+def lower_block(block: Block, stack: Stack) -> Function:
+    """The function of a block; it takes what any layer of its stack takes, so that all are called alike."""
+    parts = [
+        Member(name, part, stack.d_model if isinstance(part, NormComponent) else None) for name, part in block.parts
+    ]
+    if "dropout" in block.wiring.calls():
+        parts.append(Member("dropout", Dropout(block.dropout)))
+    *lines, last = block.wiring.steps
+    return Function(
+        kind="block",
+        of=block,
+        members=tuple(parts),
+        parameters=(Parameter("x", "x", True), *(Parameter(name, name) for name in stack.arguments)),
+        statements=tuple(Assign(line.target, _expression(line.value, block)) for line in lines),
+        result=_expression(last.value, block),
+    )
+
+
+def _member(name: str, part: Component, d_model: int) -> Member:
+    return Member(name, part, d_model if isinstance(part, NormComponent) else None)
+
+
+def _expression(expr: written.Expr, block: Block) -> Expression:
+    match expr:
+        case written.Name(name=name):
+            return Value(name)
+        case written.Number(value=value):
+            return Number(value)
+        case written.Negate(operand=operand):
+            return Negate(_expression(operand, block))
+        case written.Binary(operator=operator, left=left, right=right):
+            return Binary(operator, _expression(left, block), _expression(right, block))
+        case written.Call(module=module, argument=argument):
+            part = block.part(module)
+            takes = () if part is None else part.arguments
+            return Call(module, _expression(argument, block), tuple((name, passed(name, module)) for name in takes))
+
+
+@cache
+def passed(argument: str, member: str) -> Expression:
+    """What a member is given for one of its arguments: the value of that name, or its share of the state."""
+    return Substate(member) if argument == "state" else Value(argument)
