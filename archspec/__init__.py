@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from archspec.codegen.load import build
     from archspec.diagram.render import diagram, render
     from archspec.errors import ArchspecError, GenerateError, Problem, RenderError, SpecError, VerifyError
+    from archspec.graph import lower
     from archspec.language.load import load, loads
     from archspec.language.model import Spec
     from archspec.language.schema import schema
@@ -43,6 +44,7 @@ __all__ = [
     "generate",
     "load",
     "loads",
+    "lower",
     "render",
     "schema",
     "show",
@@ -52,6 +54,7 @@ __all__ = [
 _HOMES = {
     "archspec.codegen": ("generate",),
     "archspec.codegen.load": ("build",),
+    "archspec.graph": ("lower",),
     "archspec.errors": ("ArchspecError", "GenerateError", "Problem", "RenderError", "SpecError", "VerifyError"),
     "archspec.passes.count": ("Count", "count"),
     "archspec.diagram.render": ("diagram", "render"),

@@ -4,7 +4,7 @@ import networkx as nx
 import pytest
 
 from archspec import load, loads
-from archspec.graph import lower, problems, steps
+from archspec.graph import lower, problems
 
 BASE = """
 d_model: 16
@@ -32,13 +32,13 @@ def test_a_custom_wiring_is_the_graph() -> None:
     lines = '["h = norm1(x)", "x = x + mixer(h) + 0.5 * ffn(h)"]'
     graph = lower(loads(BASE.format(wiring=lines)))
     assert set(graph.successors("blocks.0.norm1")) >= {"blocks.0.mixer.q_proj", "blocks.0.ffn.up_proj"}
-    scaled = next(s for s in steps(graph) if s.op.name.startswith("blocks.0.multiply"))
+    scaled = next(s for s in (graph.nodes[n]["node"] for n in graph) if s.op.name.startswith("blocks.0.multiply"))
     assert getattr(scaled.op, "fn", "") == "* 0.5"
 
 
 def test_repeats_are_folded_and_remembered() -> None:
     graph = lower(loads(BASE.format(wiring="pre")))
-    places = {s.op.name: (s.repeat, s.copies) for s in steps(graph) if s.segment >= 0}
+    places = {s.op.name: (s.repeat, s.copies) for s in (graph.nodes[n]["node"] for n in graph) if s.segment >= 0}
     assert set(places.values()) == {(3, 3)}
     assert not any("blocks.1" in name for name in places)
 

@@ -2,9 +2,10 @@
 
 import re
 
-from archspec.codegen.model import ModelText
+from archspec.codegen.function import FunctionText
 from archspec.codegen.writer import Writer
 from archspec.language.model import Spec, need_spec
+from archspec.lowering import lower_model
 from archspec.passes.count import count
 
 
@@ -20,7 +21,7 @@ def generate(spec: Spec, *, standalone: bool = False) -> str:
     """
     need_spec(spec)
     writer = Writer(spec, standalone)
-    ModelText(writer).write()
+    FunctionText(writer).write(lower_model(spec))
     return writer.text(banner(spec))
 
 

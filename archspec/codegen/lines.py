@@ -4,22 +4,14 @@ import libcst as cst
 
 from archspec.codegen.layout import WIDTH, code
 from archspec.codegen.layout import fitted as fold
-
-KINDS = {
-    "state": "State | None",
-    "mask": "Tensor | None",
-    "memory": "Tensor | None",
-    "memory_mask": "Tensor | None",
-    "bias": "Tensor | None",
-    "prefix_len": "int | Tensor | None",
-    "token_types": "Tensor | None",
-}
-INPUT_SHAPES = {"tokens": "(B, T) ids", "images": "(B, C, H, W)", "features": "(B, T, d_input)"}
+from archspec.layers.arguments import ARGUMENTS
+from archspec.lowering import Function
 
 
-def signature(inputs: tuple[str, ...], first: str = "x: Tensor") -> str:
+def signature(function: Function) -> str:
     """`self, x: Tensor, state: State | None = None`."""
-    return ", ".join(["self", first, *(f"{i}: {KINDS[i]} = None" for i in inputs)])
+    takes = [f"{p.name}: {'Tensor' if p.required else ARGUMENTS[p.of].type + ' = None'}" for p in function.parameters]
+    return ", ".join(["self", *takes])
 
 
 def indented(lines: list[str]) -> list[str]:

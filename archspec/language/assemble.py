@@ -6,6 +6,7 @@ from archspec.errors import Mark
 from archspec.language.define import definitions
 from archspec.language.document import STACK_KEYS, TOP_KEYS
 from archspec.language.expect import parse_expect
+from archspec.language.init_names import init_names
 from archspec.language.keys import bad_name, clipped, unknown
 from archspec.language.model import Spec, Stack
 from archspec.language.resolve import Resolver
@@ -58,6 +59,7 @@ class Assembler:
             return None
         self.check_effects(around.bodies)
         made = tuple(s for s in stacks if s is not None)
+        init = init.of_model(init_names(made, head))
         vocab_size, max_seq_len = (scope.numbers.get(k) for k in ("vocab_size", "max_seq_len"))
         spec = Spec(texts["name"] or "model", made, head, init, _whole(vocab_size), _whole(max_seq_len),
                     texts["description"], texts["source"], expect, self.file)  # fmt: skip
@@ -175,14 +177,10 @@ class Assembler:
         node = self.fields.get("init") or from_plain("normal", self.document.mark)
         made = [s for s in stacks if s is not None]
         if made and stacks[-1] is not None:
-            parts = [p for s in made for g in s.segments for la in g.layers for _, p in la.block.parts]
-            kinds = [getattr(p, "kind", "") for p in parts]
             numbers = {"n_layers": made[-1].n_layers, "n_branches": made[-1].n_branches}
-            numbers["n_stacked"] = sum(hasattr(p, "n_experts") for p in parts)
-            numbers["n_recurrent"] = sum(kind in ("lstm", "gru", "rnn") for kind in kinds)
             scope = scope.with_numbers(numbers)
         else:
-            scope = scope.with_numbers({}, scope.broken | {"n_layers", "n_branches", "n_stacked", "n_recurrent"})
+            scope = scope.with_numbers({}, scope.broken | {"n_layers", "n_branches"})
         found = self.resolver.component("init", node, "init", scope)
         assert found is None or isinstance(found, InitComponent)
         return found

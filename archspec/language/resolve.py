@@ -398,9 +398,7 @@ def make(role: str, fields: Mapping[str, Any] | str, **scope: Any) -> Component:
     norm = scope.get("norm", "rmsnorm")
     if not isinstance(norm, Component):
         norm = resolver.component("norm", from_plain(norm, NOWHERE), "norm", Scope(numbers))
-    around = Scope(
-        {"n_layers": 1, "n_branches": 2, "n_stacked": 1, "n_recurrent": 1, **numbers}, {"norm": norm, **defaults}
-    )
+    around = Scope({"n_layers": 1, "n_branches": 2, **numbers}, {"norm": norm, **defaults})
     found = resolver.component(role, from_plain(fields, NOWHERE), role, around)
     if found is None or resolver.problems:
         raise SpecError(resolver.problems, NOWHERE.file)

@@ -19,8 +19,6 @@ SIZES = ("d_model", "vocab_size", "max_seq_len")
 COMPUTED = (
     "n_layers",
     "n_branches",
-    "n_stacked",
-    "n_recurrent",
     "d_memory",
     "d_embedding",
 )  # what the compiler itself puts into a scope

@@ -9,14 +9,16 @@ without a cache), M tokens of the memory that cross-attention reads. One multipl
 matrix products, convolutions and FFTs (what a hardware FLOP counter sees), without element-wise work.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil, log2
 
 from archspec.layers.tensors import Kept, Param, Run, Shape
 
-__all__ = ["Attend", "Conv", "Elementwise", "Embedding", "Experts", "FFTConv", "Kept", "LatentAttend", "Linear",
-           "Norm", "Op", "Param", "Recurrent", "Route", "Run", "Scan", "Shape", "elementwise", "gate",
-           "linear", "split"]  # fmt: skip
+__all__ = [
+    "Attend", "Conv", "Elementwise", "Embedding", "Experts", "FFTConv", "Kept", "LatentAttend", "Linear", "Norm", "Op",
+    "Param", "Recurrent", "Route", "Run", "Scan", "Shape", "elementwise", "gate", "linear", "projection", "split",
+]  # fmt: skip
 
 ADD, SUBTRACT, MULTIPLY, CONCAT = "add", "subtract", "multiply", "concat"  # element-wise functions that readers know
 
@@ -36,7 +38,6 @@ class Op:
         kernel: the function of archspec.kernels that computes it, where no sub-module does.
         within: the op whose kernel call computes this one as well.
         kept: the tensors that it keeps from one call to the next while decoding.
-        residual: whether it writes to the residual stream: with its parameters zero, nothing of it is left there.
     """
 
     name: str
@@ -49,7 +50,11 @@ class Op:
     kernel: str = ""
     within: str = ""
     kept: tuple[Kept, ...] = ()
-    residual: bool = False
+
+    @property
+    def residual(self) -> bool:
+        """Whether it writes to the residual stream."""
+        return any(p.residual for p in self.params)
 
     def flops(self, run: Run) -> int:
         """FLOPs of matrix products, convolutions and FFTs in the forward pass."""
@@ -86,11 +91,15 @@ class Linear(Op):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedding(Op):
-    """Rows of a table; a table of `biases` is added to the scores of an attention."""
+    """Rows of a table."""
 
     rows: int
     dim: int
-    biases: bool = False
+
+    @property
+    def biases(self) -> bool:
+        """Whether its rows are biases of the scores of an attention, one for each query and key."""
+        return "S" in self.shape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,10 +281,11 @@ def linear(
     note: str = "",
 ) -> Linear:
     """The op of a projection `linear(c, name, d_in, d_out, bias=bias)`; arguments as the attributes of `Linear`."""
-    params = [Param(f"{name}.weight", (d_out, d_in))] + ([Param(f"{name}.bias", (d_out,))] if bias else [])
+    params = [Param(f"{name}.weight", (d_out, d_in), residual=residual)]
+    params += [Param(f"{name}.bias", (d_out,), residual=residual)] if bias else []
     return Linear(
         name=name, shape=(*rows, d_out), inputs=inputs, params=tuple(params), note=note, outputs=outputs,
-        residual=residual, d_in=d_in, d_out=d_out, rows=rows, heads=heads,
+        d_in=d_in, d_out=d_out, rows=rows, heads=heads,
     )  # fmt: skip
 
 
@@ -296,3 +306,11 @@ def elementwise(fn: str, shape: Shape, inputs: tuple[str, ...], name: str = "", 
 def gate(name: str, shape: Shape, inputs: tuple[str, str], activation: str = "", within: str = "") -> Elementwise:
     """A product whose second factor, the gate, goes through an activation first."""
     return Elementwise(name=name, fn=MULTIPLY, shape=shape, inputs=inputs, activation=activation, within=within)
+
+
+def projection(ops: Mapping[str, Op], name: str) -> Linear | None:
+    """The projection whose output stands under that name, through norms and element-wise steps; None without one."""
+    found = ops.get(name)
+    while isinstance(found, Norm | Elementwise) and found.inputs:
+        found = ops.get(found.inputs[0])
+    return found if isinstance(found, Linear) else None

@@ -84,18 +84,17 @@ class RecurrentMixer(MixerComponent):
         rows = self.gates * self.d_hidden
         shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, d_in), "weight_hh": (rows, self.d_hidden)}
         shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)} if self.bias else {}
-        last = suffix == self._call
+        last, ends = suffix == self._call, top and not self.projects
         kept = tuple(Kept(name, (self.depth, "B", self.d_hidden)) for name in self.carries)
         return Recurrent(
             name=suffix,
             shape=("B", "T", self.d_hidden),
             inputs=inputs,
-            params=tuple(Param(f"{self.kind}.{name}_{suffix}", shape) for name, shape in shapes.items()),
+            params=tuple(Param(f"{self.kind}.{name}_{suffix}", s, residual=ends) for name, s in shapes.items()),
             note=self.remark,
             kernel=self.kind if last else "",
             within="" if last else self._call,
             kept=kept if last and not self.bidirectional else (),
-            residual=top and not self.projects,
             d_in=d_in,
             width=self.d_hidden,
             gates=self.gates,

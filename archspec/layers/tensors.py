@@ -33,7 +33,8 @@ class Param:
 
     `active` is the share of it that one token uses, as (numerator, denominator): 2 of 8 experts is (2, 8). `split` is
     how it is cut to share its op among devices: (unit, axis), the unit being one of the component's `shards`; None
-    where every device holds all of it.
+    where every device holds all of it. `residual` says that its op writes to the residual stream through it: were all
+    such tensors of a component zero, nothing of the component would be left there.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Param:
     active: tuple[int, int] = (1, 1)
     note: str = ""
     split: tuple[str, int] | None = None
+    residual: bool = False
 
     @property
     def count(self) -> int:

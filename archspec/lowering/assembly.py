@@ -19,6 +19,8 @@ from archspec.lowering.program import (
 )
 from archspec.lowering.wiring import lower_block, passed
 
+LOCAL = frozenset({"self", "x", "once", "substate"})  # names that the forward of a model uses
+
 
 def lower_model(spec: Spec) -> Function:
     """The function of a spec. One stack is part of the model itself; several are members of it, run one by one."""
@@ -26,10 +28,10 @@ def lower_model(spec: Spec) -> Function:
     head = Member("head", spec.head)
     if len(spec.stacks) == 1:
         members, statements, x = _body(spec, spec.main, arguments[0].name)
-        return Function("model", spec, (*members, head), arguments, statements, _headed(spec, x))
+        return Function(spec, spec.main, (*members, head), arguments, statements, _headed(spec, x))
     members = tuple(Member(s.name, _lower_stack(spec, s)) for s in spec.stacks)
     runs = tuple(_run(spec, stack) for stack in spec.stacks)
-    return Function("model", spec, (*members, head), arguments, runs, _headed(spec, Value("x")))
+    return Function(spec, spec.main, (*members, head), arguments, runs, _headed(spec, Value("x")))
 
 
 def _headed(spec: Spec, x: Expression) -> Call:
@@ -43,7 +45,7 @@ def _lower_stack(spec: Spec, stack: Stack) -> Function:
     reads = stack.embedding.reads
     members, statements, x = _body(spec, stack, reads)
     takes = tuple(Parameter(name, name) for name in _takes(spec, stack))
-    return Function("stack", stack, members, (Parameter(reads, reads, True), *takes), statements, x)
+    return Function(stack, stack, members, (Parameter(reads, reads, True), *takes), statements, x)
 
 
 def _takes(spec: Spec, stack: Stack) -> tuple[str, ...]:
@@ -56,14 +58,21 @@ def _run(spec: Spec, stack: Stack) -> Assign:
     """One of several stacks called; those before the last run once for a sequence."""
     own = [a for a in spec.arguments if a.stack == stack.name]
     given: dict[str, Expression] = {a.of: Value(a.name) for a in own}
-    given |= {"memory": Value(f"{stack.memory}_output"), "memory_mask": Value(f"{stack.memory}_mask")}
+    given |= {"memory": Value(_local(spec, stack.memory or "")), "memory_mask": Value(f"{stack.memory}_mask")}
     given |= {"state": Substate(stack.name)}
     call = Call(stack.name, Value(own[0].name), tuple((name, given[name]) for name in _takes(spec, stack)))
     shape = ("B", "T", stack.d_model)
     if stack is spec.main:
         return Assign("x", call, shape)
-    output = f"{stack.name}_output"
-    return Assign(output, Once(output, call)) if spec.decodes(spec.main) else Assign(output, call, shape)
+    output = _local(spec, stack.name)
+    remembered = Once(f"{stack.name}_output", call)
+    return Assign(output, remembered) if spec.decodes(spec.main) else Assign(output, call, shape)
+
+
+def _local(spec: Spec, stack: str) -> str:
+    """What the output of a stack is called in the forward of the model, where other names have a meaning."""
+    others = {*LOCAL, *(a.name for a in spec.arguments)}
+    return f"{stack}_output" if stack in others else stack
 
 
 def _body(spec: Spec, stack: Stack, reads: str) -> tuple[tuple[Member, ...], tuple[Statement, ...], Expression]:

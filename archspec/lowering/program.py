@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from archspec.language.model import Block, Spec, Stack
 from archspec.layers.base import Component
@@ -137,10 +136,13 @@ class Parameter:
 
 @dataclass(frozen=True, eq=False)
 class Function:
-    """A module: its members, what its forward takes, the statements of that, and what it returns."""
+    """A module: its members, what its forward takes, the statements of that, and what it returns.
 
-    kind: Literal["model", "stack", "block"]
+    `stack` is that which it is or belongs to; for a model, the one that the head reads.
+    """
+
     of: Spec | Stack | Block
+    stack: Stack
     members: tuple[Member, ...]
     parameters: tuple[Parameter, ...]
     statements: tuple[Statement, ...]

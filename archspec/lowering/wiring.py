@@ -30,8 +30,8 @@ def lower_block(block: Block, stack: Stack) -> Function:
         parts.append(Member("dropout", Dropout(block.dropout)))
     *lines, last = block.wiring.steps
     return Function(
-        kind="block",
         of=block,
+        stack=stack,
         members=tuple(parts),
         parameters=(Parameter("x", "x", True), *(Parameter(name, name) for name in stack.arguments)),
         statements=tuple(Assign(line.target, _expression(line.value, block)) for line in lines),

@@ -1,4 +1,4 @@
-"""A whole model run straight from its spec, without generated code: what generated files are compared with."""
+"""A whole model run straight from its lowered program: what generated files are compared with."""
 
 from importlib import import_module
 from typing import Any
@@ -7,88 +7,116 @@ import torch
 from torch import Tensor, nn
 
 from archspec.kernels.state import once, substate
-from archspec.language.model import Segment, Spec
-from archspec.language.model import Stack as StackConfig
+from archspec.language.model import Spec
+from archspec.layers.base import Component
+from archspec.lowering import Function, lower_model
+from archspec.lowering.program import (
+    Assign,
+    Binary,
+    Call,
+    Dropout,
+    Each,
+    Expression,
+    Layers,
+    Member,
+    Negate,
+    Number,
+    Once,
+    Substate,
+    Value,
+)
 from archspec.modules import submodule
-from archspec.modules.block import Block
 
 
-class Stack(nn.Module):
-    """Embedding, layers and final norm."""
+class Interpreted(nn.Module):
+    """A function of the program as a module: its members are sub-modules, its forward runs its statements."""
 
-    def __init__(self, c: StackConfig):
+    def __init__(self, function: Function):
         super().__init__()
-        self.c = c
-        self.embedding = submodule(c.embedding)
-        if c.position_bias is not None:
-            self.position_bias = submodule(c.position_bias)
-        self.blocks = nn.ModuleList(b for s in c.segments for b in segment_blocks(s, c.d_model))
-        if c.final_norm is not None:
-            self.norm = submodule(c.final_norm, c.d_model)
+        self.__dict__["_function"] = function  # a member may have any name that does not start with _
+        for member in function.members:
+            self.add_module(member.name, _made(member))
 
-    def forward(self, x: Tensor, state: Any = None, **inputs: Any) -> Tensor:
-        """The stack's input -> (B, T, d_model)."""
-        takes = {i: inputs.get(i) for i in self.c.embedding.arguments if i != "state"}
-        if "state" in self.c.embedding.arguments and self.c.has_state:
-            takes["state"] = substate(state, "embedding")
-        x = self.embedding(x, **takes)
-        if self.c.position_bias is not None:
-            start = 0 if state is None else state.get("tokens", 0)
-            if state is not None:
-                state["tokens"] = start + x.shape[1]
-            inputs["bias"] = self.position_bias(x.shape[1], start + x.shape[1])
-        for i, block in enumerate(self.blocks):
-            x = block(x, state=substate(state, i), **inputs)
-        return self.norm(x) if self.c.final_norm is not None else x
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """What the parameters of the function say -> what it returns."""
+        function: Function = self.__dict__["_function"]
+        names = [p.name for p in function.parameters]
+        given = dict(zip(names, args, strict=False)) | kwargs
+        if unknown := given.keys() - set(names):
+            raise TypeError(f"forward takes {', '.join(names)}, found {', '.join(sorted(unknown))}")
+        run = _Run(self, dict.fromkeys(names) | given)
+        for statement in function.statements:
+            run.statement(statement)
+        return run.value(function.result)
 
 
-def segment_blocks(segment: Segment, d_model: int) -> list[Block]:
-    """The blocks of a segment; a shared one holds the same modules again and again."""
-    if segment.shared:
-        return [Block(layer.block, d_model) for layer in segment.layers] * segment.repeat
-    return [Block(layer.block, d_model) for _ in range(segment.repeat) for layer in segment.layers]
+class _Run:
+    """One call of a function: its values by name."""
+
+    def __init__(self, module: nn.Module, values: dict[str, Any]):
+        self.module, self.values = module, values
+
+    def statement(self, statement: Assign | Each) -> None:
+        """Run one statement."""
+        if isinstance(statement, Assign):
+            self.values[statement.target] = self.value(statement.value)
+            return
+        x = self.values[statement.target]
+        layers = self.module.get_submodule(statement.member)
+        assert isinstance(layers, nn.ModuleList)
+        for i, layer in enumerate(layers):  # one that stands in several places is called in each
+            x = layer(x, **{name: self.value(value, i) for name, value in statement.named})
+        self.values[statement.target] = x
+
+    def value(self, expression: Expression, layer: int = 0) -> Any:
+        """What an expression comes to; `layer` is the number of the layer that is called with it."""
+        match expression:
+            case Value(name=name):
+                return self.values[name]
+            case Number(value=number):
+                return number
+            case Negate(operand=operand):
+                return -self.value(operand)
+            case Binary(operator=operator, left=left, right=right):
+                a, b = self.value(left), self.value(right)
+                return a + b if operator == "+" else a - b if operator == "-" else a * b
+            case Call(member=member, argument=argument, named=named):
+                x, given = self.value(argument), {name: self.value(value) for name, value in named}
+                return self.module.get_submodule(member)(x, **given)
+            case Substate(key=key):
+                return substate(self.values["state"], layer if key is None else key)
+            case Once(key=key, value=value):
+                return once(self.values["state"], key, lambda: self.value(value))
 
 
-class Model(nn.Module):
-    """All stacks, the last of which feeds the head."""
+def _made(member: Member) -> nn.Module:
+    match member.made:
+        case Function() as function:
+            return Interpreted(function)
+        case Dropout(rate=rate):
+            return nn.Dropout(rate)
+        case Layers(periods=periods):
+            return nn.ModuleList(module for p in periods for module in _period(p.layers, p.repeat, p.shared))
+        case Component() as c:
+            return submodule(c) if member.width is None else submodule(c, member.width)
+    raise TypeError(f"{member.name} cannot be made")
+
+
+def _period(layers: tuple[Function, ...], repeat: int, shared: bool) -> list[Interpreted]:
+    if shared:
+        return [Interpreted(layer) for layer in layers] * repeat
+    return [Interpreted(layer) for _ in range(repeat) for layer in layers]
+
+
+class Model(Interpreted):
+    """The program of a spec, with tied tensors and started weights."""
 
     def __init__(self, spec: Spec):
-        super().__init__()
-        self.spec = spec
-        stacks = {s.name: Stack(s) for s in spec.stacks}
-        if len(stacks) == 1:
-            for name, child in stacks[spec.main.name].named_children():
-                self.add_module(name, child)
-            self.__dict__["single"] = stacks[spec.main.name]
-        else:
-            for name, stack in stacks.items():
-                self.add_module(name, stack)
-        self.head = submodule(spec.head)
+        super().__init__(lower_model(spec))
         for replaced, used in spec.ties:
             module, _, leaf = replaced.rpartition(".")
             setattr(self.get_submodule(module), leaf, self.get_parameter(used))
-        kind = getattr(spec.init, "kind")  # noqa: B009 - every init has one, the base class does not know
-        import_module(f"archspec.modules.inits.{kind}").init_weights(self, spec.init)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """As `Spec.arguments` says; returns what the head gives."""
-        names = [a.name for a in self.spec.arguments]
-        given = dict(zip(names, args, strict=False)) | kwargs
-        if len(self.spec.stacks) == 1:
-            single: Stack = self.__dict__["single"]
-            return self.head(single(given.pop(names[0]), **given), **self.pooling(given))
-        state = given.get("state")
-        outputs: dict[str, Tensor] = {}
-        for stack in self.spec.stacks:
-            run = _Run(self, stack, given, outputs)
-            last = stack is self.spec.main
-            outputs[stack.name] = run() if last else once(state, f"{stack.name}_output", run)
-        return self.head(outputs[self.spec.main.name], **self.pooling(given))
-
-    def pooling(self, given: dict[str, Any]) -> dict[str, Any]:
-        """What the head takes beside the hidden states: the mask of the main stack, where it pools over tokens."""
-        own = {a.of: a.name for a in self.spec.arguments if a.stack == self.spec.main.name}
-        return {i: given.get(own[i]) for i in self.spec.head.arguments}
+        import_module(f"archspec.modules.inits.{spec.init.kind}").init_weights(self, spec.init)
 
     def aux_loss(self) -> Tensor:
         """The sum of the routers' losses of the last forward pass in training."""
@@ -100,24 +128,6 @@ class Model(nn.Module):
         for module in self.modules():
             if hasattr(module, "correction_bias"):
                 module.update_bias()  # type: ignore[operator]
-
-
-class _Run:
-    """One stack of several, with its own arguments picked out."""
-
-    def __init__(self, model: Model, stack: StackConfig, given: dict[str, Any], outputs: dict[str, Tensor]):
-        self.model, self.stack, self.given, self.outputs = model, stack, given, outputs
-
-    def __call__(self) -> Tensor:
-        arguments = [a for a in self.model.spec.arguments if a.stack == self.stack.name]
-        x, *rest = [self.given.get(a.name) for a in arguments]
-        inputs = dict(zip([a.of for a in arguments[1:]], rest, strict=True))
-        if self.stack.memory:
-            inputs["memory"] = self.outputs[self.stack.memory]
-            inputs["memory_mask"] = self.given.get(f"{self.stack.memory}_mask")
-        if self.model.spec.decodes(self.stack):
-            inputs["state"] = substate(self.given.get("state"), self.stack.name)
-        return self.model.get_submodule(self.stack.name)(x, **inputs)
 
 
 def eager(spec: Spec) -> Model:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from archspec.codegen.load import build
-from archspec.graph import steps_of
+from archspec.graph import graph
 from archspec.language.model import Spec
-from archspec.layers.ops import Experts, FFTConv
+from archspec.layers.ops import Attend, Experts, FFTConv, projection
 from archspec.passes.count import count
 from archspec.verify.report import Check
 from archspec.verify.sample import Sample
@@ -63,11 +63,19 @@ def gradients(sample: Sample) -> Result:
     model = sample.model().train()
     sample.loss(model, sample.inputs())[0].backward()
     found = {n: p.grad for n, p in model.named_parameters()}
-    without = [n for n, g in found.items() if g is None or not (g.any() or n.endswith("k_proj.bias"))]
+    free = key_biases(sample.spec)
+    without = [n for n, g in found.items() if g is None or not (g.any() or n.endswith(free))]
     bad = [n for n, g in found.items() if g is not None and not g.isfinite().all()]
     if without or bad:
         return False, f"no gradient: {without[:3]}" if without else f"not finite: {bad[:3]}"
     return True, f"all {len(found)} parameters get a finite gradient, not zero everywhere"
+
+
+def key_biases(spec: Spec) -> tuple[str, ...]:
+    """The ends of the names of biases that move all keys of an attention alike."""
+    ops = {node.name: node.op for node in graph(spec).nodes}
+    keys = [projection(ops, op.inputs[1]) for op in ops.values() if isinstance(op, Attend)]
+    return tuple(".".join(op.name.split(".")[-2:]) + ".bias" for op in keys if op is not None)
 
 
 @torch.no_grad()
@@ -84,7 +92,7 @@ def causal(sample: Sample) -> Result:
     model = sample.model()
     inputs = sample.inputs()
     before = model(*inputs)
-    shared = any(isinstance(step.op, Experts | FFTConv) for step in steps_of(sample.spec))
+    shared = any(isinstance(node.op, Experts | FFTConv) for node in graph(sample.spec).nodes)
     limit = 1e-12 if shared else 0.0
     for t in range(1, sample.tokens):
         changed = _changed(inputs[-1], t, sample)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from archspec.codegen.load import build
 from archspec.language.model import Argument, Spec
-from archspec.layers.base import Component
+from archspec.layers.ops import Run
 from archspec.modules.model import eager
 
 BATCH = 2
@@ -42,18 +42,14 @@ class Sample:
     def input(self, argument: Argument, dtype: torch.dtype) -> Tensor:
         """One input."""
         embedding = next(s for s in self.spec.stacks if s.name == argument.stack).embedding
-        if argument.of == "tokens":
-            assert self.spec.vocab_size is not None
-            return torch.randint(self.spec.vocab_size, (BATCH, self.tokens), generator=self.generator)
-        shape: tuple[int, ...] = (BATCH, self.tokens, int(getattr(embedding, "d_input", 1)))
-        if argument.of == "images":
-            size = int(getattr(embedding, "image_size", 1))
-            shape = (BATCH, int(getattr(embedding, "channels", 3)), size, size)
+        shape = Run(B=BATCH, T=self.tokens).shape(embedding.input_shape)
+        if embedding.n_ids is not None:
+            return torch.randint(embedding.n_ids, shape, generator=self.generator)
         return torch.randn(shape, generator=self.generator, dtype=dtype)
 
     def target(self, output: Tensor) -> Tensor:
         """Something to learn: classes for scores, numbers for anything else."""
-        if getattr(self.spec.head, "kind", "") in ("lm", "masked_lm", "classification"):
+        if self.spec.head.learns == "classes":
             return torch.randint(output.shape[-1], output.shape[:-1], generator=self.generator)
         return torch.randn(output.shape, generator=self.generator, dtype=output.dtype)
 
@@ -72,20 +68,10 @@ class Sample:
 
 
 def _limits(spec: Spec) -> list[int]:
-    """Lengths that the sample must not pass."""
-    parts = [p for s in spec.stacks for g in s.segments for la in g.layers for _, p in la.block.parts]
-    found = [n for c in (*parts, *(s.embedding for s in spec.stacks)) for n in _limits_of(c)]
+    """Lengths that the sample must not pass: of tables and filters, and where frequencies follow the length."""
+    every = [c for stack in spec.stacks for c in (*stack.parts, stack.embedding)]
+    found = [n for c in every for n in (c.longest, c.exact_within) if n is not None]
     return [*found, spec.max_seq_len or 13]
-
-
-def _limits_of(c: Component) -> list[int]:
-    """What the tables and filters of a component hold, and where its ropes' frequencies begin to follow the length."""
-    found = [n for name in ("n_positions", "filter_len") if isinstance(n := getattr(c, name, None), int)]
-    if getattr(c, "depends_on_length", False):
-        scaling: Any = getattr(c, "scaling", None)
-        found.append(scaling.original_max_seq_len)
-    children = [v for name in type(c).model_fields if isinstance(v := getattr(c, name), Component)]
-    return found + [n for child in children for n in _limits_of(child)]
 
 
 @torch.no_grad()

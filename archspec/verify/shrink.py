@@ -1,73 +1,76 @@
 """A small copy of a spec: the same kinds, wiring and options, with sizes that fit on any machine.
 
-Widths are divided by a power of two, counts of heads, experts and layers are cut, and sizes that follow from others are
-computed again. Where a size cannot be cut without breaking a rule of its component, less is cut.
+Widths are divided by a power of two, lengths and repeats are cut to a few, and sizes that follow from others are
+computed again; what else must change, a component says itself (`Component.smaller`). Where a rule of a component breaks
+at one size, a larger one is tried.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from itertools import product
+from typing import Any, TypeVar
 
 from archspec.errors import Fault, SpecError
 from archspec.language.arithmetic import evaluate
+from archspec.language.init_names import init_names
 from archspec.language.model import Block, Layer, Segment, Spec, Stack
-from archspec.language.resolve import make, numeric
-from archspec.layers.base import Component, NormComponent
-from archspec.layers.fields import acts, extra
+from archspec.language.resolve import make
+from archspec.layers.base import Component, MixerComponent, NormComponent
+from archspec.layers.fields import LENGTH, WIDTH, acts, extra, unit
 from archspec.passes.count import count
 
 TARGET = 3_000_000
-COUNTS = ("n_", "top_", "d_conv", "image", "patch", "channels", "depth", "order", "chunk", "max_", "original_")
-FEW_LAYERS, FEW_TOKENS, SMALL_VOCABULARY = 2, 48, 64
+FEW_LAYERS, SMALL_VOCABULARY = 2, 64
+LONGEST = 48  # tokens of a sequence
+FEW_TOKENS = 8  # of windows, chunks and the like, so that a sample reaches past them
+WIDTHS = (32, 64, 128, 256)
+
+C = TypeVar("C", bound=Component)
 
 
 def shrink(spec: Spec, target: int = TARGET) -> Spec:
     """The spec itself if it has at most `target` parameters, else the smallest copy that stays valid.
 
     Raises:
-        SpecError: no smaller copy is valid and the spec is too big.
+        SpecError: no smaller copy is valid and the spec is too big. It says which rule broke, of which component.
     """
     if count(spec).total <= target:
         return spec
     problem: SpecError | None = None
-    for width in (32, 64, 128, 256):
-        for counts in (COUNTS, tuple(c for c in COUNTS if c != "original_")):
-            try:
-                return _Shrinking(spec, width, counts).spec()
-            except SpecError as error:
-                problem = error
+    for width, tokens in product(WIDTHS, (FEW_TOKENS, None)):
+        try:
+            return _Shrinking(spec, width, tokens).spec()
+        except SpecError as error:
+            problem = error
     assert problem is not None
     raise problem
 
 
 class _Shrinking:
-    """One attempt, towards a width of about `width`; fields whose names start with one of `counts` are no widths."""
+    """One attempt, towards a width of about `width`; lengths are cut to `tokens`, or stay."""
 
-    def __init__(self, spec: Spec, width: int, counts: tuple[str, ...]):
-        self.old, self.counts = spec, counts
+    def __init__(self, spec: Spec, width: int, tokens: int | None):
+        self.old, self.tokens = spec, tokens
         self.divisor = 1
         while spec.main.d_model // (2 * self.divisor) >= width and spec.main.d_model % (2 * self.divisor) == 0:
             self.divisor *= 2
-        self.done: dict[Component, Component] = {}
-        self.numbers: dict[str, Any] = {}
+        self.numbers: dict[str, int] = {}
 
     def spec(self) -> Spec:
         """The small spec."""
         old = self.old
-        common = {
-            "vocab_size": None if old.vocab_size is None else min(old.vocab_size, SMALL_VOCABULARY),
-            "max_seq_len": None if old.max_seq_len is None else min(old.max_seq_len, FEW_TOKENS),
-        }
+        vocab_size = None if old.vocab_size is None else min(old.vocab_size, SMALL_VOCABULARY)
+        max_seq_len = None if old.max_seq_len is None else min(old.max_seq_len, LONGEST)
+        common = {"vocab_size": vocab_size, "max_seq_len": max_seq_len}
         self.numbers = {k: v for k, v in common.items() if v is not None}
         stacks = tuple(self.stack(s) for s in old.stacks)
         main = stacks[-1]
         numbers = {"d_model": main.d_model, "n_layers": main.n_layers, "n_branches": main.n_branches}
-        numbers["d_embedding"] = getattr(main.embedding, "tied_width", main.d_model)
-        head = self.component(old.head, numbers)
-        numbers |= {n: getattr(old.init, n, 0) for n in ("n_stacked", "n_recurrent")}
-        init = self.component(old.init, numbers)
+        numbers["d_embedding"] = main.embedding.table_width
+        head, init = self.component(old.head, numbers), self.component(old.init, numbers)
+        init = init.of_model(init_names(stacks, head))
         small = replace(old, name=f"{old.name}_small", stacks=stacks, head=head, init=init, expect=())
-        return replace(small, vocab_size=common["vocab_size"], max_seq_len=common["max_seq_len"])
+        return replace(small, vocab_size=vocab_size, max_seq_len=max_seq_len)
 
     def stack(self, stack: Stack) -> Stack:
         """One stack: every segment keeps its period and at most two repeats of it."""
@@ -76,34 +79,30 @@ class _Shrinking:
             repeat = min(s.repeat, FEW_LAYERS)
             segments.append(Segment(start, s.layers, repeat, s.shared and repeat > 1))
             start += repeat * len(s.layers)
-        d_model = self.size(stack.d_model)
+        d_model = self.width(stack.d_model)
         numbers = {"d_model": d_model, "d_memory": d_model, "n_layers": start}
         small = tuple(replace(s, layers=tuple(self.layer(la, numbers) for la in s.layers)) for s in segments)
-        parts = [p for s in small for la in s.layers for _, p in la.block.parts]
-        biases = [b for p in parts if (b := getattr(p, "shared_bias", None)) is not None]
-        return replace(
-            stack,
-            d_model=d_model,
-            embedding=self.component(stack.embedding, numbers),
-            segments=small,
-            position_bias=biases[0] if biases else None,
-        )
+        embedding = self.component(stack.embedding, numbers)
+        found = replace(stack, d_model=d_model, embedding=embedding, segments=small)
+        biases = (p.shared_bias for p in found.parts if isinstance(p, MixerComponent) and p.shared_bias is not None)
+        return replace(found, position_bias=next(biases, None))
 
     def layer(self, layer: Layer, numbers: Mapping[str, Any]) -> Layer:
         """One layer."""
         parts = tuple((name, self.component(part, numbers)) for name, part in layer.block.parts)
         return replace(layer, block=Block(parts, layer.block.wiring, layer.block.dropout))
 
-    def component(self, c: Component, numbers: Mapping[str, Any]) -> Component:
+    def component(self, c: C, numbers: Mapping[str, Any]) -> C:
         """One component with smaller sizes; sizes that follow from others are left to follow."""
         if isinstance(c, NormComponent):
             return c
-        return make(c.role, self.fields(c), **{**self.numbers, **numbers})
+        found = make(c.role, self.fields(c), **{**self.numbers, **numbers})
+        assert isinstance(found, type(c))
+        return found
 
     def fields(self, c: Component) -> dict[str, Any]:
         """The component as plain data, cut."""
-        found: dict[str, Any] = {"kind": getattr(c, "kind")}  # noqa: B009 - a field of every kind
-        cut = _counts(c)
+        found: dict[str, Any] = {"kind": c.kind}
         for name, info in type(c).model_fields.items():
             value, marks = getattr(c, name), extra(info)
             if name == "kind" or marks.get("inherited") or not acts(c, name):
@@ -112,21 +111,25 @@ class _Shrinking:
                 found[name] = self.fields(value)
             elif "slot" in marks:
                 found[name] = None
-            elif "formula" in marks and self.follows(c, name):
-                continue
-            elif name in cut:
-                found[name] = cut[name]
-            elif numeric(type(c), name) is int and not name.startswith(self.counts) and value is not None:
-                found[name] = self.size(value)
-            else:
-                found[name] = list(value) if isinstance(value, tuple) else value
+            elif not ("formula" in marks and self.follows(c, name)):
+                found[name] = self.size(value, unit(info))
+        for name, value in c.smaller(self.width).items():
+            found[name] = {**found[name], **value} if isinstance(value, dict) else value
         return found
+
+    def size(self, value: Any, what: str) -> Any:
+        """A setting, cut if it is a width or a length."""
+        if isinstance(value, int) and what == WIDTH:
+            return self.width(value)
+        if isinstance(value, int) and what == LENGTH and self.tokens is not None:
+            return min(value, self.tokens)
+        return list(value) if isinstance(value, tuple) else value
 
     def follows(self, c: Component, name: str) -> bool:
         """Whether a derived size has the value that its formula gives, in the old surroundings."""
         old = self.old
         around = {"max_seq_len": old.max_seq_len, "vocab_size": old.vocab_size, "d_model": old.main.d_model}
-        around["d_embedding"] = getattr(old.main.embedding, "tied_width", old.main.d_model)
+        around["d_embedding"] = old.main.embedding.table_width
 
         def lookup(word: str) -> int | float:
             value = getattr(c, word, around.get(word))
@@ -141,23 +144,6 @@ class _Shrinking:
         actual: float = getattr(c, name)
         return abs(value - actual) <= 1e-9 * abs(actual)
 
-    def size(self, value: int) -> int:
+    def width(self, value: int) -> int:
         """A width, cut."""
         return max(value // self.divisor, 4) if value > 8 else value
-
-
-def _counts(c: Component) -> dict[str, int]:
-    """Numbers of heads and experts, cut so that what divides still divides."""
-    found: dict[str, int] = {}
-    heads = getattr(c, "n_heads", 0)
-    kv = getattr(c, "n_kv_heads", heads)
-    if heads > 4:
-        ways = (heads // 4, heads // 8, heads // 2)
-        by = next((d for d in ways if d and heads % d == 0 and kv % d == 0), 1)
-        found = {"n_heads": heads // by, "n_kv_heads": kv // by}
-    experts = getattr(c, "n_experts", 0)
-    if experts > 8:
-        groups = getattr(c, "n_groups", None)
-        chosen = min(getattr(c, "top_k", 1), 4)
-        found |= {"n_experts": max(8, 2 * groups) if groups else 8, "top_k": chosen}
-    return found

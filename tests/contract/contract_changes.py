@@ -11,7 +11,7 @@ import torch
 from contract_specs import LENGTH, Document, aux_loss, double, every_component, inputs, redraw
 from torch import Tensor
 
-from archspec.graph import lower, steps
+from archspec.graph import graph
 from archspec.language.model import Spec
 from archspec.language.resolve import bare, kind_of, numeric, settable
 from archspec.layers.base import Component
@@ -116,7 +116,7 @@ class Observed:
     def plan(self) -> Any:
         """Decoding state, FLOPs, and the length that both are for."""
         counted, run = count(self.spec), Run(B=2, T=64, S=64, M=64)
-        flops = sum(s.op.flops(run) * s.repeat for s in steps(lower(self.spec)))
+        flops = sum(s.op.flops(run) * s.repeat for s in graph(self.spec).nodes)
         memory = counted.memory_bytes_per_token
         return (
             counted.kv_bytes_per_token,

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections import Counter
+from math import prod
 from typing import Any
 
 import pytest
@@ -32,11 +33,12 @@ from contract_texts import Texts, interpreted
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from archspec.graph import lower, problems, steps
+from archspec.graph import graph, lower, problems
 from archspec.language.load import load
-from archspec.language.model import INPUTS, Spec
+from archspec.language.model import Spec
 from archspec.language.resolve import make
-from archspec.layers.base import Component, NormComponent
+from archspec.layers.arguments import ARGUMENTS
+from archspec.layers.base import Component, HeadComponent, NormComponent
 from archspec.layers.ops import Experts, FFTConv, Op, Run
 from archspec.layers.registry import ROLES, find
 from archspec.modules import submodule
@@ -103,7 +105,7 @@ def test_ops_name_the_tensors_of_the_module(role: str, kind: str, number: int) -
     with torch.device("meta"):
         m = module(c)
     declared = registered([p for op in ops(c) for p in op.params])
-    tied = {"proj.weight"} if getattr(c, "tied", False) else set()
+    tied = {c.tied_weight} if isinstance(c, HeadComponent) and c.tied_shape is not None else set()
     have = [(n, tuple(p.shape)) for n, p in m.named_parameters() if n not in tied]
     assert [(p.name.removeprefix("."), p.shape) for p in declared if not p.buffer] == have
     kept = [(n, tuple(b.shape)) for n, b in m.named_buffers() if n in m.state_dict()]
@@ -116,7 +118,7 @@ def test_ops_are_a_dataflow(role: str, kind: str, number: int) -> None:
     spec = hosted(role, kind, number)
     assert problems(lower(spec)) == []
     c = component(role, kind, number)
-    known = {"x", *INPUTS, "token_types"}
+    known = {"x", *ARGUMENTS}
     for op in ops(c):
         assert set(op.inputs) <= known, (op.name, op.inputs)
         assert op.name not in known
@@ -140,9 +142,9 @@ def test_flops_are_those_that_torch_counts(role: str, kind: str, number: int) ->
     """All but FFTs, which the counter does not see; scans in chunks are priced for whole ones."""
     spec = hosted(role, kind, number)
     length = max(T, *(getattr(c, "chunk", T) for c in every_component(spec)))
-    tokens = getattr(spec.main.embedding, "n_tokens", length)
+    tokens = length if spec.main.embedding.n_tokens == "T" else spec.main.embedding.n_tokens
     run = Run(B=2, T=tokens, S=tokens, M=tokens)
-    every = [s for s in steps(lower(spec)) if not isinstance(s.op, FFTConv)]
+    every = [s for s in graph(spec).nodes if not isinstance(s.op, FFTConv)]
     assert sum(s.op.flops(run) * s.repeat for s in every) == counted_flops(spec, length)
 
 
@@ -162,7 +164,7 @@ def test_inputs_are_what_forward_takes_once_specialised(role: str, kind: str, nu
     takes = list(inspect.signature(part.forward).parameters)[1:]
     assert takes == list(component(role, kind, number).arguments)
     said = set(re.findall(r"\w+", part.forward.__doc__ or ""))
-    assert said & {*INPUTS, "token_types"} <= set(takes), "the docstring speaks of what is not there"
+    assert said & {*ARGUMENTS} <= set(takes), "the docstring speaks of what is not there"
 
 
 @pytest.mark.parametrize("pool", ["last", "mean"])
@@ -203,7 +205,7 @@ def sequence(T: int, seed: int = 1) -> Tensor:
 
 
 def is_causal(c: Component) -> bool:
-    return bool(getattr(c, "causal", True)) and not {"mask", "prefix_len"} & set(c.arguments)
+    return c.causal
 
 
 CAUSAL = [case for case in cases("mixer", "ffn") if is_causal(component(*case))]
@@ -321,14 +323,8 @@ def test_state_has_the_size_that_is_declared(role: str, kind: str, number: int) 
             for seen in range(n):
                 given = {k: v[:1] for k, v in memory.items()} | bias_of(c, 1, seen + 1)
                 m(sequence(n)[:1, seen : seen + 1], **given, state=state)
-        # A window of w keys needs the last w - 1 of them between two calls.
-        declared = sum(
-            op.cache.per_token * (n if op.cache.limit is None else min(n, op.cache.limit - 1))
-            + op.cache.per_memory_token * 7
-            + op.cache.fixed
-            + op.cache.exact
-            for op in c.ops()
-        )
+        run = Run(B=1, T=1, S=n, M=7)
+        declared = sum(prod(kept.needed(run)) for op in c.ops() for kept in op.kept)
         assert sum(held(state).values()) == declared
 
 

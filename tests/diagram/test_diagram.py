@@ -20,7 +20,7 @@ from archspec.diagram.scene import Path as Way
 from archspec.diagram.scene import Scene, Shape
 from archspec.diagram.text import Line, amount, extent, measure, share, shorten, size, wrap
 from archspec.errors import RenderError
-from archspec.graph import lower, steps
+from archspec.graph import graph
 from archspec.language.load import load, loads
 from archspec.language.model import Spec
 from archspec.layers.registry import everything, find
@@ -270,7 +270,7 @@ def test_the_totals_are_those_of_count(name: str) -> None:
     path = next((p for p in SPECS if p.stem == name), None)
     spec = load(path) if path is not None else loads(CUSTOM[name])
     counted = count(spec)
-    found = pieces(list(steps(lower(spec))))
+    found = pieces(list(graph(spec).nodes))
     assert (sum(p.total for p in found), sum(p.active for p in found)) == (counted.total, counted.active)
 
 
@@ -306,7 +306,7 @@ def test_factors_of_custom_wiring_are_short() -> None:
 def test_every_piece_of_a_bar_has_its_name(name: str) -> None:
     path = next((p for p in SPECS if p.stem == name), None)
     spec = load(path) if path is not None else loads(CUSTOM[name])
-    found = pieces(list(steps(lower(spec))))
+    found = pieces(list(graph(spec).nodes))
     shown = " ".join(words(spec))
     for values in ([p.total for p in found], [p.active for p in found]):
         for piece, value in zip(found, values, strict=True):

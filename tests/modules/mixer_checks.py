@@ -66,7 +66,7 @@ def check_cache(m: nn.Module, c: Component, T: int = 6) -> None:
     """The state of one sequence has the sizes that the ops declare."""
     state: dict[str, Any] = {}
     m(tokens(T, B=1), state=state)
-    declared = sum(op.cache.per_token * T + op.cache.fixed + op.cache.exact for op in c.ops())
+    declared = sum(k.per_token() * T + k.fixed() for op in c.ops() for k in op.kept)
     assert held(state) == declared
 
 

@@ -121,7 +121,7 @@ def test_albert_is_factorised():
     )
     tokens = torch.randint(11, (2, 9))
     torch.testing.assert_close(ours(tokens), widen(theirs(tokens)))
-    assert ours.c.tied_width == 6
+    assert ours.c.table_width == 6
 
 
 def test_gpt2_with_and_without_a_past():

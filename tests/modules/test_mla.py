@@ -128,7 +128,7 @@ def test_the_state_holds_only_latents() -> None:
             m(t, state)
     tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)}
     per_token = sum(t.shape[1] * t.shape[3] for t in tensors.values())
-    assert per_token == sum(op.cache.per_token for op in m.c.ops()) == 8 + 4
+    assert per_token == sum(k.per_token() for op in m.c.ops() for k in op.kept) == 8 + 4
     calls = []
     m.kv_b_proj.register_forward_hook(lambda *_: calls.append(1))
     m(tokens(1), state)

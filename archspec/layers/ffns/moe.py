@@ -282,11 +282,11 @@ class MoE(FFNComponent):
             shape=("B", "T", self.d_model),
             inputs=("x", "route"),
             params=tuple(
-                Param(f"experts.{n}", s, active=active, split=cut.get(n)) for n, s in (shapes | biases).items()
+                Param(f"experts.{n}", s, active=active, split=cut.get(n), residual=n.startswith("down"))
+                for n, s in (shapes | biases).items()
             ),
             note=f"{self.top_k} of {self.n_experts}, {self.activation}, d_ff {self.d_ff}",
             kernel="experts_gated" if self.gated else "experts_plain",
-            residual=True,
             n_experts=self.n_experts,
             top_k=self.top_k,
             d_model=self.d_model,

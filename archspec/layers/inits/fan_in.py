@@ -8,7 +8,7 @@ Sources: LeCun et al. 1998, "Efficient BackProp"; Fedus, Zoph & Shazeer 2022, "S
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import InitComponent
-from archspec.layers.fields import Count, Positive, field, inherited
+from archspec.layers.fields import Positive, field
 
 
 class FanInInit(InitComponent):
@@ -17,8 +17,6 @@ class FanInInit(InitComponent):
     examples: ClassVar[tuple[dict[str, Any], ...]] = ({}, {"scale": 0.1, "truncated": False, "embedding_std": 0.5})
 
     kind: Literal["fan_in"] = "fan_in"
-    n_stacked: Count = inherited("feed-forward networks whose experts are stacked in one tensor")
-    n_recurrent: Count = inherited("mixers that are an LSTM, a GRU or an RNN")
     scale: Positive = field("variance of a weight times fan_in", 1.0)
     truncated: bool = field("drawn again beyond two standard deviations", True)
     embedding_std: Positive = field("standard deviation of the embedding tables", 1.0)

@@ -11,7 +11,7 @@ Sources: Radford et al. 2019, "GPT-2" (0.02 and the depth factor); Devlin et al.
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import InitComponent
-from archspec.layers.fields import Count, Positive, Size, derived, field, inherited
+from archspec.layers.fields import Positive, Size, derived, field, inherited
 
 
 class NormalInit(InitComponent):
@@ -26,8 +26,6 @@ class NormalInit(InitComponent):
 
     kind: Literal["normal"] = "normal"
     n_branches: Size = inherited("residual branches of all layers: mixers, cross-attentions and feed-forward networks")
-    n_stacked: Count = inherited("feed-forward networks whose experts are stacked in one tensor")
-    n_recurrent: Count = inherited("mixers that are an LSTM, a GRU or an RNN")
     std: Positive = field("standard deviation of the linear layers", 0.02)
     embedding_std: Positive = derived("standard deviation of the embedding tables", "std")
     residual_scale: Literal["none", "depth"] = field(

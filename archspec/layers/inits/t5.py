@@ -9,7 +9,7 @@ Source: Raffel et al. 2020, "T5", in the authors' code (mesh-tensorflow).
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import InitComponent
-from archspec.layers.fields import Count, Positive, Size, field, inherited
+from archspec.layers.fields import Positive, Size, field, inherited
 
 
 class T5Init(InitComponent):
@@ -19,7 +19,5 @@ class T5Init(InitComponent):
 
     kind: Literal["t5"] = "t5"
     d_model: Size = inherited("width of the residual stream")
-    n_stacked: Count = inherited("feed-forward networks whose experts are stacked in one tensor")
-    n_recurrent: Count = inherited("mixers that are an LSTM, a GRU or an RNN")
     factor: Positive = field("factor of every standard deviation", 1.0)
     head_dim: Size = field("channels of a query head; queries start smaller by its square root", 64)

@@ -9,7 +9,7 @@ al. 2017, in the authors' code.
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import InitComponent
-from archspec.layers.fields import Count, Positive, derived, field, inherited
+from archspec.layers.fields import Positive, derived, field
 
 
 class XavierInit(InitComponent):
@@ -18,8 +18,6 @@ class XavierInit(InitComponent):
     examples: ClassVar[tuple[dict[str, Any], ...]] = ({}, {"distribution": "normal", "gain": 0.5})
 
     kind: Literal["xavier"] = "xavier"
-    n_stacked: Count = inherited("feed-forward networks whose experts are stacked in one tensor")
-    n_recurrent: Count = inherited("mixers that are an LSTM, a GRU or an RNN")
     gain: Positive = field("factor of the standard deviation", 1.0)
     distribution: Literal["uniform", "normal"] = field("how the weights are drawn", "uniform")
     embedding_std: Positive = derived("standard deviation of the embedding tables", "d_model ** -0.5")

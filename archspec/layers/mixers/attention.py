@@ -161,12 +161,14 @@ class Attention(MixerComponent):
         """Projections, optional norms and rotations, attention, optional gate, output projection."""
         q, k, v = self._projections()
         norms, q_last, k_last = self._normed()
-        attend = self._attend((q_last, k_last, "v_proj"))
+        tables = [op.under("position") for op in self.position.ops()] if self.position and self.own_bias else []
+        bias = ("bias",) if self.shared_bias is not None else tuple(op.name for op in tables)
+        attend = self._attend((q_last, k_last, "v_proj", *bias))
         gated = self._gated()
         last = gated[-1].name if gated else attend.name
         width = self.n_heads * self.v_head_dim
         out = linear("o_proj", width, self.d_model, self.out_bias, inputs=(last,), residual=True)
-        return (*self._split(q, k, v), *norms, attend, *gated, *self._split(out, axis=1))
+        return (*self._split(q, k, v), *norms, *tables, attend, *gated, *self._split(out, axis=1))
 
     def _projections(self) -> tuple[Linear, Linear, Linear]:
         source, tokens, d_source = ("memory", "M", self.d_memory) if self.mask == "cross" else ("x", "T", self.d_model)
@@ -210,13 +212,11 @@ class Attention(MixerComponent):
 
     def _attend(self, inputs: tuple[str, ...]) -> Attend:
         params = [Param("sinks", (self.n_heads,), split=("heads", 0) if self.shards else None)] if self.sinks else []
-        if self.position is not None and self.own_bias:
-            params += [p for op in self.position.ops() for p in op.under("position").params]
         bias = "" if self.position is None or self.rotates else self.position.kind
         return Attend(
             name="attention",
             shape=("B", self.n_heads, "T", self.v_head_dim),
-            inputs=(*inputs, "bias") if self.shared_bias is not None else inputs,
+            inputs=inputs,
             params=tuple(params),
             label=f"{self.mask} softmax attention",
             kernel="attention",

@@ -59,4 +59,4 @@ class T5Bias(PositionComponent):
         table = Param("table.weight", (self.n_buckets, self.n_heads))
         bias = (1, self.n_heads, "T", "S")
         rows, heads = self.n_buckets, self.n_heads
-        return (Embedding(name="table", shape=bias, inputs=(), params=(table,), rows=rows, dim=heads, biases=True),)
+        return (Embedding(name="table", shape=bias, inputs=(), params=(table,), rows=rows, dim=heads),)

@@ -20,15 +20,15 @@ def init_weights(model: nn.Module, c: Config) -> None:
         reset = getattr(module, "reset_parameters", None)
         if reset is not None and not type(module).__module__.startswith("torch."):
             reset()
-    if c.n_stacked:
+    if c.names.stacked:
         for name, weight in model.named_parameters():
-            if weight.dim() == 3 and name.endswith(("gate_proj", "up_proj", "down_proj")):
+            if name.endswith(c.names.stacked):
                 draw(weight, std=(c.scale / weight.shape[2]) ** 0.5)
-    if c.n_recurrent:
+    if c.names.cells:
         for name, weight in model.named_parameters():
-            if name.rpartition(".")[2].startswith(("weight_ih_l", "weight_hh_l")):
+            if name.rpartition(".")[0].endswith(c.names.cells) and weight.dim() == 2:
                 draw(weight, std=(c.scale / weight.shape[1]) ** 0.5)
-            elif name.rpartition(".")[2].startswith(("bias_ih_l", "bias_hh_l")):
+            elif name.rpartition(".")[0].endswith(c.names.cells):
                 nn.init.zeros_(weight)
 
 

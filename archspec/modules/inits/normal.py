@@ -13,10 +13,10 @@ def init_weights(model: nn.Module, c: Config) -> None:
             draw(module.weight, std=c.std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    if c.residual_scale == "depth":
+    if c.residual_scale == "depth" and c.names.residual:
         # What writes to the residual stream starts smaller, the more so the deeper the model.
         for name, module in model.named_modules():
-            if isinstance(module, nn.Linear) and name.endswith(("o_proj", "down_proj", "out_proj")):
+            if isinstance(module, nn.Linear) and name.endswith(c.names.residual):
                 draw(module.weight, std=c.std * c.n_branches**-0.5)
     for module in model.modules():
         if isinstance(module, nn.Embedding):
@@ -25,19 +25,19 @@ def init_weights(model: nn.Module, c: Config) -> None:
         reset = getattr(module, "reset_parameters", None)
         if reset is not None and not type(module).__module__.startswith("torch."):
             reset()
-    if c.n_stacked:
+    if c.names.stacked:
         for name, weight in model.named_parameters():
-            if weight.dim() == 3 and name.endswith(("gate_proj", "up_proj", "down_proj")):
+            if name.endswith(c.names.stacked):
                 if c.residual_scale == "depth":
-                    residual = name.endswith("down_proj")
+                    residual = name.endswith(c.names.stacked_residual)
                     draw(weight, std=c.std * c.n_branches**-0.5 if residual else c.std)
                 else:
                     draw(weight, std=c.std)
-    if c.n_recurrent:
+    if c.names.cells:
         for name, weight in model.named_parameters():
-            if name.rpartition(".")[2].startswith(("weight_ih_l", "weight_hh_l")):
+            if name.rpartition(".")[0].endswith(c.names.cells) and weight.dim() == 2:
                 draw(weight, std=c.std)
-            elif name.rpartition(".")[2].startswith(("bias_ih_l", "bias_hh_l")):
+            elif name.rpartition(".")[0].endswith(c.names.cells):
                 nn.init.zeros_(weight)
 
 

@@ -14,10 +14,10 @@ def init_weights(model: nn.Module, c: Config) -> None:
             module.reset_parameters()
             if c.zero_bias and module.bias is not None:
                 nn.init.zeros_(module.bias)
-    if c.residual_scale == "depth":
+    if c.residual_scale == "depth" and c.names.residual:
         # What writes to the residual stream starts smaller, the more so the deeper the model.
         for name, module in model.named_modules():
-            if isinstance(module, nn.Linear) and name.endswith(("o_proj", "down_proj", "out_proj")):
+            if isinstance(module, nn.Linear) and name.endswith(c.names.residual):
                 module.weight.mul_(c.n_branches**-0.5)
     for module in model.modules():
         if isinstance(module, nn.Embedding):

@@ -20,14 +20,14 @@ def init_weights(model: nn.Module, c: Config) -> None:
         reset = getattr(module, "reset_parameters", None)
         if reset is not None and not type(module).__module__.startswith("torch."):
             reset()
-    if c.n_stacked:
+    if c.names.stacked:
         for name, weight in model.named_parameters():
-            if weight.dim() == 3 and name.endswith(("gate_proj", "up_proj", "down_proj")):
+            if name.endswith(c.names.stacked):
                 for expert in weight.detach():
                     draw(expert, gain=c.gain)
-    if c.n_recurrent:
+    if c.names.cells:
         for name, weight in model.named_parameters():
-            if name.rpartition(".")[2].startswith(("weight_ih_l", "weight_hh_l")):
+            if name.rpartition(".")[0].endswith(c.names.cells) and weight.dim() == 2:
                 draw(weight, gain=c.gain)
-            elif name.rpartition(".")[2].startswith(("bias_ih_l", "bias_hh_l")):
+            elif name.rpartition(".")[0].endswith(c.names.cells):
                 nn.init.zeros_(weight)

@@ -78,7 +78,7 @@ class Attention(nn.Module):
             softcap=c.softcap,
             sinks=self.sinks if c.sinks else None,
             alibi=self.position() if c.slopes else None,
-            bias=self.position(T, k.shape[2]) if c.own_bias else bias if c.shared_bias is not None else None,
+            bias=self.position(x, total=k.shape[2]) if c.own_bias else bias if c.shared_bias is not None else None,
             key_mask=mask if c.mask == "bidirectional" else memory_mask if c.mask == "cross" else None,
             dropout=c.dropout if c.dropout and self.training else 0.0,
         )

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from archspec.kernels.attention.position_bias import t5_buckets
+from archspec.kernels.state import State, advance
 from archspec.layers.positions.t5 import T5Bias as Config
 
 
@@ -14,8 +15,14 @@ class T5Bias(nn.Module):
         self.c = c
         self.table = nn.Embedding(c.n_buckets, c.n_heads)
 
-    def forward(self, T: int, S: int) -> Tensor:
-        """The biases (1, n_heads, T, S) of the last T of S tokens on all S."""
+    def forward(self, x: Tensor, state: State | None = None, total: int = 0) -> Tensor:
+        """The biases (1, n_heads, T, S) of the tokens x (B, T, d_model) on all S that are seen."""
         c = self.c
+        T = x.shape[1]
+        if c.shared:
+            # The table of a stack counts the tokens itself.
+            S = advance(state, T) + T
+        else:
+            S = total
         buckets = t5_buckets(T, S, c.n_buckets, c.max_distance, c.bidirectional, self.table.weight.device)  # (T, S)
         return self.table(buckets).permute(2, 0, 1).unsqueeze(0)  # (1, n_heads, T, S)

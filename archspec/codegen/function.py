@@ -1,0 +1,163 @@
+"""The text of a function of the lowered program: a class whose forward is its statements."""
+
+from archspec.codegen.expression import printed
+from archspec.codegen.layout import WIDTH
+from archspec.codegen.lines import fitted, header, indented, listed, signature
+from archspec.codegen.prose import forward_docstring, remark, summary
+from archspec.codegen.writer import Writer
+from archspec.language.model import Block, Spec, Stack
+from archspec.layers.base import Component
+from archspec.lowering import Function
+from archspec.lowering.program import Assign, Dropout, Each, Expression, Layers, Member, Once, Period, Substate, walk
+
+UPDATE_BIAS = '''
+    def update_bias(self) -> None:
+        """Move every router's correction bias against its load: call once after each training step."""
+        for module in self.modules():
+            if hasattr(module, "correction_bias"):
+                module.update_bias()'''
+AUX_LOSS = '''
+    def aux_loss(self) -> Tensor:
+        """The sum of the routers' losses of the last forward pass in training, to add to the loss."""
+        found = [m.aux_loss for m in self.modules() if isinstance(getattr(m, "aux_loss", None), Tensor)]
+        return torch.stack(found).sum() if found else torch.zeros(())'''
+
+
+class FunctionText:
+    """Writes a function and, before it, every function and layer that it calls, into a `Writer`."""
+
+    def __init__(self, writer: Writer):
+        self.writer = writer
+        writer.need("torch", "nn")
+        writer.need("torch", "Tensor")
+
+    def write(self, function: Function) -> str:
+        """The class of a function; returns its name. Equal blocks are one class."""
+        name = self.name(function)
+        if name not in self.writer.parts:
+            self.writer.parts[name] = "\n".join(self.lines(function, name))
+        return name
+
+    def name(self, function: Function) -> str:
+        """What the class of a function is called."""
+        match function.of:
+            case Stack(name=name):
+                return self.writer.stack_names[name]
+            case Block() as block:
+                return self.writer.names[block]
+        return "Model"
+
+    def lines(self, function: Function, name: str) -> list[str]:
+        """The lines of the class."""
+        members = [line for member in function.members for line in self.member(member, function.stack)]
+        width = width_of(self.writer, function.stack)
+        body = [line for statement in function.statements for line in self.statement(statement, width)]
+        self.need(function)
+        return [
+            f"class {name}(nn.Module):",
+            f'    """{summary(function)}"""',
+            "",
+            "    def __init__(self) -> None:",
+            "        super().__init__()",
+            *(f"        {line}" for line in [*members, *self.start(function)]),
+            "",
+            *header("forward", signature(function)),
+            *forward_docstring(self.writer, function, width),
+            *body,
+            *fitted(f"return {printed(function.result)}"),
+            *self.methods(function),
+        ]
+
+    # __init__
+
+    def member(self, member: Member, stack: Stack) -> list[str]:
+        """The lines that make a member."""
+        match member.made:
+            case Function() as function:
+                return [f"self.{member.name} = {self.write(function)}()"]
+            case Dropout(rate=rate):
+                return [f"self.{member.name} = nn.Dropout({rate!r})"]
+            case Layers() as layers:
+                return self.layers(member.name, layers)
+            case Component() as c:
+                width = "" if member.width is None else width_of(self.writer, stack)
+                return [f"self.{member.name} = {self.writer.layer(c)}({width})"]
+
+    def layers(self, name: str, layers: Layers) -> list[str]:
+        """The lines that make the layers, repeats folded."""
+        made = [self.period(period) for period in layers.periods]
+        if len(made) == 1:
+            line = f"self.{name} = nn.ModuleList({' '.join(made[0])})"
+            return [line] if len(line) + 8 <= WIDTH else [f"self.{name} = nn.ModuleList(", *indented(made[0]), ")"]
+        lines = []
+        for pieces in made:
+            star = "*{}" if pieces[0].startswith("[") else "*({})"
+            line = star.format(" ".join(pieces)) + ","
+            short = len(line) + 16 <= WIDTH
+            lines += [line] if short else ["*(", *indented(pieces), "),"]
+        return [f"self.{name} = nn.ModuleList(", *indented(["[", *indented(lines), "]"]), ")"]
+
+    def period(self, period: Period) -> list[str]:
+        """One period and its repeats as an expression, in pieces that may stand on lines of their own."""
+        calls = [f"{self.write(layer)}()" for layer in period.layers]
+        if period.repeat == 1:
+            return listed("[", calls, "]")
+        if period.shared:
+            return listed("[", calls, f"] * {period.repeat}")
+        if len(calls) == 1:
+            return [calls[0], f"for _ in range({period.repeat})"]
+        return ["block", f"for _ in range({period.repeat})", *listed("for block in (", calls, ")")]
+
+    def start(self, function: Function) -> list[str]:
+        """The lines that tie tensors and start the weights."""
+        if not isinstance(function.of, Spec):
+            return []
+        self.writer.function(function.of.init, "init_weights")
+        return [
+            *(f"self.{replaced} = self.{used}  # tied" for replaced, used in function.of.ties),
+            "init_weights(self)",
+        ]
+
+    # forward
+
+    def statement(self, statement: Assign | Each, width: str) -> list[str]:
+        """The lines of a statement."""
+        if isinstance(statement, Assign):
+            return fitted(f"{statement.target} = {printed(statement.value)}{remark(statement.shape, width)}")
+        x, member = statement.target, statement.member
+        given = ", ".join([x, *(f"{name}={printed(value)}" for name, value in statement.named)])
+        numbered = any(isinstance(value, Substate) for _, value in statement.named)
+        each = f"for i, block in enumerate(self.{member}):" if numbered else f"for block in self.{member}:"
+        return [f"        {each}", f"            {x} = block({given})"]
+
+    def need(self, function: Function) -> None:
+        """Import what the body of forward names."""
+        found = {type(part) for value in expressions(function) for part in walk(value)}
+        takes_state = any(p.of == "state" for p in function.parameters)
+        names = {"State": takes_state, "substate": Substate in found, "once": Once in found}
+        for name in (name for name, needed in names.items() if needed):
+            self.writer.need("archspec.kernels.state", name)
+
+    def methods(self, function: Function) -> list[str]:
+        """What a model has beside forward."""
+        if not isinstance(function.of, Spec):
+            return []
+        if function.of.aux_losses:
+            self.writer.need("torch", "")
+        return ([AUX_LOSS] if function.of.aux_losses else []) + ([UPDATE_BIAS] if function.of.moves_biases else [])
+
+
+def expressions(function: Function) -> list[Expression]:
+    """Every expression that the forward of a function evaluates."""
+    found: list[Expression] = [function.result]
+    for statement in function.statements:
+        found += [statement.value] if isinstance(statement, Assign) else [value for _, value in statement.named]
+    return found
+
+
+def width_of(writer: Writer, stack: Stack) -> str:
+    """The width of a stack as the file calls it."""
+    for c in (*stack.parts, stack.embedding):
+        if "d_model" in type(c).model_fields:
+            return writer.constant(c, "d_model", stack.d_model) or str(stack.d_model)
+    return str(stack.d_model)

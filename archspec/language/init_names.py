@@ -1,0 +1,72 @@
+"""What an init must know of a model, read off the facts of its ops: which projections end a branch, and so on."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from archspec.language.model import Stack
+from archspec.layers.base import Ends, HeadComponent, InitNames, NormComponent
+from archspec.layers.ops import Attend, Embedding, Experts, Linear, Op, Recurrent, projection
+
+Placed = tuple[str, Op]  # the path of a module, and the op that it is
+
+
+def init_names(stacks: Sequence[Stack], head: HeadComponent) -> InitNames:
+    """The names by which an init finds the tensors that it starts in a way of their own."""
+    groups = [*_groups(stacks), [(f"head.{op.name}", op) for op in head.ops()]]
+    every = [placed for group in groups for placed in group]
+    linears = [path for path, op in every if isinstance(op, Linear)]
+    ending = {path for path, op in every if isinstance(op, Linear) and op.residual}
+    queries = {path for group in groups for path in _queries(group)}
+    matrices = [(path, p) for path, op in every if isinstance(op, Experts) for p in op.params if len(p.shape) == 3]
+    cells = (p for _, op in every if isinstance(op, Recurrent) for p in op.params)
+    path, last = groups[-1][-1] if groups[-1] else ("", None)
+    return InitNames(
+        residual=_suffixes(linears, ending),
+        queries=_suffixes(linears, queries),
+        output=path if isinstance(last, Linear) and head.tied_shape is None else "",
+        biases=_once(_tail(path) for path, op in every if isinstance(op, Embedding) and op.biases),
+        stacked=_once(p.name for _, p in matrices),
+        stacked_residual=_once(p.name for _, p in matrices if p.residual),
+        cells=_once("." + p.name.partition(".")[0] for p in cells),
+    )
+
+
+def _groups(stacks: Sequence[Stack]) -> Iterator[list[Placed]]:
+    """The ops of each different component, with the paths of their modules below the layer."""
+    for stack in stacks:
+        yield [(f"embedding.{op.name}", op) for op in stack.embedding.ops()]
+        if stack.position_bias is not None:
+            yield [(f"position_bias.{op.name}", op) for op in stack.position_bias.ops()]
+    blocks = dict.fromkeys(layer.block for stack in stacks for s in stack.segments for layer in s.layers)
+    for name, part in dict.fromkeys(placed for block in blocks for placed in block.parts):
+        if not isinstance(part, NormComponent):
+            yield [(f"{name}.{op.name}", op) for op in part.ops()]
+
+
+def _queries(group: list[Placed]) -> Iterator[str]:
+    """The projections whose outputs are the queries of an attention."""
+    ops = {op.name: op for _, op in group}
+    found = [projection(ops, op.inputs[0]) for op in ops.values() if isinstance(op, Attend)]
+    return (path for path, op in group if op in found)
+
+
+def _suffixes(every: list[str], wanted: set[str]) -> Ends:
+    """The shortest ends of the wanted paths that no other path has."""
+    others = [path for path in every if path not in wanted]
+    found: list[str] = []
+    for path in sorted(wanted, key=len):
+        if not path.endswith(tuple(found)):
+            pieces = path.split(".")
+            ends = (".".join(pieces[i:]) for i in range(len(pieces) - 1, -1, -1))
+            found.append(next((end for end in ends if not any(o.endswith(end) for o in others)), path))
+    return _once(end for path in every for end in found if path.endswith(end))
+
+
+def _tail(path: str) -> str:
+    """The last two names of a path, by which a module is known wherever it stands."""
+    return ".".join(path.split(".")[-2:])
+
+
+def _once(names: Iterable[str]) -> Ends:
+    """Each name once; a single one by itself."""
+    found = tuple(dict.fromkeys(names))
+    return found[0] if len(found) == 1 else found
