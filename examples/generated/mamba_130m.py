@@ -137,7 +137,7 @@ def init_weights(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
     # What writes to the residual stream starts smaller, the more so the deeper the model.
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and name.endswith(("o_proj", "down_proj", "out_proj")):
+        if isinstance(module, nn.Linear) and name.endswith("out_proj"):
             module.weight.mul_(N_BRANCHES**-0.5)
     for module in model.modules():
         if isinstance(module, nn.Embedding):

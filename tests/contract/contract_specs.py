@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from archspec.language.load import load
 from archspec.language.model import Spec
 from archspec.language.resolve import kind_of
-from archspec.layers.base import Component
+from archspec.layers.base import Component, EmbeddingComponent
+from archspec.layers.ops import Run
 from archspec.layers.registry import everything
 
 D_MODEL, VOCAB, LENGTH = 16, 11, 32
 SIZES = {"d_model": D_MODEL, "vocab_size": VOCAB, "max_seq_len": LENGTH}
 MLP = {"kind": "mlp", "d_ff": 24}
 PLAIN = {"kind": "attention", "n_heads": 2}
-FORGETS_LENGTH = ("dynamic", "longrope")  # scalings that change with the length, so that decoding differs beyond it
 
 Document = dict[str, Any]
 
@@ -205,7 +205,7 @@ def inputs(spec: Spec, optional: bool = False, T: int = LENGTH, B: int = 2, seed
         stack = next((s for s in spec.stacks if s.name == a.stack), spec.main)
         if not a.optional:
             given[a.name] = source(stack.embedding, T, B, g)
-            length[a.stack] = getattr(stack.embedding, "n_tokens", T)
+            length[a.stack] = T if stack.embedding.n_tokens == "T" else stack.embedding.n_tokens
         elif optional and a.of == "mask":
             given[a.name] = padding(B, length[a.stack])
         elif optional and a.of == "prefix_len":
@@ -215,13 +215,14 @@ def inputs(spec: Spec, optional: bool = False, T: int = LENGTH, B: int = 2, seed
     return given
 
 
-def source(embedding: Any, T: int, B: int, g: torch.Generator) -> Tensor:
+def source(embedding: EmbeddingComponent, T: int, B: int, g: torch.Generator) -> Tensor:
     """What an embedding reads."""
-    if embedding.reads == "tokens":
-        return torch.randint(embedding.vocab_size, (B, T), generator=g)
-    if embedding.reads == "features":
-        return torch.randn(B, T, embedding.d_input, generator=g)
-    return torch.randn(B, embedding.channels, embedding.image_size, embedding.image_size, generator=g)
+    shape = Run(B=B, T=T).shape(embedding.input_shape)
+    return (
+        torch.randn(shape, generator=g)
+        if embedding.n_ids is None
+        else torch.randint(embedding.n_ids, shape, generator=g)
+    )
 
 
 def padding(B: int, T: int) -> Tensor:
@@ -247,8 +248,5 @@ def cut(spec: Spec, given: Mapping[str, Any], start: int, end: int) -> dict[str,
 
 
 def remembers(c: Component) -> int:
-    """The longest sequence that it takes, and for which decoding equals the whole (see FORGETS_LENGTH)."""
-    limits = [n for n in (getattr(c, "n_positions", None), getattr(c, "filter_len", None)) if n is not None]
-    scaling = getattr(getattr(c, "position", None), "scaling", None)
-    forgets = getattr(scaling, "kind", "") in FORGETS_LENGTH
-    return min(LENGTH, *limits, scaling.original_max_seq_len if forgets else LENGTH)  # type: ignore[union-attr]
+    """The longest sequence that it takes, and for which decoding equals the whole."""
+    return min(LENGTH, c.longest or LENGTH, c.exact_within or LENGTH)

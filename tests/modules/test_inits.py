@@ -9,6 +9,7 @@ from transformers import GPT2Config, GPT2Model, T5Config, T5ForConditionalGenera
 from archspec import loads
 from archspec.codegen import generate
 from archspec.language.resolve import make
+from archspec.layers.base import InitNames
 from archspec.layers.registry import find, kinds
 from archspec.modules import submodule
 
@@ -21,6 +22,16 @@ SIZES = {
     "n_heads": 4,
     "head_dim": 16,
 }
+
+
+NAMES = InitNames(
+    residual="o_proj",
+    queries="q_proj",
+    output="head.proj",
+    biases="position.table",
+    stacked=("experts.gate_proj", "experts.up_proj", "experts.down_proj"),
+    stacked_residual="experts.down_proj",
+)
 
 
 class Layer(nn.Module):
@@ -62,7 +73,7 @@ def started(kind: str, tied: bool = False, **fields: object) -> dict[str, torch.
     model = Model(tied)
     for p in model.parameters():
         nn.init.constant_(p, math.nan)
-    c = make("init", {"kind": kind, **fields}, **SIZES)
+    c = make("init", {"kind": kind, **fields}, **SIZES).of_model(NAMES)
     import_module(f"archspec.modules.inits.{kind}").init_weights(model, c)
     return {name: p.detach() for name, p in model.named_parameters()}
 
@@ -194,7 +205,9 @@ def test_recurrent_weights_follow_the_init(mixer):
     m = submodule(make("mixer", {"kind": mixer, "d_hidden": 32}, **SIZES))
     stds = {"normal": 0.02, "fan_in": 0.8796 / 8, "t5": 1 / 8, "xavier": math.nan}
     for kind, std in stds.items():
-        import_module(f"archspec.modules.inits.{kind}").init_weights(m, make("init", kind, **SIZES))
+        import_module(f"archspec.modules.inits.{kind}").init_weights(
+            m, make("init", kind, **SIZES).of_model(InitNames(cells=mixer))
+        )
         p = {name.rpartition(".")[2]: t.detach() for name, t in m.named_parameters()}
         std = math.sqrt(2 / (64 + p["weight_ih_l0"].shape[0])) if kind == "xavier" else std
         assert close(p["weight_ih_l0"], std), kind
@@ -205,7 +218,7 @@ def test_recurrent_weights_follow_the_init(mixer):
 def test_uniform_as_the_lstm_language_model():
     m = submodule(make("mixer", {"kind": "lstm"}, **SIZES))
     c = make("init", {"kind": "normal", "std": "0.04 / sqrt(3)", "distribution": "uniform"}, **SIZES)
-    import_module("archspec.modules.inits.normal").init_weights(m, c)
+    import_module("archspec.modules.inits.normal").init_weights(m, c.of_model(InitNames(cells="lstm")))
     for name in ("weight_ih_l0", "weight_hh_l0"):
         assert 0.0399 < m.lstm[name].abs().max() <= 0.0400001
         assert close(m.lstm[name].detach(), 0.04 / math.sqrt(3))
@@ -220,5 +233,5 @@ def test_generated_init_mentions_only_what_the_model_has():
     for mixer, ffn in ((attention, mlp), (attention, moe), ("lstm", mlp)):
         source = generate(loads(text.format(mixer, ffn)))
         start = source[source.index("def init_weights") :]
-        assert ("weight.dim() == 3" in start) == (ffn == moe)
-        assert ("weight_hh" in start) == (mixer == "lstm")
+        assert ("experts.down_proj" in start) == (ffn == moe)
+        assert (".lstm" in start) == (mixer == "lstm")

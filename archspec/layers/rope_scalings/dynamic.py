@@ -12,7 +12,7 @@ Source: emozilla 2023, "Dynamically Scaled RoPE"; described in Peng et al. 2023,
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import RopeScalingComponent
-from archspec.layers.fields import Positive, Tokens, derived, field
+from archspec.layers.fields import Positive, Size, derived, field
 
 
 class DynamicScaling(RopeScalingComponent):
@@ -22,7 +22,7 @@ class DynamicScaling(RopeScalingComponent):
 
     kind: Literal["dynamic"] = "dynamic"
     factor: Positive = field("how fast the base grows with the length")
-    original_max_seq_len: Tokens = derived("tokens from which on the base grows", "max_seq_len")
+    original_max_seq_len: Size = derived("tokens from which on the base grows", "max_seq_len")
 
     def check(self) -> None:
         """Refuse a factor that changes nothing."""

@@ -9,7 +9,7 @@ Source: Grattafiori et al. 2024, "The Llama 3 Herd of Models", and Meta's code f
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import RopeScalingComponent
-from archspec.layers.fields import Positive, Tokens, field
+from archspec.layers.fields import Positive, Size, field
 
 
 class Llama3Scaling(RopeScalingComponent):
@@ -19,7 +19,7 @@ class Llama3Scaling(RopeScalingComponent):
 
     kind: Literal["llama3"] = "llama3"
     factor: Positive = field("what long wavelengths are multiplied with")
-    original_max_seq_len: Tokens = field("tokens of a sequence in training")
+    original_max_seq_len: Size = field("tokens of a sequence in training")
     low_freq_factor: Positive = field("pairs that turn less often than this within training's length are divided", 1.0)
     high_freq_factor: Positive = field("pairs that turn more often than this within training's length stay", 4.0)
 

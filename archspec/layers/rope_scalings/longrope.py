@@ -14,7 +14,7 @@ from math import log, sqrt
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import RopeScalingComponent
-from archspec.layers.fields import Positive, Size, Tokens, derived, field, inherited
+from archspec.layers.fields import Positive, Size, derived, field, inherited
 
 
 class LongRopeScaling(RopeScalingComponent):
@@ -27,7 +27,7 @@ class LongRopeScaling(RopeScalingComponent):
 
     kind: Literal["longrope"] = "longrope"
     max_seq_len: Size = inherited("tokens of the longest sequence")
-    original_max_seq_len: Tokens = field("tokens of a sequence in training, where the factors switch", gt=1)
+    original_max_seq_len: Size = field("tokens of a sequence in training, where the factors switch", gt=1)
     short_factor: tuple[Positive, ...] = field("a divisor for each pair in short texts", strict=False)
     long_factor: tuple[Positive, ...] = field("a divisor for each pair in long texts", strict=False)
     factor: Positive = derived("how many times longer than in training", "max_seq_len / original_max_seq_len")

@@ -18,7 +18,7 @@ from math import log, pi
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import RopeScalingComponent
-from archspec.layers.fields import Positive, Tokens, derived, field
+from archspec.layers.fields import Positive, Size, derived, field
 
 
 class YarnScaling(RopeScalingComponent):
@@ -33,7 +33,7 @@ class YarnScaling(RopeScalingComponent):
     )
 
     kind: Literal["yarn"] = "yarn"
-    original_max_seq_len: Tokens = field("tokens of a sequence in training")
+    original_max_seq_len: Size = field("tokens of a sequence in training")
     factor: Positive = derived("how many times longer than in training", "max_seq_len / original_max_seq_len")
     beta_fast: Positive = field("pairs that turn more often than this within training's length stay", 32.0)
     beta_slow: Positive = field("pairs that turn less often than this are divided by the factor", 1.0)
