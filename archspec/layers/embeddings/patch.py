@@ -80,12 +80,14 @@ class PatchEmbedding(EmbeddingComponent):
             found = [Elementwise(name="class_token", fn="class token", shape=(1, 1, d), inputs=(), params=(token,))]
         weight = Param("project.weight", (d, self.channels, p, p))
         bias = (Param("project.bias", (d,)),) if self.bias else ()
-        grid = ("B", self.n_patches, d)
-        found.append(
-            Conv(name="project", shape=grid, params=(weight, *bias), channels=d, taps=p * p, d_in=self.channels)
-        )
+        side = self.image_size // p
+        grid = ("B", d, side, side)
+        found += [
+            Conv(name="project", shape=grid, params=(weight, *bias), channels=d, taps=p * p, d_in=self.channels),
+            elementwise("flatten", ("B", self.n_patches, d), ("project",), "patches"),
+        ]
         if self.class_token != "none":
-            found.append(elementwise(CONCAT, shape, ("class_token", "project")))
+            found.append(elementwise(CONCAT, shape, ("class_token", "patches")))
         terms = [found[-1].name]
         if self.position is not None:
             found += [op.under("position") for op in self.position.ops()]

@@ -245,7 +245,8 @@ class MoE(FFNComponent):
     def ops(self) -> tuple[Op, ...]:
         """Router, choice, routed experts, shared experts, sum."""
         router = linear("router", self.d_model, self.n_experts, self.router_bias)
-        return (router, self._route(), self._experts(), *self._shared())
+        experts = [self._experts()] if self.assignment == "token" else [self._experts(), self._gathered()]
+        return (router, self._route(), *experts, *self._shared(experts[-1].name))
 
     def _route(self) -> Route:
         bias = Param("correction_bias", (self.n_experts,), buffer=True)
@@ -279,7 +280,7 @@ class MoE(FFNComponent):
         cut["down_proj"] = ("channels", 2)
         return Experts(
             name="experts",
-            shape=("B", "T", self.d_model),
+            shape=("B", "T", self.d_model) if self.assignment == "token" else ("B", "T", self.top_k, self.d_model),
             inputs=("x", "route"),
             params=tuple(
                 Param(f"experts.{n}", s, active=active, split=cut.get(n), residual=n.startswith("down"))
@@ -296,7 +297,11 @@ class MoE(FFNComponent):
             scale=self.routed_scale,
         )
 
-    def _shared(self) -> list[Op]:
+    def _gathered(self) -> Op:
+        """What the experts that chose a token give, added up."""
+        return elementwise(ADD, ("B", "T", self.d_model), ("experts", "route"), "gathered")
+
+    def _shared(self, routed: str) -> list[Op]:
         if not self.n_shared:
             return []
         hidden, out = ("B", "T", self.d_ff_shared), ("B", "T", self.d_model)
@@ -316,4 +321,4 @@ class MoE(FFNComponent):
             ops.append(linear("shared_gate", self.d_model, 1))
             ops.append(gate("shared_gated", out, (last, "shared_gate"), "sigmoid"))
             last = "shared_gated"
-        return [*ops, elementwise(ADD, out, ("experts", last), "combine")]
+        return [*ops, elementwise(ADD, out, (routed, last), "combine")]
