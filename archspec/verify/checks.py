@@ -9,13 +9,18 @@ from torch import Tensor, nn
 from archspec.codegen.load import build
 from archspec.graph import graph
 from archspec.language.model import Spec
-from archspec.layers.ops import Attend, Experts, FFTConv, projection
+from archspec.layers.base import Component, EmbeddingComponent, NormComponent
+from archspec.layers.ops import Attend, Experts, FFTConv, Run, Scan, projection
+from archspec.modules import submodule
 from archspec.passes.count import count
+from archspec.verify.declared import dataflow_problems, state_problems
+from archspec.verify.given import given
 from archspec.verify.report import Check
-from archspec.verify.sample import Sample
+from archspec.verify.sample import BATCH, Sample
 
 Result = tuple[bool, str] | None
 ONE_TOKEN: Result = (True, "not run: there is one token, since tables or ropes hold no more")
+TRACED = 64  # tokens of a sequence that is traced: whole chunks of the usual lengths
 TOLERANCE = 1e-8  # in float64, in units of the largest output
 
 
@@ -34,6 +39,30 @@ def tensors(spec: Spec) -> Check:
         return Check("tensors", False, "counted and built tensors stand in another order")
     total = sum(p.numel() for p in model.parameters())
     return Check("tensors", True, f"{len(built):,} tensors, {total:,} parameters, equal by name, shape and order")
+
+
+def declared(spec: Spec) -> Check:
+    """Each component by itself, traced without memory: what its ops say of shapes, dataflow and FLOPs is what runs."""
+    found: list[str] = []
+    every = components(spec)
+    for c, width in every:
+        with torch.device("meta"):
+            module = (submodule(c, width) if isinstance(c, NormComponent) else submodule(c)).eval()
+        n = max(TRACED, *(op.chunk or 1 for op in c.ops() if isinstance(op, Scan)), 1)
+        n = n if c.longest is None else min(n, c.longest)
+        run = Run(B=3, T=n, S=n, M=7)
+        if isinstance(c, EmbeddingComponent) and c.n_tokens != "T":
+            run = Run(B=3, T=c.n_tokens, S=c.n_tokens, M=7)
+        found += dataflow_problems(c, module, given(c, width, run, "meta"), run, c.ops())
+    detail = f"shapes, edges and FLOPs of {sum(len(c.ops()) for c, _ in every):,} ops are those that run"
+    return Check("declared", not found, "; ".join(found[:3]) or detail)
+
+
+def components(spec: Spec) -> list[tuple[Component, int]]:
+    """Every different component that runs by itself, with the width of what it takes; norms apart."""
+    found = {(c, stack.d_model): None for stack in spec.stacks for c in (*stack.parts, stack.embedding)}
+    found |= {(spec.head, spec.main.d_model): None}
+    return [(c, width) for c, width in found if not isinstance(c, NormComponent)]
 
 
 def generated_equals_eager(sample: Sample) -> Result:
@@ -130,6 +159,28 @@ def lengths(sample: Sample) -> Result:
 
 
 @torch.no_grad()
+def state(sample: Sample) -> Result:
+    """After a prompt and after one more token, the state holds the tensors that are declared, and no more."""
+    if not sample.spec.causal or not sample.spec.main.has_state:
+        return None
+    found: list[str] = []
+    n = max(sample.tokens, 2)
+    for dtype in (torch.float32, torch.bfloat16):
+        for c, width in components(sample.spec):
+            if "state" not in c.arguments or c.role == "embedding" or not any(c is p for p in sample.spec.main.parts):
+                continue
+            module, kept = submodule(c).to(dtype).eval(), dict[str, Any]()
+            for start, end in ((0, n - 1), (n - 1, n)):
+                run = Run(B=BATCH, T=end - start, S=end, M=n)
+                x = given(c, width, run, dtype=dtype)
+                module(x.pop("x"), **x, state=kept)
+                found += state_problems(c, c.ops(), kept, run, dtype)
+    return not found, "; ".join(
+        found[:3]
+    ) or f"holds what is declared after {n - 1} and {n} tokens, float32 and bfloat16"
+
+
+@torch.no_grad()
 def decoding(sample: Sample) -> Result:
     """The whole sequence at once, in pieces, and token by token with the state."""
     if not sample.spec.causal or not sample.spec.main.has_state:
@@ -177,5 +228,6 @@ CHECKS: tuple[tuple[str, Callable[[Sample], Result]], ...] = (
     ("causal", causal),
     ("any length", lengths),
     ("decoding", decoding),
+    ("state", state),
     ("loss falls", learns),
 )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from archspec.layers.arguments import ARGUMENTS
 from archspec.layers.base import Component
-from archspec.layers.ops import Elementwise, FFTConv, Kept, Op, Run
+from archspec.layers.ops import CONCAT, Elementwise, FFTConv, Kept, Op, Run
 from archspec.passes.tensors import registered
 from archspec.verify.trace import Seen, trace
 
@@ -86,9 +86,11 @@ def _op_problems(
     if seen is None:
         yield f"{what} is declared, and nothing of the module is it: neither a sub-module, nor a kernel, nor a product"
         return
-    last = members[-1] if members[-1].within else next(op for op in members if op.name == leader)
-    shapes = {run.shape(op.shape) for op in (last, next(op for op in members if op.name == leader))}
-    if not any(_same_shape(shape, given) for shape in shapes for given in seen.shapes):
+    last = members[-1]
+    for op in members[:-1]:
+        if not _leads_to(op, members, run):
+            yield f"{c.kind}: op {op.name} is declared to give {run.shape(op.shape)}, which {last.name} cannot make"
+    if not any(_same_shape(run.shape(last.shape), given) for given in seen.shapes):
         gives = " and ".join(map(str, seen.shapes)) or "nothing"
         yield f"{what} is declared to give {run.shape(last.shape)}, and gives {gives}"
     own = {op.name for op in members}
@@ -98,6 +100,21 @@ def _op_problems(
     flops = sum(op.flops(run) for op in members)
     if flops != seen.flops and not all(_uncounted(op) for op in members):
         yield f"{what} is declared to take {flops:,} FLOPs, and takes {seen.flops:,}"
+
+
+def _leads_to(op: Op, members: Sequence[Op], run: Run) -> bool:
+    """Whether the element-wise ops of one call can make of an op's output what they are declared to give."""
+    for reader in members:
+        if op.name not in reader.inputs or not isinstance(reader, Elementwise):
+            continue
+        shape, parts = run.shape(reader.shape), [m for m in members if m.name in reader.inputs]
+        if reader.fn == CONCAT:
+            widths = [run.shape(m.shape)[-1] for m in parts]
+            if shape != (*run.shape(op.shape)[:-1], sum(widths)):
+                return False
+        elif shape != run.shape(op.shape):
+            return False
+    return True
 
 
 def _uncounted(op: Op) -> bool:

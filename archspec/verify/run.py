@@ -6,7 +6,7 @@ import torch
 
 from archspec.language.model import Spec
 from archspec.passes.count import count
-from archspec.verify.checks import CHECKS, tensors
+from archspec.verify.checks import CHECKS, declared, tensors
 from archspec.verify.report import Check, Report
 from archspec.verify.sample import Sample
 from archspec.verify.shrink import shrink
@@ -29,6 +29,8 @@ def verify(spec: Spec, *, seed: int = 0, progress: Callable[[str], None] | None 
     say = progress or (lambda name: None)
     say("tensors")
     found: list[Check] = [tensors(spec)]
+    say("declared")
+    found.append(declared(spec))
     small = shrink(spec)
     scaled = "" if small is spec else f"run on a copy with {count(small).total:,} of {count(spec).total:,} parameters"
     threads = torch.get_num_threads()

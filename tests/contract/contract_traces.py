@@ -6,15 +6,16 @@ from typing import Any
 
 import torch
 from contract_specs import D_MODEL, LENGTH, SIZES, example
-from torch import Tensor, nn
+from torch import nn
 
 from archspec.language.resolve import make
 from archspec.layers.base import Component, EmbeddingComponent, NormComponent
 from archspec.layers.ops import Elementwise, FFTConv, Kept, Op, Param, Run
 from archspec.modules import submodule
 from archspec.verify.declared import Groups
+from archspec.verify.given import given
 
-B, M, D_MEMORY = 3, 7, 12  # unlike any size of the examples
+B, M, D_MEMORY = 5, 7, 12  # unlike any size of the examples
 
 
 def component(role: str, kind: str, number: int) -> Component:
@@ -32,29 +33,13 @@ def ops(c: Component) -> tuple[Op, ...]:
 
 
 def length(c: Component) -> int:
-    """Tokens of a whole number of chunks, as many as it takes."""
-    return min(LENGTH, c.longest or LENGTH)
+    """Tokens of a whole number of chunks, or as many as it takes."""
+    return min(2 * LENGTH, c.longest or 2 * LENGTH)
 
 
 def arguments(c: Component, run: Run, device: str = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     """What forward takes, by name, the first of them x; no mask and no state."""
-    g = torch.Generator().manual_seed(0)
-
-    def numbers(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=g).to(device, dtype)
-
-    x = numbers(run.B, run.T, D_MODEL)
-    if isinstance(c, EmbeddingComponent):
-        shape = run.shape(c.input_shape)
-        x = numbers(*shape) if c.n_ids is None else torch.randint(c.n_ids, shape, generator=g).to(device)
-    given: dict[str, Any] = {"x": x}
-    if "memory" in c.arguments:
-        given["memory"] = numbers(run.B, run.M, D_MEMORY)
-    if "bias" in c.arguments:
-        given["bias"] = numbers(1, c.n_heads, run.T, run.S)  # type: ignore[attr-defined]
-    if "token_types" in c.arguments:
-        given["token_types"] = torch.zeros(run.B, run.T, dtype=torch.long, device=device)
-    return given
+    return given(c, D_MODEL, run, device, dtype)
 
 
 def sizes(c: Component) -> Run:
@@ -91,25 +76,26 @@ def wrong_dataflow(every: Sequence[Op]) -> Iterator[tuple[str, list[Op]]]:
                 yield f"{op.name}: reads {inputs}", wrong
 
 
-def wrong_states(every: Sequence[Op]) -> Iterator[tuple[str, list[Op]]]:
-    """The ops with one fact about what they keep changed."""
+def wrong_states(every: Sequence[Op], run: Run) -> Iterator[tuple[str, list[Op]]]:
+    """The ops with one fact about what they keep changed, so that it shows at these sizes."""
     for i, op in enumerate(every):
         for j, kept in enumerate(op.kept):
-            for name, wrong in _wrong_kept(kept):
+            for name, wrong in _wrong_kept(kept, run):
                 yield f"{op.name}: {kept.name} {name}", _with(every, i, kept=(*op.kept[:j], wrong, *op.kept[j + 1 :]))
             yield f"{op.name}: no {kept.name}", _with(every, i, kept=(*op.kept[:j], *op.kept[j + 1 :]))
         yield f"{op.name}: keeps more", _with(every, i, kept=(*op.kept, Kept("more", ("B", 1))))
 
 
-def _wrong_kept(kept: Kept) -> Iterator[tuple[str, Kept]]:
+def _wrong_kept(kept: Kept, run: Run) -> Iterator[tuple[str, Kept]]:
     for dtype in ("model", "float32", "int64"):
         if dtype != kept.dtype:
             yield dtype, replace(kept, dtype=dtype)  # type: ignore[arg-type]
     yield "name", replace(kept, name=kept.name + "_")
     for i in range(len(kept.shape) - 1):
         a, b = kept.shape[i : i + 2]
-        if a != b:
-            yield f"axes {i} and {i + 1} swapped", replace(kept, shape=(*kept.shape[:i], b, a, *kept.shape[i + 2 :]))
+        swapped = replace(kept, shape=(*kept.shape[:i], b, a, *kept.shape[i + 2 :]))
+        if swapped.needed(run) != kept.needed(run):
+            yield f"axes {i} and {i + 1} swapped", swapped
     for i, size in enumerate(kept.shape):
         other = 2 * size + 1 if isinstance(size, int) else 1
         yield f"axis {i}", replace(kept, shape=(*kept.shape[:i], other, *kept.shape[i + 1 :]))
