@@ -236,6 +236,11 @@ class MoE(FFNComponent):
         return f"Mixture of experts, {self.choice}{shared}"
 
     @property
+    def short(self) -> str:
+        """The abbreviation."""
+        return "MoE"
+
+    @property
     def choice(self) -> str:
         """Who chooses how many, in words."""
         if self.assignment == "expert":
