@@ -12,6 +12,11 @@ SOURCE, SINK = "<in>", "<out>"
 PAD_X, PAD_Y = 16.0, 7.0
 
 
+def outside(name: str) -> str:
+    """The node of something that comes in from outside; `x` is the first of them."""
+    return SOURCE if name == "x" else f"<{name}>"
+
+
 @dataclass(slots=True)
 class Node:
     """Something to be placed. `label` nodes are texts beside a line that passes through them."""
@@ -65,6 +70,12 @@ class Flow:
         """The lines out of a node."""
         return [e for e in self.edges if e.source == name]
 
+    def origin(self, edge: Edge) -> str:
+        """The node that a line comes from, past the texts that it passes through."""
+        while self.nodes[edge.source].form == "label":
+            (edge,) = self.into(edge.source)
+        return edge.source
+
     def replace(self, old: Edge, *new: Edge) -> None:
         """Put other lines in the place of one."""
         at = self.edges.index(old)
@@ -110,3 +121,21 @@ def white(name: str, title: str, subs: Iterable[str] = (), late: bool = False) -
     found = box(name, title, subs, Tone(WHITE, NEUTRAL.border), 9)
     found.late = late
     return found
+
+
+def with_line(node: Node, text: str) -> Node:
+    """The node with one more grey line."""
+    node.lines = (*node.lines, Line(text, 8, color=GREY))
+    w, h = extent(node.lines)
+    node.w, node.h = max(node.w, w + PAD_X), h + PAD_Y + 1
+    return node
+
+
+def with_inset(node: Node, text: str) -> Node:
+    """The node with a dashed box in it, for what it keeps."""
+    node.inset = (Line(text, 8, color=GREY),)
+    w, h = extent(node.inset)
+    _, own = extent(node.lines)
+    node.w = max(node.w, w + 30)
+    node.h = own + h + PAD_Y + 9
+    return node

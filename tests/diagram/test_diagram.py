@@ -10,15 +10,16 @@ from random import Random
 
 import pytest
 
-from archspec.diagram import draw, to_dot
-from archspec.diagram.bars import pieces
-from archspec.diagram.dot import escape, rounded
+from archspec.diagram.dot import escape, rounded, to_dot
+from archspec.diagram.figure import draw
 from archspec.diagram.flow import SINK, SOURCE, Flow, bare, box, circle
+from archspec.diagram.footer import pieces
 from archspec.diagram.place import Placed
 from archspec.diagram.render import diagram, render
 from archspec.diagram.scene import Path as Way
 from archspec.diagram.scene import Scene, Shape
-from archspec.diagram.text import Line, amount, extent, measure, share, shorten, size, wrap
+from archspec.diagram.text import Line, extent, measure, shorten, wrap
+from archspec.diagram.words import amount, byte_size, share
 from archspec.errors import RenderError
 from archspec.graph import graph
 from archspec.language.load import load, loads
@@ -270,7 +271,7 @@ def test_the_totals_are_those_of_count(name: str) -> None:
     path = next((p for p in SPECS if p.stem == name), None)
     spec = load(path) if path is not None else loads(CUSTOM[name])
     counted = count(spec)
-    found = pieces(list(graph(spec).nodes))
+    found = pieces(graph(spec).nodes)
     assert (sum(p.total for p in found), sum(p.active for p in found)) == (counted.total, counted.active)
 
 
@@ -306,7 +307,7 @@ def test_factors_of_custom_wiring_are_short() -> None:
 def test_every_piece_of_a_bar_has_its_name(name: str) -> None:
     path = next((p for p in SPECS if p.stem == name), None)
     spec = load(path) if path is not None else loads(CUSTOM[name])
-    found = pieces(list(graph(spec).nodes))
+    found = pieces(graph(spec).nodes)
     shown = " ".join(words(spec))
     for values in ([p.total for p in found], [p.active for p in found]):
         for piece, value in zip(found, values, strict=True):
@@ -428,7 +429,13 @@ def test_numbers_in_short() -> None:
         "2.82 B",
     ]
     assert amount(51_570_323_328, 4) == "51.57 B"
-    assert [size(n) for n in (12, 4096, 589_824, 2**32, 1_100_000)] == ["12 B", "4 KiB", "576 KiB", "4 GiB", "1.05 MiB"]
+    assert [byte_size(n) for n in (12, 4096, 589_824, 2**32, 1_100_000)] == [
+        "12 B",
+        "4 KiB",
+        "576 KiB",
+        "4 GiB",
+        "1.05 MiB",
+    ]
 
 
 def test_texts_are_measured_and_broken() -> None:
