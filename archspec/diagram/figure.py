@@ -1,88 +1,28 @@
 """The whole picture: panels (a) model, (b) one layer, (c ...) one for each kind of mixer and FFN, and the footer."""
 
-from dataclasses import dataclass
 from string import ascii_lowercase
-from typing import Protocol
 
 from archspec.diagram.component import component_flow
 from archspec.diagram.footer import Footer, Piece, footer, pieces
 from archspec.diagram.kinds import Kind, Kinds, kinds_of, main_parts
 from archspec.diagram.layer import layer_flow, wiring_words
 from archspec.diagram.overview import Overview
+from archspec.diagram.panel import Panel, framed
 from archspec.diagram.place import Placed
 from archspec.diagram.scene import Path, Scene, Shape
 from archspec.diagram.stacks import StackView, stacks_of
 from archspec.diagram.stripes import Place
-from archspec.diagram.style import GREY, HAIR, PANEL, Tone
-from archspec.diagram.text import Line, extent, joined, styled, wrap
-from archspec.diagram.words import DOT, amount
+from archspec.diagram.style import GREY, HAIR
+from archspec.diagram.text import styled
+from archspec.diagram.words import amount
 from archspec.graph import graph
 from archspec.language.model import Block, Spec
 from archspec.lowering import Function, lower_model
 
-PAD, BETWEEN = 16.0, 20.0
-HEADER_GAP = 14.0
+BETWEEN = 20.0
 WIDEST = 1500.0  # points after which panels go into a second row
 MOST_IN_A_ROW = 5
 MOST_LINES = 12  # of a wiring that are printed below its panel
-
-
-class Content(Protocol):
-    """What fills a panel: it knows its smallest size and draws itself into any larger room."""
-
-    @property
-    def width(self) -> float:
-        """Points it needs across."""
-
-    @property
-    def height(self) -> float:
-        """Points it needs upwards."""
-
-    def paint(self, scene: Scene, left: float, bottom: float, width: float, height: float) -> object:
-        """Draw it."""
-
-
-@dataclass
-class Panel:
-    """A framed part of the figure with a letter and a header."""
-
-    content: Content
-    title: str
-    facts: list[str]
-    tone: Tone = PANEL
-    foot: tuple[Line, ...] = ()
-    size: float = 12.5
-    letter: str = ""
-
-    def __post_init__(self) -> None:
-        size = self.size
-        titles = wrap(self.title, size, max(self.content.width - 24, 260), True)[:3]
-        self.heading: tuple[Line, ...] = tuple(Line(t, size, True) for t in titles)
-        least = max(self.content.width + 2 * PAD, extent(self.heading)[0] + 56, 150)
-        room = max(least - 2 * PAD, 190)
-        self.heading += styled(joined(self.facts, f" {DOT} ", 9, room), 9, GREY)
-        foot = extent(self.foot)
-        self.width = max(least, extent(self.heading[len(titles) :])[0] + 40, foot[0] + 2 * PAD)
-        self.header = extent(self.heading)[1] + 8
-        self.height = self.header + HEADER_GAP + self.content.height + foot[1] + (6 if self.foot else 0) + PAD
-
-    def paint(self, scene: Scene, left: float, top: float, width: float, height: float, header: float) -> Shape:
-        """Draw it below `top`; all headers of a row are of one height."""
-        x = left + width / 2
-        frame = Shape(x, top - height / 2, width, height, role="frame", fill=PANEL.fill, border=self.tone.border, pen=1)
-        scene.add(frame)
-        if self.tone is not PANEL:
-            band = Shape(x, top - header / 2, width, header, role="frame", fill=self.tone.fill, border=self.tone.border)
-            scene.add(band)
-        scene.write(x, top - header / 2, *self.heading)
-        scene.write(left + 7, top - 11, Line(self.letter, 11, True), anchor="left")
-        foot_h = extent(self.foot)[1] + (6 if self.foot else 0)
-        if self.foot:
-            scene.write(x, top - height + PAD / 2 + extent(self.foot)[1] / 2, *self.foot)
-        bottom = top - height + PAD / 2 + foot_h
-        room = height - header - HEADER_GAP / 2 - PAD / 2 - foot_h
-        self.content.paint(scene, left, bottom, width, room)
-        return frame
 
 
 def draw(spec: Spec) -> Scene:
@@ -164,11 +104,7 @@ def _composed(panels: list[Panel], overview: Overview, foot: Footer) -> Scene:
 
 def _footer(scene: Scene, foot: Footer, panels: list[Panel], top: float, width: float) -> None:
     foot.fit(width)
-    frame = Shape(
-        width / 2, top - foot.height / 2, width, foot.height, role="frame", fill=PANEL.fill, border=PANEL.border, pen=1
-    )
-    scene.add(frame)
-    scene.write(7, top - 11, Line(chr(ord("a") + len(panels)), 11, True), anchor="left")
+    framed(scene, 0.0, top, width, foot.height, chr(ord("a") + len(panels)))
     foot.paint(scene, 0.0, top, width)
 
 

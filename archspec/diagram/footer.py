@@ -76,8 +76,8 @@ class Footer:
                 continue
             label = self._inside(piece, value, whole, w)
             if w >= 0.3:
-                look = {"fill": piece.tone.fill, "border": piece.tone.border, "pen": 0.8, "rounded": False}
-                scene.add(Shape(x + w / 2, y, w, BAR, label, **look))  # type: ignore[arg-type]
+                fill, border = piece.tone.fill, piece.tone.border
+                scene.add(Shape(x + w / 2, y, w, BAR, label, fill=fill, border=border, pen=0.8, rounded=False))
             x += w
 
     def _inside(self, piece: Piece, value: int, whole: int, w: float) -> tuple[Line, ...]:

@@ -6,13 +6,13 @@ Several stacks stand side by side, with an arrow from the one that is read to th
 from dataclasses import dataclass, field
 
 from archspec.diagram.ends import embedding_lines, head_lines, input_text, norm_lines, output_text
-from archspec.diagram.flow import PAD_X
+from archspec.diagram.flow import box_size
 from archspec.diagram.kinds import Kinds
 from archspec.diagram.scene import Path, Scene, Shape
 from archspec.diagram.stacks import StackView
 from archspec.diagram.stripes import PITCH, Place, Row, Stripe, stripes_of
 from archspec.diagram.style import DARK, FRAME, GREY, INK, NORM, RAIL, TABLE, WHITE, Tone
-from archspec.diagram.text import Line, extent, measure, shorten
+from archspec.diagram.text import Line, measure, shorten
 from archspec.diagram.words import DOTS, TIMES, shape_text
 from archspec.layers.base import EmbeddingComponent, HeadComponent, NormComponent
 from archspec.lowering.program import Layers
@@ -31,15 +31,8 @@ class Box:
     tone: Tone
     least: float = WIDE
 
-    @property
-    def w(self) -> float:
-        """Its width in points."""
-        return max(extent(self.lines)[0] + PAD_X, self.least)
-
-    @property
-    def h(self) -> float:
-        """Its height in points."""
-        return extent(self.lines)[1] + 7
+    def __post_init__(self) -> None:
+        self.w, self.h = box_size(self.lines, self.least)
 
 
 @dataclass
@@ -124,8 +117,9 @@ class Overview:
 
     def _stripe(self, scene: Scene, c: Column, stripe: Stripe, x: float, bottom: float) -> None:
         """Draw the dashed box of a segment, its rows and how often it stands there."""
-        look = {"role": "frame", "fill": WHITE, "border": FRAME, "pen": 1.3, "dashed": True}
-        frame = Shape(x, bottom + stripe.h / 2, c.stripe_width, stripe.h, **look)  # type: ignore[arg-type]
+        frame = Shape(
+            x, bottom + stripe.h / 2, c.stripe_width, stripe.h, role="frame", border=FRAME, pen=1.3, dashed=True
+        )
         scene.add(frame)
         c.frames.append(frame)
         if len(stripe.rows) > 1:

@@ -1,8 +1,9 @@
 """A flow with places: sizes first, then boxes and right-angled lines in a scene."""
 
+from archspec.diagram.columns import Columns
 from archspec.diagram.flow import Edge, Flow, Node
 from archspec.diagram.grid import draw_grid
-from archspec.diagram.order import Columns, hidden_circles, ordered
+from archspec.diagram.order import hidden_circles, ordered
 from archspec.diagram.rows import layered, side_entry
 from archspec.diagram.scene import CIRCLE, Path, Point, Scene, Shape, dot
 from archspec.diagram.style import INK, RAIL, WHITE

@@ -77,6 +77,11 @@ class Mamba2(MixerComponent):
         return ("state",)
 
     @property
+    def title(self) -> str:
+        """The name as its authors write it."""
+        return "Mamba-2"
+
+    @property
     def conv_dim(self) -> int:
         """Channels of the short convolution: x, B and C."""
         return self.d_inner + 2 * self.n_groups * self.d_state
