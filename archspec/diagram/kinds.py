@@ -114,13 +114,13 @@ class _Collection:
 
     def add(self, part: Component, stack: StackView, times: int) -> None:
         """Count a component."""
-        kind = self.found.of.get(id(part)) or self.kind(part, stack)
+        kind = self.found.of.get(id(part)) or self.kind_for(part, stack)
         self.found.of[id(part)] = kind
         kind.layers += times
         window = _window(part.ops())
         kind.windows[window] = kind.windows.get(window, 0) + times
 
-    def kind(self, part: Component, stack: StackView) -> Kind:
+    def kind_for(self, part: Component, stack: StackView) -> Kind:
         """The kind of a component, which may be new."""
         ops, decodes = part.ops(), stack.decodes or not any(op.kept for op in part.ops())
         ops = ops if decodes else tuple(replace(op, kept=()) for op in ops)
