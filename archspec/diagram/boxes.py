@@ -27,6 +27,7 @@ from archspec.layers.ops import (
 
 SIGNS = {ADD: "+", SUBTRACT: MINUS, MULTIPLY: TIMES}
 SUB_WIDTH = 150.0  # points after which a grey line is broken
+BIAS = "bias"  # what an attention calls a table of biases that its stack gives it
 RULES = 3  # of a router that are written into its box
 
 
@@ -76,7 +77,8 @@ def _titled(op: Op, hue: Tone, split: bool) -> Node:
         case Experts():
             return _experts(op)
         case Embedding():
-            return box(op.name, op.name, [counted(by(op.rows, op.dim), params(op))], hue, 9)
+            title = spelled(BIAS) if op.biases else op.name
+            return box(op.name, title, [counted(by(op.rows, op.dim), params(op))], hue, 9)
         case Elementwise():
             return white(op.name, spelled(op.fn), _own(op), late=bool(op.inputs))
     return box(op.name, op.name, _own(op), hue, pen=1.6)
@@ -111,18 +113,10 @@ def _attend(op: Attend, hue: Tone) -> Node:
     heads = f"{op.n_heads} heads {TIMES} {op.qk_dim}"
     heads += "" if op.qk_dim == op.v_dim else f" (values {op.v_dim})"
     facts = [f"window {op.window}"] if op.window else []
-    facts += _bias(op)
+    facts += [spelled(op.bias)] if op.bias and len(op.inputs) == 3 else []  # others come in over a line
     facts += [f"soft-cap {op.softcap:.4g}"] if op.softcap else []
     facts += ["sinks"] if op.sinks else []
     return _main(op, op.label or op.name, [heads, *wrap(", ".join(facts), 8, SUB_WIDTH)], hue, 130)
-
-
-def _bias(op: Attend) -> list[str]:
-    """What is added to the scores, where it does not come in from outside as an input of its own."""
-    if not op.bias or len(op.inputs) > 3:
-        return []
-    table = params(op) - (op.n_heads if op.sinks else 0)
-    return [f"{spelled(op.bias)} {amount(table)}" if table else spelled(op.bias)]
 
 
 def _recurrence(op: Scan | Recurrent, hue: Tone) -> Node:

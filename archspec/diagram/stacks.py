@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from archspec.language.model import Spec, Stack
+from archspec.language.model import Stack
 from archspec.layers.base import Component
 from archspec.lowering import Function
 from archspec.lowering.program import Assign, Call, Each, Expression, Layers, Once, Period, Value, walk
@@ -14,18 +14,21 @@ class StackView:
     """One stack of a model.
 
     Attributes:
-        stack: what the spec says of it.
         body: the function that runs it; of a model with one stack that of the model.
         steps: components, and the layers, in the order in which they run; those of the head follow the last stack.
         decodes: whether what it keeps is there while decoding: it is the last one.
         reads: the argument under which it is given another stack's output, and the name of that stack.
     """
 
-    stack: Stack
     body: Function
     steps: tuple[Component | Layers, ...]
     decodes: bool
     reads: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def stack(self) -> Stack:
+        """What the spec says of it."""
+        return self.body.stack
 
     @property
     def name(self) -> str:
@@ -43,31 +46,26 @@ class StackView:
         return tuple(period for step in self.steps if isinstance(step, Layers) for period in step.periods)
 
 
-def stacks_of(spec: Spec, program: Function) -> list[StackView]:
-    """The stacks of a lowered spec in the order in which they run."""
-    if isinstance(program.of, Spec) and len(spec.stacks) == 1:
-        return [StackView(spec.main, program, tuple(_steps(program)), True)]
-    found: dict[str, StackView] = {}
+def stacks_of(program: Function) -> list[StackView]:
+    """The stacks of a lowered model in the order in which they run."""
+    found: list[StackView] = []
     outputs: dict[str, str] = {}
-    for target, call in _runs(program):
-        body = program.made(call.member)
-        assert isinstance(body, Function)
-        assert isinstance(body.of, Stack)
-        main = body.of is spec.main
+    for target, call, body in _runs(program):
+        main = body.stack is program.stack
         steps = (*_steps(body), *(_steps(program) if main else ()))
         given = tuple((name, outputs[v.name]) for name, v in call.named if isinstance(v, Value) and v.name in outputs)
-        found[call.member] = StackView(body.of, body, steps, main, given)
-        outputs[target] = call.member
-    return list(found.values())
+        found.append(StackView(body, steps, main, given))
+        outputs[target] = body.stack.name
+    return found or [StackView(program, tuple(_steps(program)), True)]
 
 
-def _runs(program: Function) -> Iterator[tuple[str, Call]]:
-    """The calls of stacks in a model of several, and what their outputs are called."""
+def _runs(program: Function) -> Iterator[tuple[str, Call, Function]]:
+    """The calls of stacks in a model of several: what the output is called, the call, and what is called."""
     for statement in program.statements:
-        if isinstance(statement, Assign):
-            value = statement.value.value if isinstance(statement.value, Once) else statement.value
-            if isinstance(value, Call):
-                yield statement.target, value
+        value = statement.value if isinstance(statement, Assign) else None
+        value = value.value if isinstance(value, Once) else value
+        if isinstance(value, Call) and isinstance(made := program.made(value.member), Function):
+            yield statement.target, value, made
 
 
 def _steps(function: Function) -> Iterator[Component | Layers]:

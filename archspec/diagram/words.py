@@ -13,7 +13,6 @@ SPELLED = {
     "relu2": f"ReLU{SQUARED}",
     "rope": "RoPE",
     "alibi": "ALiBi",
-    "t5": "T5 bias",
     "bias": "position bias",
 }
 GATED = {"silu": "SwiGLU", "gelu": "GEGLU", "gelu_tanh": "GEGLU", "relu": "ReGLU", "sigmoid": "GLU"}
