@@ -19,7 +19,7 @@ from archspec.diagram.flow import (
     with_inset,
     with_line,
 )
-from archspec.diagram.fold import Ops, absorbed, collapsed
+from archspec.diagram.fold import Ops, absorbed, collapsed, summed
 from archspec.diagram.memory import cache_words, name_of_cache
 from archspec.diagram.style import MOE, WHITE, Tone
 from archspec.diagram.text import shorten
@@ -40,7 +40,7 @@ from archspec.layers.ops import (
 
 def component_flow(ops: Iterable[Op], hue: Tone, d_model: int, reach: str = "") -> Flow:
     """What the panel of a component shows; `reach` says in words what its window is, when it has several."""
-    found, merged = collapsed(absorbed({op.name: unlimited(op) if reach else op for op in ops}))
+    found, merged = collapsed(absorbed(summed({op.name: unlimited(op) if reach else op for op in ops})))
     flow = Flow()
     _sources(flow, found, d_model)
     for op in found.values():

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from archspec.diagram.boxes import counted, params
 from archspec.diagram.words import spelled, to
-from archspec.layers.ops import Conv, Elementwise, LatentAttend, Linear, Norm, Op
+from archspec.layers.ops import ADD, Conv, Elementwise, Experts, LatentAttend, Linear, Norm, Op, Route
 
 SMALL = 0.15  # share of the parameters up to which a branch is drawn as one box
 Ops = dict[str, Op]
@@ -24,6 +24,21 @@ def absorbed(ops: Ops) -> Ops:
                 kept = tuple(i for i in user.inputs if i != name)
                 given = op.params if user is heir else ()
                 found[user.name] = replace(found[user.name], inputs=kept, params=found[user.name].params + given)
+    return found
+
+
+def summed(ops: Ops) -> Ops:
+    """Let experts stand for the sum of what they give, which their box is drawn with."""
+    found = dict(ops)
+    for name, op in ops.items():
+        experts = next((e for i in op.inputs if isinstance(e := ops.get(i), Experts)), None)
+        routed = any(isinstance(ops.get(i), Route) for i in op.inputs)
+        if experts is not None and routed and isinstance(op, Elementwise) and op.fn == ADD:
+            del found[name]
+            found[experts.name] = replace(experts, shape=op.shape)
+            for user in [u for u in found.values() if name in u.inputs]:
+                inputs = tuple(experts.name if i == name else i for i in user.inputs)
+                found[user.name] = replace(user, inputs=inputs)
     return found
 
 

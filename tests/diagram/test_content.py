@@ -157,3 +157,12 @@ def test_without_a_head_hidden_states_come_out() -> None:
     found = words(loads(HEADER.format(name="bare").replace("head: {kind: lm, tied: true}\n", "") + body))
     assert "hidden states [B, T, 512]" in found
     assert "No head" not in found
+
+
+@pytest.mark.parametrize(("shared", "sums"), [(0, 0), (1, 1)])
+def test_experts_that_choose_are_summed_once(shared: int, sums: int) -> None:
+    ffn = f"{{kind: moe, n_experts: 8, top_k: 2, d_ff: 64, assignment: expert, n_shared: {shared}}}"
+    found = words(loads(HEADER.format(name="choice") + f"blocks: [{{mixer: {ATTN}, ffn: {ffn}}}]\n"))
+    assert found.count("\u03a3") == 1
+    assert found.count("+") == 2 + sums  # the two residual paths of the layer, and the shared expert
+    assert [w for w in found if w == "2 of 8 on average"]
