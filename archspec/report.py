@@ -28,7 +28,6 @@ NUMBERS = (
 Line = tuple[str, ...]
 
 _SECTION = re.compile(r"(?:\w+\.)??(?:blocks\.[\d,-]+(?:\.\.\d+)?|embedding|position_bias|norm|head)(?=\.|$)")
-_REPEATED = re.compile(r"x \d+ layers|shared by \d+ layers")
 _MOST_TERMS = 8
 _MOST_RANGES = 4
 
@@ -44,12 +43,12 @@ class Section:
     @property
     def own(self) -> int:
         """Parameters of one copy."""
-        return sum(row.count for row in self.rows if not is_buffer(row))
+        return sum(row.count for row in self.rows if not row.buffer)
 
     @property
     def total(self) -> int:
         """Parameters of all copies."""
-        return sum(row.total for row in self.rows if not is_buffer(row))
+        return sum(row.total for row in self.rows if not row.buffer)
 
     @property
     def shared(self) -> bool:
@@ -59,7 +58,7 @@ class Section:
     @property
     def content(self) -> tuple[Any, ...]:
         """What two layers have in common when one line can stand for both."""
-        return tuple((row.module.removeprefix(self.name), row.kind, row.shape, _own_note(row)) for row in self.rows)
+        return tuple((row.module.removeprefix(self.name), row.kind, row.shape, row.note) for row in self.rows)
 
 
 def sections(rows: Iterable[Row]) -> list[Section]:
@@ -108,11 +107,6 @@ def _ranges(layers: Sequence[int]) -> str:
     return ",".join(texts) if len(texts) <= _MOST_RANGES else f"{','.join(texts[: _MOST_RANGES - 1])}..{texts[-1]}"
 
 
-def is_buffer(row: Row) -> bool:
-    """Whether a row holds buffers, which are no parameters."""
-    return "buffer" in row.note.split("; ")
-
-
 def human(n: int) -> str:
     """A large number as people say it, to three digits: 46_702_792_704 is `46.7B`; nothing below a million."""
     for size, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M")):
@@ -140,7 +134,7 @@ def by_module(count: Count) -> list[Line]:
     for section in parts:
         for row in section.rows:
             step += 1
-            lines.append((str(step), row.module, row.shape, f"{row.count:,}", _own_note(row)))
+            lines.append((str(step), row.module, row.shape, f"{row.count:,}", remark(row)))
         lines += _subtotals(section)
     return [*lines, ("", "total", "", f"{count.total:,}", _terms([part.total for part in parts]))]
 
@@ -181,14 +175,18 @@ def totals(count: Count) -> list[tuple[str, str]]:
     return found
 
 
-def _own_note(row: Row) -> str:
-    return "; ".join(n for n in row.note.split("; ") if not _REPEATED.fullmatch(n))
+def remark(row: Row, repeats: bool = False) -> str:
+    """What a table says of a row; with `repeats` also how many layers have it, where no other line does."""
+    found = [row.note] if row.note else []
+    if repeats and row.repeat > 1:
+        found.append(f"shared by {row.repeat} layers" if row.copies == 1 else f"x {row.repeat} layers")
+    return "; ".join([*found, *(["buffer"] if row.buffer else [])])
 
 
 def _subtotals(section: Section) -> list[Line]:
     """What a section adds up to: nothing for a single row, one line for a part, more for a layer."""
     if not section.layers:
-        return _sum(section.name, [row.count for row in section.rows if not is_buffer(row)])
+        return _sum(section.name, [row.count for row in section.rows if not row.buffer])
     parts = _parts(section)
     lines = [line for name, counts in parts.items() if len(parts) > 1 for line in _sum(name, counts)]
     named = [f"{name} {sum(counts):,}" for name, counts in parts.items()]
@@ -204,7 +202,7 @@ def _parts(section: Section) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for row in section.rows:
         part = row.module.removeprefix(f"{section.name}.").partition(".")[0]
-        if not is_buffer(row):
+        if not row.buffer:
             found.setdefault("norms" if re.fullmatch(r"norm\d+", part) else part, []).append(row.count)
     return found
 
@@ -229,7 +227,7 @@ def _joined(terms: list[str]) -> str:
 def _kinds(count: Count) -> dict[str, int]:
     found: dict[str, int] = {}
     for row in count.rows:
-        found[row.kind] = found.get(row.kind, 0) + (0 if is_buffer(row) else row.total)
+        found[row.kind] = found.get(row.kind, 0) + (0 if row.buffer else row.total)
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
@@ -277,7 +275,8 @@ def markdown(count: Count, by: str = "") -> str:
 
 def as_json(count: Count, by: str = "") -> str:
     """The counts as JSON, a record a line: every total, and the tensors (the default), modules or kinds."""
-    found: dict[str, Any] = {"name": count.name} | {name: getattr(count, name) for name in NUMBERS}
+    facts = vars(count)
+    found: dict[str, Any] = {"name": count.name} | {name: facts[name] for name in NUMBERS}
     lines = [f"  {json.dumps(name)}: {json.dumps(value)}," for name, value in found.items()]
     records = ",\n".join(f"    {json.dumps(record)}" for record in _records(count, by or "tensor"))
     return "\n".join(["{", *lines, f'  "{by or "tensor"}s": [', records, "  ]", "}"])
@@ -297,9 +296,20 @@ def _records(count: Count, by: str) -> list[dict[str, Any]]:
     if by == "kind":
         return [{"kind": kind, "count": n} for kind, n in _kinds(count).items()]
     if by == "module":
-        columns = ("module", "kind", "shape", "count", "copies", "total", "note")
-        return [{name: getattr(row, name) for name in columns} for row in count.rows]
+        return [_record(row) for row in count.rows]
     return [{"name": t.name, "shape": list(t.shape), "count": t.count, "buffer": t.buffer} for t in count.tensors]
+
+
+def _record(row: Row) -> dict[str, Any]:
+    return {
+        "module": row.module,
+        "kind": row.kind,
+        "shape": row.shape,
+        "count": row.count,
+        "copies": row.copies,
+        "total": row.total,
+        "note": remark(row, repeats=True),
+    }
 
 
 FORMATS: dict[str, Callable[[Count, str], str]] = {

@@ -1,121 +1,123 @@
 """The dataflow of a component as a flow: its ops, with what is small or plain folded into what stands for it."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from archspec.diagram.describe import (
-    SUB_WIDTH,
-    cache_text,
-    op_node,
-    operator,
-    slices,
-    spelled,
+from archspec.diagram.boxes import SUB_WIDTH, op_box, sign
+from archspec.diagram.flow import (
+    SINK,
+    SOURCE,
+    Edge,
+    Flow,
+    Node,
+    bare,
+    beside,
+    box,
+    circle,
+    outside,
+    white,
+    with_inset,
     with_line,
-    with_state,
 )
-from archspec.diagram.flow import SINK, SOURCE, Edge, Flow, bare, beside, box, circle, white
-from archspec.diagram.simplify import Ops, absorbed, collapsed
-from archspec.diagram.style import MOE, Tone
-from archspec.diagram.text import SIGMA, TIMES, shape_text, shorten, size
-from archspec.layers.base import Component
-from archspec.layers.ops import Attend, Cache, Conv, Elementwise, Experts, Op, Recurrent, Route, Scan
+from archspec.diagram.fold import Ops, absorbed, collapsed, summed
+from archspec.diagram.memory import cache_words, name_of_cache
+from archspec.diagram.style import MOE, WHITE, Tone
+from archspec.diagram.text import shorten
+from archspec.diagram.words import SIGMA, by, shape_text, spelled
+from archspec.layers.ops import (
+    MULTIPLY,
+    Attend,
+    Elementwise,
+    Experts,
+    LatentAttend,
+    Linear,
+    Op,
+    Recurrent,
+    Route,
+    Scan,
+)
 
 
-def component_flow(
-    component: Component, hue: Tone, d_model: int, reach: str = "", every: Iterable[Op] | None = None
-) -> Flow:
-    """What the panel of a component shows; `reach` says in words what its window is, when it has several.
-
-    `every` are its ops where they are not simply those of the component.
-    """
-    ops = {op.name: _unwindowed(op) if reach else op for op in every or component.ops()}
-    ops, merged = collapsed(absorbed(ops))
+def component_flow(ops: Iterable[Op], hue: Tone, d_model: int, reach: str = "") -> Flow:
+    """What the panel of a component shows; `reach` says in words what its window is, when it has several."""
+    found, merged = collapsed(absorbed(summed({op.name: unlimited(op) if reach else op for op in ops})))
     flow = Flow()
-    _sources(flow, ops, component, d_model)
-    readers = {n: sum(n in op.inputs for op in ops.values()) for n in ops}
-    for op in ops.values():
-        node = merged.get(op.name, ("", ()))
-        _add(flow, op, component, hue, readers[op.name], node)
+    _sources(flow, found, d_model)
+    for op in found.values():
+        _add(flow, op, found, hue, merged.get(op.name))
         if reach and isinstance(op, Attend):
-            flow.nodes[op.name] = with_line(flow.nodes[op.name], reach)
-    last = next(reversed(ops.values()))
+            with_line(flow.nodes[op.name], reach)
+    last = next(reversed(found.values()))
     flow.add(bare(SINK, shape_text(last.shape)), (last.name,))
-    _dispatch(flow, ops)
-    _streams(flow, ops, component)
-    _labels(flow, ops)
-    _caches(flow, ops, hue)
+    _dispatch(flow, found)
+    _labels(flow, found)
+    _caches(flow, found, hue)
     return flow
 
 
-def _unwindowed(op: Op) -> Op:
-    return replace(op, window=None, cache=replace(op.cache, limit=None)) if isinstance(op, Attend) else op
-
-
-def stateless(ops: Iterable[Op]) -> tuple[Op, ...]:
-    """The ops of a component that never decodes, and so keeps nothing."""
-    return tuple(replace(op, cache=Cache()) for op in ops)
+def unlimited(op: Op) -> Op:
+    """The op without its window, by which alone two layers are not of two kinds."""
+    if not isinstance(op, Attend) or op.window is None:
+        return op
+    return replace(op, window=None, kept=tuple(replace(k, limit=None) for k in op.kept))
 
 
 # Nodes
 
 
-def _sources(flow: Flow, ops: Ops, component: Component, d_model: int) -> None:
-    used = {i for op in ops.values() for i in op.inputs if i not in ops}
-    d_memory = getattr(component, "d_memory", d_model)
+def _sources(flow: Flow, ops: Ops, d_model: int) -> None:
+    """What comes in from outside, with its shape where a projection reads it."""
+    used = dict.fromkeys(i for op in ops.values() for i in op.inputs if i not in ops)
     if "x" in used or not used:
         flow.add(bare(SOURCE, f"x {shape_text(('B', 'T', d_model))}"))
-    for name in sorted(used - {"x"}):
-        text = f"memory {shape_text(('B', 'M', d_memory))}" if name == "memory" else name.replace("_", " ")
-        flow.add(bare(f"<{name}>", "position bias" if name == "bias" else text))
-    if "bias" in used:
-        flow.nodes["<bias>"].name = "<bias>"
+    for name in sorted(used.keys() - {"x"}):
+        reader = next((op for op in ops.values() if isinstance(op, Linear) and name in op.inputs), None)
+        shape = f" {shape_text((*reader.rows, reader.d_in))}" if reader is not None else ""
+        flow.add(bare(outside(name), spelled(name) + shape))
 
 
-def _add(
-    flow: Flow, op: Op, component: Component, hue: Tone, readers: int, merged: tuple[str, tuple[str, ...]]
-) -> None:
+def _add(flow: Flow, op: Op, ops: Ops, hue: Tone, merged: tuple[str, tuple[str, ...]] | None) -> None:
     """The box or circle of an op, and for a gate with an activation also that."""
-    inputs = [_feed(flow, i) for i in op.inputs]
-    inputs = [i for i in inputs if i]
-    if isinstance(op, Elementwise) and op.fn == "gate" and len(inputs) == 1:
-        inputs *= 2
-    sign = operator(op, len(inputs))
-    if merged[0]:
-        subs = [shorten(s, 8, SUB_WIDTH) for s in merged[1] if s]
-        flow.add(box(op.name, merged[0], subs, hue, 9), inputs)
-    elif sign:
-        flow.add(circle(op.name, sign), _activated(flow, op, inputs))
+    inputs = [i if i in ops else outside(i) for i in op.inputs]
+    if isinstance(op, Elementwise) and op.fn == MULTIPLY and len(inputs) == 1:
+        inputs *= 2  # a product of two tensors that lie side by side in one
+    if merged is not None:
+        title, subs = merged
+        flow.add(box(op.name, title, [shorten(s, 8, SUB_WIDTH) for s in subs if s], hue, 9), inputs)
+    elif text := sign(op, len(inputs)):
+        flow.add(circle(op.name, text), _activated(flow, op, inputs))
     else:
-        node = op_node(op, component, hue, readers)
-        if isinstance(op, Scan) and (op.cache.exact or op.cache.fixed):
-            node = with_state(node, f"state {op.width} {TIMES} {op.d_state}")
-        flow.add(node, inputs)
-
-
-def _feed(flow: Flow, name: str) -> str:
-    if name == "x":
-        return SOURCE
-    return name if name in flow.nodes else f"<{name}>" if f"<{name}>" in flow.nodes else ""
+        readers = sum(op.name in other.inputs for other in ops.values())
+        flow.add(_with_state(op_box(op, hue, readers), op, ops), inputs)
 
 
 def _activated(flow: Flow, op: Op, inputs: list[str]) -> list[str]:
-    """The inputs of a product, the last one through its activation: `silu gate` is x * silu(z)."""
-    word = op.fn.removesuffix("gate").removesuffix("multiply").strip() if isinstance(op, Elementwise) else ""
-    if not word or (isinstance(op, Elementwise) and operator(op, 2) != TIMES) or " " not in getattr(op, "fn", ""):
+    """The inputs of a product, the last one through its activation: x * silu(z)."""
+    if not isinstance(op, Elementwise) or not op.activation:
         return inputs
     name = f"{op.name}<act>"
-    flow.add(white(name, spelled(word), late=True), inputs[-1:])
+    flow.add(white(name, spelled(op.activation), late=True), inputs[-1:])
     return [*inputs[:-1], name]
+
+
+def _with_state(node: Node, op: Op, ops: Ops) -> Node:
+    """The box of a recurrence with its share of what its call keeps."""
+    caller = ops.get(op.within, op)
+    if isinstance(op, Scan) and caller.kept:
+        return with_inset(node, f"state {by(op.width, op.d_state)}")
+    if isinstance(op, Recurrent) and caller.kept:
+        return with_inset(node, f"state {len(caller.kept) * op.width} numbers")
+    return node
+
+
+# Lines
 
 
 def _dispatch(flow: Flow, ops: Ops) -> None:
     """The dashed lines of a router: which experts run, and the weights of their sum."""
     for op in ops.values():
-        if not isinstance(op, Experts):
-            continue
         route = next((i for i in op.inputs if isinstance(ops.get(i), Route)), None)
-        if route is None:
+        if not isinstance(op, Experts) or route is None:
             continue
         total = f"{op.name}<sum>"
         for edge in flow.out_of(op.name):
@@ -126,59 +128,26 @@ def _dispatch(flow: Flow, ops: Ops) -> None:
         flow.replace(old, replace(old, style="control", label="dispatch", color=MOE.border))
 
 
-def _caches(flow: Flow, ops: Ops, hue: Tone) -> None:
-    """A dashed box over the keys and values that an attention keeps."""
-    for op in ops.values():
-        if not isinstance(op, Attend) or not (op.cache.per_token or op.cache.per_memory_token):
-            continue
-        flowing = [e for e in flow.into(op.name) if not e.source.startswith("<")]
-        kept = _latents(flow, ops, op) if hasattr(op, "latent") else flowing[1:3]
-        if not kept:
-            continue
-        title = "latent cache" if hasattr(op, "latent") else "KV cache"
-        limit = f", last {op.cache.limit}" if op.cache.limit else ""
-        node = box(f"{op.name}<cache>", title, [cache_text(op) + limit], Tone("#FFFFFF", hue.border), 9)
-        node.dashed, node.covers = True, tuple(kept[1:])
-        first = kept[0]
-        flow.add(node)
-        flow.replace(first, replace(first, target=node.name, order=0), replace(first, source=node.name))
-
-
-def _latents(flow: Flow, ops: Ops, op: Op) -> list[Edge]:
-    """The lines that carry the latent and the rotated key of multi-head latent attention."""
-    edges = flow.into(op.name)
-    rotated = [e for e in edges if e.source.startswith("k_")]
-    expanded = [e for e in edges if e.source.endswith("kv_b_proj")]
-    latent = [e for x in expanded for e in flow.into(x.source)]
-    return [*rotated, *latent]
-
-
 def _labels(flow: Flow, ops: Ops) -> None:
-    """Texts beside lines: the slices of a projection, and shapes where they change without a projection saying so."""
+    """Texts beside lines: what is taken of a projection, and shapes where they change without one saying so."""
     for name, op in ops.items():
         edges = flow.out_of(name)
-        names = slices(op, len(edges)) if flow.nodes[name].split else []
-        if len(names) == len(edges):
-            for edge, text in zip(edges, names, strict=True):
+        if flow.nodes[name].split:
+            for edge, text in _taken(op, edges, ops):
                 _beside(flow, edge, text)
         elif isinstance(op, Attend | Scan | Recurrent) and len(edges) == 1 and edges[0].target != SINK:
             _beside(flow, edges[0], shape_text(op.shape))
 
 
-def _streams(flow: Flow, ops: Ops, component: Component) -> None:
-    """Names beside the lines out of a convolution over several tensors side by side, which gates read from the last."""
-    for name, op in ops.items():
-        source = ops.get(op.inputs[0]) if isinstance(op, Conv) and op.inputs else None
-        found = re.fullmatch(r"(\w+)_0 \.\.\. \1_\{(\w+)-1\}, (\w+)", source.note if source else "")
-        if found is None:
-            continue
-        stem, size_of, value = found.groups()
-        names = [value, *(f"{stem}{i}" for i in reversed(range(getattr(component, size_of, 0))))]
-        edges = flow.out_of(name)
-        if len(names) == len(edges):
-            flow.nodes[name].split = True
-            for edge, text in zip(edges, names, strict=True):
-                _beside(flow, edge, text)
+def _taken(op: Op, edges: list[Edge], ops: Ops) -> list[tuple[Edge, str]]:
+    """Each line out of an op whose output is several tensors, and which of them it carries."""
+    every, found = dict(op.outputs), list[tuple[Edge, str]]()
+    for reader in ops.values():
+        own = [e for e in edges if e.target.partition("<")[0] == reader.name]
+        names = [n for n in reader.takes if n in every]
+        texts = names if len(own) == len(names) else [", ".join(names)] * len(own)
+        found += [(edge, text) for edge, text in zip(own, texts, strict=True) if text]
+    return found
 
 
 def _beside(flow: Flow, edge: Edge, text: str) -> None:
@@ -187,17 +156,19 @@ def _beside(flow: Flow, edge: Edge, text: str) -> None:
     flow.replace(edge, replace(edge, target=name, order=0), replace(edge, source=name))
 
 
-def memory_text(ops: Iterable[Op]) -> list[str]:
-    """What a component keeps while decoding, in words: what grows with each token, and what does not."""
-    every = tuple(ops)
-    grows = 2 * sum(op.cache.per_token for op in every)
-    limits = {op.cache.limit for op in every if op.cache.per_token}
-    fixed = sum(2 * op.cache.fixed + 4 * op.cache.exact for op in every)
-    name = "KV cache" if any(isinstance(op, Attend) for op in every) else "cache"
-    name = "latent cache" if any(hasattr(op, "latent") for op in every) else name
-    parts = [f"{name} {size(grows)} / token / layer"] if grows else []
-    memory = 2 * sum(op.cache.per_memory_token for op in every)
-    parts += [f"{name} {size(memory)} / memory token / layer"] if memory else []
-    parts += [f"fixed state {size(fixed)} / layer / sequence"] if fixed else []
-    most = max((limit or 0 for limit in limits), default=0)
-    return [*parts, *([f"at most {most} tokens"] if grows and None not in limits else [])]
+def _caches(flow: Flow, ops: Ops, hue: Tone) -> None:
+    """A dashed box over the lines of what an attention keeps."""
+    for op in ops.values():
+        if not isinstance(op, Attend) or not op.kept:
+            continue
+        first, *others = _latents(flow, op) if isinstance(op, LatentAttend) else flow.into(op.name)[1:3]
+        node = box(f"{op.name}<cache>", name_of_cache((op,)), [cache_words(op)], Tone(WHITE, hue.border), 9)
+        node.dashed, node.covers = True, tuple(others)
+        flow.add(node)
+        flow.replace(first, replace(first, target=node.name, order=0), replace(first, source=node.name))
+
+
+def _latents(flow: Flow, op: LatentAttend) -> list[Edge]:
+    """The lines that carry the rotated key and the latent of multi-head latent attention."""
+    latent, key = op.latents
+    return [*(e for e in flow.into(op.name) if flow.origin(e) == key), *flow.out_of(latent)]

@@ -6,10 +6,15 @@ from typing import Literal
 
 from archspec.diagram.scene import CIRCLE
 from archspec.diagram.style import GREY, NEUTRAL, WHITE, Tone
-from archspec.diagram.text import Line, extent
+from archspec.diagram.text import Line, extent, styled
 
 SOURCE, SINK = "<in>", "<out>"
 PAD_X, PAD_Y = 16.0, 7.0
+
+
+def outside(name: str) -> str:
+    """The node of something that comes in from outside; `x` is the first of them."""
+    return SOURCE if name == "x" else f"<{name}>"
 
 
 @dataclass(slots=True)
@@ -65,6 +70,12 @@ class Flow:
         """The lines out of a node."""
         return [e for e in self.edges if e.source == name]
 
+    def origin(self, edge: Edge) -> str:
+        """The node that a line comes from, past the texts that it passes through."""
+        while self.nodes[edge.source].form == "label":
+            (edge,) = self.into(edge.source)
+        return edge.source
+
     def replace(self, old: Edge, *new: Edge) -> None:
         """Put other lines in the place of one."""
         at = self.edges.index(old)
@@ -73,17 +84,15 @@ class Flow:
 
 def box(name: str, title: str, subs: Iterable[str] = (), tone: Tone = NEUTRAL, size: float = 10, **look: float) -> Node:
     """A box with a bold title and grey lines below it, as large as they need."""
-    lines = (Line(title, size, True), *(Line(s, 8, color=GREY) for s in subs))
+    lines = (Line(title, size, True), *styled(subs, 8, GREY))
+    w, h = box_size(lines, look.get("least", 46))
+    return Node(name, lines=lines, tone=tone, pen=look.get("pen", 1.2), w=w, h=h)
+
+
+def box_size(lines: tuple[Line, ...], least: float) -> tuple[float, float]:
+    """Width and height of a box around some lines, at least that wide."""
     w, h = extent(lines)
-    air = 1.0 if len(lines) > 1 else 0.0
-    return Node(
-        name,
-        lines=lines,
-        tone=tone,
-        pen=look.get("pen", 1.2),
-        w=max(w + PAD_X, look.get("least", 46)),
-        h=h + PAD_Y + air,
-    )
+    return max(w + PAD_X, least), h + PAD_Y + (1 if len(lines) > 1 else 0)
 
 
 def circle(name: str, text: str) -> Node:
@@ -110,3 +119,20 @@ def white(name: str, title: str, subs: Iterable[str] = (), late: bool = False) -
     found = box(name, title, subs, Tone(WHITE, NEUTRAL.border), 9)
     found.late = late
     return found
+
+
+def with_line(node: Node, text: str) -> Node:
+    """The node with one more grey line."""
+    node.lines = (*node.lines, Line(text, 8, color=GREY))
+    node.w, node.h = box_size(node.lines, node.w)
+    return node
+
+
+def with_inset(node: Node, text: str) -> Node:
+    """The node with a dashed box in it, for what it keeps."""
+    node.inset = (Line(text, 8, color=GREY),)
+    w, h = extent(node.inset)
+    _, own = extent(node.lines)
+    node.w = max(node.w, w + 30)
+    node.h = own + h + PAD_Y + 9
+    return node

@@ -48,8 +48,8 @@ def draw_grid(scene: Scene, node: Node, x: float, y: float) -> Shape:
     scene.add(outer)
     _, head = extent(node.lines[:-1])
     _, foot = extent(node.lines[-1:])
-    scene.text(x, outer.top - 4 - head / 2, *node.lines[:-1])
-    scene.text(x, outer.bottom + 3 + foot / 2, *node.lines[-1:])
+    scene.write(x, outer.top - 4 - head / 2, *node.lines[:-1])
+    scene.write(x, outer.bottom + 3 + foot / 2, *node.lines[-1:])
     step, across = cell(n), columns(n)
     top = outer.top - 8 - head
     dark = chosen(n, k)

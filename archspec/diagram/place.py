@@ -1,8 +1,9 @@
 """A flow with places: sizes first, then boxes and right-angled lines in a scene."""
 
+from archspec.diagram.columns import Columns
 from archspec.diagram.flow import Edge, Flow, Node
 from archspec.diagram.grid import draw_grid
-from archspec.diagram.order import Columns, hidden_circles, ordered
+from archspec.diagram.order import hidden_circles, ordered
 from archspec.diagram.rows import layered, side_entry
 from archspec.diagram.scene import CIRCLE, Path, Point, Scene, Shape, dot
 from archspec.diagram.style import INK, RAIL, WHITE
@@ -119,9 +120,9 @@ class Placed:
         x = (left + right) / 2 + self.dx
         if node.form == "label":
             own = self.x[self.layered.chain_of[node.name]] + self.dx
-            return self.scene.text(own + 6, y, *node.lines, anchor="left")
+            return self.scene.write(own + 6, y, *node.lines, anchor="left")
         if node.form == "text":
-            return self.scene.text(x, y, *node.lines)
+            return self.scene.write(x, y, *node.lines)
         if node.form == "grid":
             return draw_grid(self.scene, node, x, y)
         look = {"form": node.form, "lines": node.lines, "pen": node.pen, "dashed": node.dashed}
@@ -147,7 +148,7 @@ class Placed:
             dashed=True,
         )
         self.scene.add(outer, inner)
-        self.scene.text(x, outer.top - 3 - th / 2, *node.lines)
+        self.scene.write(x, outer.top - 3 - th / 2, *node.lines)
         return outer
 
     def _track(self, row: int, key: str) -> float:
@@ -168,7 +169,7 @@ class Placed:
             (x0, y), (x1, end) = points[-2:]
             label = Line(edge.label, 8, color=color)
             if y == end and label.width < abs(x1 - x0):
-                self.scene.text((x0 + x1) / 2, y + 7, label)
+                self.scene.write((x0 + x1) / 2, y + 7, label)
 
     def _start(self, edge: Edge, lane: int) -> list[Point]:
         own, node = self.layered.chain_of[edge.source], self.flow.nodes[edge.source]

@@ -6,7 +6,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from archspec.diagram import draw, to_dot
+from archspec.diagram.dot import to_dot
+from archspec.diagram.figure import draw
 from archspec.errors import RenderError
 from archspec.language.model import Spec
 

@@ -3,7 +3,6 @@
 `frame`s may hold other things; `solid`s may not touch one another; `ring`s are drawn over everything.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -79,7 +78,7 @@ class Scene:
         """Add lines."""
         self.paths += paths
 
-    def text(self, x: float, y: float, *lines: Line, anchor: Literal["left", "centre", "right"] = "centre") -> Shape:
+    def write(self, x: float, y: float, *lines: Line, anchor: Literal["left", "centre", "right"] = "centre") -> Shape:
         """Add a bare text whose left end, centre or right end is at x, and whose middle is at y."""
         w, h = extent(lines)
         shift = {"left": w / 2, "centre": 0.0, "right": -w / 2}[anchor]
@@ -97,16 +96,6 @@ class Scene:
         )
 
 
-def sign(x: float, y: float, text: str) -> Shape:
-    """A circle with a sign in it."""
-    return Shape(x, y, CIRCLE, CIRCLE, (Line(text, 11, True),), form="circle")
-
-
 def dot(x: float, y: float) -> Shape:
     """The dot where a line branches."""
     return Shape(x, y, 3.4, 3.4, form="dot", fill=INK)
-
-
-def texts(lines: Iterable[str], size: float, color: str) -> tuple[Line, ...]:
-    """Lines of one style."""
-    return tuple(Line(line, size, color=color) for line in lines)

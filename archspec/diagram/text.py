@@ -1,13 +1,13 @@
-"""Texts of a picture: how wide they are, how they break into lines, and how numbers are written.
+"""Lines of text: how wide they are and how they break.
 
 The widths are those of Helvetica, which Arial and Liberation Sans share, in thousandths of the point size.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-TIMES, DOT, ARROW, SIGMA = "\u00d7", "\u00b7", "\u2192", "\u03a3"
-MINUS, SQUARED, ELLIPSIS, DOTS = "\u2212", "\u00b2", "\u2026", "\u22ee"
+from archspec.diagram.words import ARROW, DOT, ELLIPSIS, MINUS, SIGMA, SQUARED, TIMES
 
 LEADING = 1.2  # height of a line, in point sizes
 SPACING = 1.0  # between the lines of a text, and around them
@@ -33,7 +33,7 @@ _WIDTHS = {
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of text in one style; `grey` is the second level, for shapes and counts."""
+    """One line of text in one style."""
 
     text: str
     size: float = 8.5
@@ -44,6 +44,11 @@ class Line:
     def width(self) -> float:
         """Points from its first to its last ink."""
         return measure(self.text, self.size, self.bold)
+
+
+def styled(texts: Iterable[str], size: float, color: str = "") -> tuple[Line, ...]:
+    """Lines of one style."""
+    return tuple(Line(text, size, color=color) for text in texts)
 
 
 @lru_cache(maxsize=4096)
@@ -93,38 +98,3 @@ def shorten(text: str, size: float, width: float, bold: bool = False) -> str:
     while text and measure(text + ELLIPSIS, size, bold) > width:
         text = text[:-1]
     return text.rstrip() + ELLIPSIS
-
-
-def amount(n: float, digits: int = 3) -> str:
-    """A number of parameters in short: 67.1 M, 2.82 B, and below ten thousand the number itself: 1,253."""
-    if n < 10_000:
-        return f"{n:,}" if isinstance(n, int) else f"{n:g}"
-    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
-        if n >= size * (1 - 0.5 * 10**-digits):
-            return f"{_significant(n / size, digits)} {unit}"
-    return f"{n:g}"
-
-
-def size(n: float) -> str:
-    """A number of bytes in short: 576 KiB, 4.0 GiB."""
-    for power, unit in ((4, "TiB"), (3, "GiB"), (2, "MiB"), (1, "KiB")):
-        if n >= 1024**power:
-            value = n / 1024**power
-            return f"{value:.0f} {unit}" if value == int(value) else f"{_significant(value, 3)} {unit}"
-    return f"{n:.0f} B"
-
-
-def _significant(value: float, digits: int) -> str:
-    whole = len(str(int(value)))
-    return f"{value:.{max(digits - whole, 0)}f}"
-
-
-def share(part: float, whole: float) -> str:
-    """A percentage: 87.4 %."""
-    percent = 100 * part / whole if whole else 0.0
-    return "< 0.1 %" if 0 < percent < 0.05 else f"{percent:.1f} %"
-
-
-def shape_text(shape: tuple[int | str, ...]) -> str:
-    """A shape as it stands on an edge: [B, T, 4096]."""
-    return f"[{', '.join(map(str, shape))}]"

@@ -1,6 +1,7 @@
 """One layer resolved: its sub-layers, the norms that its wiring names, and the wiring itself."""
 
 import re
+from dataclasses import replace
 from functools import lru_cache
 
 from archspec.errors import Fault, Problem, suggest
@@ -55,7 +56,7 @@ def read_lines(node: Node) -> Wiring | str:
 @lru_cache
 def named_wiring(kind: str, sublayers: tuple[str, ...], dropout: bool, alpha: float | None) -> Wiring:
     """A built-in wiring, read."""
-    return parse_wiring(builtin(kind, sublayers, dropout, alpha))
+    return replace(parse_wiring(builtin(kind, sublayers, dropout, alpha)), name=kind)
 
 
 class BlockBuilder:

@@ -8,7 +8,7 @@ import ast
 import math
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 
 from archspec.errors import Fault, suggest
@@ -80,9 +80,13 @@ class Assign:
 
 @dataclass(frozen=True)
 class Wiring:
-    """The lines of a block, read; the last one gives the output."""
+    """The lines of a block, read; the last one gives the output. `name` is that of a built-in one, where it has one.
+
+    The name is how it was written, not what it says: it does not compare.
+    """
 
     steps: tuple[Assign, ...]
+    name: str = field(default="", compare=False, repr=False)
 
     def calls(self) -> tuple[str, ...]:
         """The modules in the order in which they run; one that runs twice stands twice."""

@@ -46,8 +46,13 @@ class Component(BaseModel):
 
     @property
     def title(self) -> str:
-        """A short name for tables and pictures."""
+        """A short name for tables and pictures; what sets it apart from others of that name follows a comma."""
         return type(self).__name__
+
+    @property
+    def short(self) -> str:
+        """The title in a few letters, as the field abbreviates it: for the smallest boxes of pictures."""
+        return self.title.partition(",")[0]
 
     @property
     def causal(self) -> bool:
@@ -104,7 +109,7 @@ class NormComponent(Component):
     role: ClassVar[str] = "norm"
 
     def op(self, name: str, dim: int, inputs: tuple[str, ...] = ("x",), shape: Shape | None = None) -> Norm:
-        """The op of this norm over `dim` channels, as a sub-module called `name`."""
+        """The op of this norm over `dim` channels, as a sub-module called `name`; its label is the title."""
         raise NotImplementedError(f"{type(self).__name__} declares no op")
 
 

@@ -20,7 +20,8 @@ __all__ = [
     "Param", "Recurrent", "Route", "Run", "Scan", "Shape", "elementwise", "gate", "linear", "projection", "split",
 ]  # fmt: skip
 
-ADD, SUBTRACT, MULTIPLY, CONCAT = "add", "subtract", "multiply", "concat"  # element-wise functions that readers know
+# element-wise functions that readers know
+ADD, SUBTRACT, MULTIPLY, CONCAT, SCALE, SOFTCAP = "add", "subtract", "multiply", "concat", "scale", "soft-cap"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,7 @@ class Op:
         label: what pictures call it, where class and name do not say it.
         note: a remark for people, in tables; nothing reads it.
         outputs: the tensors that lie side by side in the last axis of its output, as (name, width).
+        takes: which `outputs` of its inputs it reads, by name, where it does not read all of them.
         kernel: the function of archspec.kernels that computes it, where no sub-module does.
         within: the op whose kernel call computes this one as well.
         kept: the tensors that it keeps from one call to the next while decoding.
@@ -47,6 +49,7 @@ class Op:
     label: str = ""
     note: str = ""
     outputs: tuple[tuple[str, int], ...] = ()
+    takes: tuple[str, ...] = ()
     kernel: str = ""
     within: str = ""
     kept: tuple[Kept, ...] = ()
@@ -260,11 +263,13 @@ class Experts(Op):
 class Elementwise(Op):
     """Anything without products of matrices: activations, gates, sums, reshapes, position rotations; `fn` names it.
 
-    Where `activation` is given, the last input goes through it first (a gate: fn multiply, activation silu).
+    Where `activation` is given, the last input goes through it first (a gate: fn multiply, activation silu). `constant`
+    is the number that takes part: the factor of a scale, the bound of a soft-cap.
     """
 
     fn: str
     activation: str = ""
+    constant: float | None = None
 
 
 def linear(
@@ -274,6 +279,7 @@ def linear(
     bias: bool = False,
     *,
     inputs: tuple[str, ...] = ("x",),
+    takes: tuple[str, ...] = (),
     rows: Shape = ("B", "T"),
     heads: int | None = None,
     outputs: tuple[tuple[str, int], ...] = (),
@@ -285,7 +291,7 @@ def linear(
     params += [Param(f"{name}.bias", (d_out,), residual=residual)] if bias else []
     return Linear(
         name=name, shape=(*rows, d_out), inputs=inputs, params=tuple(params), note=note, outputs=outputs,
-        d_in=d_in, d_out=d_out, rows=rows, heads=heads,
+        takes=takes, d_in=d_in, d_out=d_out, rows=rows, heads=heads,
     )  # fmt: skip
 
 
@@ -298,14 +304,35 @@ def split(op: Linear, unit: str, axis: int = 0) -> Linear:
     return replace(op, params=tuple(shared))
 
 
-def elementwise(fn: str, shape: Shape, inputs: tuple[str, ...], name: str = "", within: str = "") -> Elementwise:
+def elementwise(
+    fn: str,
+    shape: Shape,
+    inputs: tuple[str, ...],
+    name: str = "",
+    within: str = "",
+    *,
+    takes: tuple[str, ...] = (),
+    constant: float | None = None,
+) -> Elementwise:
     """A parameter-free element-wise op; its name is that of its function unless given."""
-    return Elementwise(name=name or fn, fn=fn, shape=shape, inputs=inputs, within=within)
+    return Elementwise(
+        name=name or fn, fn=fn, shape=shape, inputs=inputs, within=within, takes=takes, constant=constant
+    )
 
 
-def gate(name: str, shape: Shape, inputs: tuple[str, str], activation: str = "", within: str = "") -> Elementwise:
+def gate(
+    name: str,
+    shape: Shape,
+    inputs: tuple[str, str],
+    activation: str = "",
+    within: str = "",
+    *,
+    takes: tuple[str, ...] = (),
+) -> Elementwise:
     """A product whose second factor, the gate, goes through an activation first."""
-    return Elementwise(name=name, fn=MULTIPLY, shape=shape, inputs=inputs, activation=activation, within=within)
+    return Elementwise(
+        name=name, fn=MULTIPLY, shape=shape, inputs=inputs, activation=activation, within=within, takes=takes
+    )
 
 
 def projection(ops: Mapping[str, Op], name: str) -> Linear | None:

@@ -91,6 +91,7 @@ class RecurrentMixer(MixerComponent):
             shape=("B", "T", self.d_hidden),
             inputs=inputs,
             params=tuple(Param(f"{self.kind}.{name}_{suffix}", s, residual=ends) for name, s in shapes.items()),
+            label=self._label(suffix),
             note=self.remark,
             kernel=self.kind if last else "",
             within="" if last else self._call,
@@ -99,6 +100,11 @@ class RecurrentMixer(MixerComponent):
             width=self.d_hidden,
             gates=self.gates,
         )
+
+    def _label(self, suffix: str) -> str:
+        """Which layer it is, where there are several, and whether it reads from the end."""
+        layer, _, end = suffix.partition("_")
+        return " ".join([self.title, *([layer] if self.depth > 1 else []), *([end] if end else [])])
 
     @property
     def remark(self) -> str:

@@ -18,13 +18,18 @@ from archspec.passes.tensors import Tensor, registered, tensors
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: `count` elements in each of `copies` places."""
+    """One line of the table: `count` elements in each of `copies` places, for `repeat` layers.
+
+    `buffer` says that all of it are buffers, which are no parameters; `note` is a remark for people.
+    """
 
     module: str
     kind: str
     shape: str
     count: int
     copies: int
+    repeat: int
+    buffer: bool
     note: str
 
     @property
@@ -110,10 +115,21 @@ def rows(every: Iterable[Node]) -> list[Row]:
         for p in registered(node.params):
             by_module.setdefault(p.name.rpartition(".")[0], []).append(p)
         for module, params in by_module.items():
-            shapes = ", ".join(map(_sized, params))
-            note = _note(node, module, params)
-            found.append(Row(spread(module, node), kind(node), shapes, sum(p.count for p in params), node.copies, note))
+            found.append(_row(module, node, params))
     return found
+
+
+def _row(module: str, node: Node, params: list[Param]) -> Row:
+    return Row(
+        module=spread(module, node),
+        kind=kind(node),
+        shape=", ".join(map(_sized, params)),
+        count=sum(p.count for p in params),
+        copies=node.copies,
+        repeat=node.repeat,
+        buffer=all(p.buffer for p in params),
+        note=_note(node, module, params),
+    )
 
 
 def spread(module: str, node: Node) -> str:
@@ -143,15 +159,10 @@ def _sized(p: Param) -> str:
 def _note(node: Node, module: str, params: list[Param]) -> str:
     """What is said of an op stands at its own module, or at the one that holds its tensors itself."""
     op = node.op.note if module in (node.op.name, node.op.name.rpartition(".")[0]) else ""
-    notes = [n for n in [op, *(p.note for p in params)] if n]
-    if node.repeat > 1:
-        notes.append(f"shared by {node.repeat} layers" if node.copies == 1 else f"x {node.repeat} layers")
-    if any(p.active != (1, 1) for p in params):
-        used, of = next(p.active for p in params if p.active != (1, 1))
-        if not op.startswith(f"{used} of {of}"):
-            notes.append(f"{used} of {of} for each token")
-    if all(p.buffer for p in params):
-        notes.append("buffer")
+    own = ", ".join(name for name, _ in node.op.outputs) if module == node.op.name else ""
+    notes = [n for n in [own, op, *(p.note for p in params)] if n]
+    used, of = next((p.active for p in params if p.active != (1, 1)), (1, 1))
+    notes += [f"{used} of {of} for each token"] if used != of else []
     return "; ".join(dict.fromkeys(notes))
 
 

@@ -76,8 +76,7 @@ class PatchEmbedding(EmbeddingComponent):
         found: list[Op] = []
         shape = ("B", self.n_tokens, d)
         if self.class_token != "none":
-            token = Param("class_token", (1, 1, d))
-            found = [Elementwise(name="class_token", fn="class token", shape=(1, 1, d), inputs=(), params=(token,))]
+            found.append(self._class_token())
         weight = Param("project.weight", (d, self.channels, p, p))
         bias = (Param("project.bias", (d,)),) if self.bias else ()
         side = self.image_size // p
@@ -95,3 +94,9 @@ class PatchEmbedding(EmbeddingComponent):
         if self.norm is not None:
             found.append(self.norm.op("norm", d, (found[-1].name,), shape))
         return tuple(found)
+
+    def _class_token(self) -> Op:
+        where = "class token first" if self.class_token == "first" else "class token in the middle"
+        shape = (1, 1, self.d_model)
+        token = Param("class_token", shape)
+        return Elementwise(name="class_token", fn="class token", label=where, shape=shape, inputs=(), params=(token,))

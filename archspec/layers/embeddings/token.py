@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import AbsolutePositionComponent, EmbeddingComponent, NormComponent
 from archspec.layers.fields import Positive, Probability, Size, Width, field, inherited, slot
-from archspec.layers.ops import ADD, Embedding, Op, Param, elementwise, linear
+from archspec.layers.ops import ADD, SCALE, Embedding, Op, Param, elementwise, linear
 
 
 class TokenEmbedding(EmbeddingComponent):
@@ -73,7 +73,7 @@ class TokenEmbedding(EmbeddingComponent):
         shape = ("B", "T", width)
         found: list[Op] = [self._table("token", self.vocab_size, "x")]
         if self.scale != 1:
-            found.append(elementwise("scale", shape, ("token",)))
+            found.append(elementwise(SCALE, shape, ("token",), constant=self.scale))
         terms = [found[-1].name]
         if self.position is not None:
             found += [op.under("position") for op in self.position.ops()]

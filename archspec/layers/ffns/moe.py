@@ -236,6 +236,11 @@ class MoE(FFNComponent):
         return f"Mixture of experts, {self.choice}{shared}"
 
     @property
+    def short(self) -> str:
+        """The abbreviation."""
+        return "MoE"
+
+    @property
     def choice(self) -> str:
         """Who chooses how many, in words."""
         if self.assignment == "expert":
@@ -286,7 +291,7 @@ class MoE(FFNComponent):
                 Param(f"experts.{n}", s, active=active, split=cut.get(n), residual=n.startswith("down"))
                 for n, s in (shapes | biases).items()
             ),
-            note=f"{self.top_k} of {self.n_experts}, {self.activation}, d_ff {self.d_ff}",
+            note=f"{self.activation}, d_ff {self.d_ff}",
             kernel="experts_gated" if self.gated else "experts_plain",
             n_experts=self.n_experts,
             top_k=self.top_k,

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import HeadComponent
 from archspec.layers.fields import Positive, Size, Width, derived, field, inherited
-from archspec.layers.ops import Op, elementwise, linear
+from archspec.layers.ops import SCALE, SOFTCAP, Op, elementwise, linear
 
 
 class LMHead(HeadComponent):
@@ -57,7 +57,7 @@ class LMHead(HeadComponent):
         proj = linear("proj", self.d_embed, self.vocab_size, self.bias, inputs=(source,))
         found.append(replace(proj, params=proj.params[1:], note="tied to the token embedding") if self.tied else proj)
         if self.scale != 1:
-            found.append(elementwise("scale", shape, ("proj",)))
+            found.append(elementwise(SCALE, shape, ("proj",), constant=self.scale))
         if self.softcap is not None:
-            found.append(elementwise("soft-cap", shape, (found[-1].name,), "softcap"))
+            found.append(elementwise(SOFTCAP, shape, (found[-1].name,), "softcap", constant=self.softcap))
         return tuple(found)

@@ -157,6 +157,13 @@ class Attention(MixerComponent):
             else f"{name}, window {self.window}"
         )
 
+    @property
+    def short(self) -> str:
+        """MHA, GQA or MQA."""
+        if self.mask == "cross":
+            return "cross-attn"
+        return {1: "MQA", self.n_heads: "MHA"}.get(self.n_kv_heads, "GQA")
+
     def ops(self) -> tuple[Op, ...]:
         """Projections, optional norms and rotations, attention, optional gate, output projection."""
         q, k, v = self._projections()

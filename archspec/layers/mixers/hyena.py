@@ -159,10 +159,11 @@ class Hyena(MixerComponent):
                 kept=self._kept(i),
                 channels=self.d_model,
             )
-            inputs = ("short_filter",) if value == "short_filter" else ("short_filter", value)
-            found += [elementwise(MULTIPLY, shape, inputs, f"gate_{i}"), conv]
+            first = value == "short_filter"
+            inputs, takes = (("short_filter",), ("v", f"x{i}")) if first else (("short_filter", value), (f"x{i}",))
+            found += [elementwise(MULTIPLY, shape, inputs, f"gate_{i}", takes=takes), conv]
             value = conv.name
-        return [*found, elementwise(MULTIPLY, shape, ("short_filter", value), "gate_0")]
+        return [*found, elementwise(MULTIPLY, shape, ("short_filter", value), "gate_0", takes=("x0",))]
 
     def _kept(self, i: int) -> tuple[Kept, ...]:
         """The inputs of a long convolution; with the first, the filters of all, evaluated once."""

@@ -10,6 +10,7 @@ Sources: Gu and Dao 2023 (arXiv 2312.00752); Lieber et al. 2024 (Jamba) and Zuo 
 norms of dt, B and C.
 """
 
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import MixerComponent, NormComponent
@@ -75,12 +76,16 @@ class Mamba(MixerComponent):
             elementwise("silu", inner, ("conv1d",), within="conv1d"),
             linear("x_proj", self.d_inner, sum(w for _, w in selected), inputs=("silu",), outputs=selected),
             *self._norms(),
-            linear("dt_proj", self.dt_rank, self.d_inner, True, inputs=("dt_norm" if self.bcdt_norm else "x_proj",)),
+            self._step(),
             elementwise("softplus", inner, ("dt_proj",), "dt"),
             self._scan(),
-            gate("gate", inner, ("scan", "in_proj"), "silu", within="scan"),
+            gate("gate", inner, ("scan", "in_proj"), "silu", within="scan", takes=("z",)),
             linear("out_proj", self.d_inner, self.d_model, self.bias, inputs=("gate",), residual=True),
         )
+
+    def _step(self) -> Op:
+        source, takes = ("dt_norm", ()) if self.bcdt_norm else ("x_proj", ("dt",))
+        return linear("dt_proj", self.dt_rank, self.d_inner, True, inputs=(source,), takes=takes)
 
     def _own(self) -> Op:
         return Elementwise(
@@ -97,6 +102,7 @@ class Mamba(MixerComponent):
             name="conv1d",
             shape=("B", "T", self.d_inner),
             inputs=("in_proj",),
+            takes=("x",),
             params=(Param("conv1d.weight", (self.d_inner, 1, self.d_conv)), *bias),
             kernel="short_conv",
             kept=(Kept("conv", ("B", self.d_conv - 1, self.d_inner)),),
@@ -105,19 +111,21 @@ class Mamba(MixerComponent):
         )
 
     def _norms(self) -> tuple[Op, ...]:
+        """A norm of each of dt, B and C, where there are any."""
         if self.bcdt_norm is None:
             return ()
-        return (
-            self.bcdt_norm.op("dt_norm", self.dt_rank, ("x_proj",), ("B", "T", self.dt_rank)),
-            self.bcdt_norm.op("b_norm", self.d_state, ("x_proj",), ("B", "T", self.d_state)),
-            self.bcdt_norm.op("c_norm", self.d_state, ("x_proj",), ("B", "T", self.d_state)),
-        )
+        found = []
+        for name, width in (("dt", self.dt_rank), ("B", self.d_state), ("C", self.d_state)):
+            op = self.bcdt_norm.op(f"{name.lower()}_norm", width, ("x_proj",), ("B", "T", width))
+            found.append(replace(op, takes=(name,)))
+        return tuple(found)
 
     def _scan(self) -> Op:
         return Scan(
             name="scan",
             shape=("B", "T", self.d_inner),
             inputs=("silu", "dt", *(("b_norm", "c_norm") if self.bcdt_norm else ("x_proj",)), "A"),
+            takes=() if self.bcdt_norm else ("B", "C"),
             label="selective scan",
             note="only the read-out is a matrix product, the decay and the update are element-wise",
             kernel="selective_scan",

@@ -77,6 +77,11 @@ class Mamba2(MixerComponent):
         return ("state",)
 
     @property
+    def title(self) -> str:
+        """The name as its authors write it."""
+        return "Mamba-2"
+
+    @property
     def conv_dim(self) -> int:
         """Channels of the short convolution: x, B and C."""
         return self.d_inner + 2 * self.n_groups * self.d_state
@@ -96,13 +101,15 @@ class Mamba2(MixerComponent):
             linear("in_proj", self.d_model, sum(w for _, w in parts), self.bias, outputs=parts),
             self._conv(),
             elementwise("silu", ("B", "T", self.conv_dim), ("conv1d",), within="conv1d"),
-            elementwise(
-                "softplus, clamp" if self.limits_dt else "softplus", ("B", "T", self.n_heads), ("in_proj", "A"), "dt"
-            ),
+            self._step(),
             self._scan(),
             *gated,
             linear("out_proj", self.d_inner, self.d_model, self.bias, inputs=(gated[-1].name,), residual=True),
         )
+
+    def _step(self) -> Op:
+        fn = "softplus, clamp" if self.limits_dt else "softplus"
+        return elementwise(fn, ("B", "T", self.n_heads), ("in_proj", "A"), "dt", takes=("dt",))
 
     def _own(self) -> Op:
         names = (("A_log", ""), ("D", "skip of the scan"), ("dt_bias", "bias of the step size"))
@@ -120,6 +127,7 @@ class Mamba2(MixerComponent):
             name="conv1d",
             shape=("B", "T", self.conv_dim),
             inputs=("in_proj",),
+            takes=("x", "B", "C"),
             params=(Param("conv1d.weight", (self.conv_dim, 1, self.d_conv)), *bias),
             kernel="short_conv",
             kept=(Kept("conv", ("B", self.d_conv - 1, self.conv_dim)),),
@@ -147,16 +155,17 @@ class Mamba2(MixerComponent):
     def _gated(self) -> tuple[Op, ...]:
         inner = ("B", "T", self.d_inner)
         if self.norm_place == "none":
-            return (gate("gate", inner, ("scan", "in_proj"), "silu"),)
+            return (gate("gate", inner, ("scan", "in_proj"), "silu", takes=("z",)),)
         before = self.norm_place == "before_gate"
         norm = Norm(
             name="norm",
             shape=inner,
             inputs=("scan",) if before else ("gate",),
             params=(Param("norm.weight", (self.d_inner,)),),
+            label="RMSNorm",
             kernel="gated_rms_norm",
             dim=self.norm_group_size,
             kind="rmsnorm",
         )
-        gated = gate("gate", inner, ("norm" if before else "scan", "in_proj"), "silu", within="norm")
+        gated = gate("gate", inner, ("norm" if before else "scan", "in_proj"), "silu", within="norm", takes=("z",))
         return (norm, gated) if before else (gated, norm)

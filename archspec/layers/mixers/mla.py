@@ -15,6 +15,7 @@ Source: DeepSeek-AI 2024 (DeepSeek-V2, section 2.1, appendix C); DeepSeek-AI 202
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import MixerComponent, NormComponent, PositionComponent
@@ -87,6 +88,11 @@ class MLA(MixerComponent):
         """The name in full."""
         return "Multi-head latent attention"
 
+    @property
+    def short(self) -> str:
+        """The abbreviation."""
+        return "MLA"
+
     def ops(self) -> tuple[Op, ...]:
         """Queries, the latent, its expansion, rotations, attention, output projection."""
         query = self._query()
@@ -96,16 +102,17 @@ class MLA(MixerComponent):
             "kv_b_proj", self.kv_lora_rank, self.n_heads * kv_width, inputs=("kv_a_norm",), rows=("B", 1, "T"),
             heads=self.n_heads,
         )  # fmt: skip
+        rows = ("B", 1, "T", self.kv_lora_rank)
         keys: list[Op] = [
             linear("kv_a_proj", self.d_model, sum(w for _, w in latent), self.bias, outputs=latent),
-            self.norm.op("kv_a_norm", self.kv_lora_rank, ("kv_a_proj",), ("B", 1, "T", self.kv_lora_rank)),
+            replace(self.norm.op("kv_a_norm", self.kv_lora_rank, ("kv_a_proj",), rows), takes=("latent",)),
             split(expand, "heads"),
         ]
         q_last, k_rope = query[-1].name, "kv_a_proj"
         if self.position is not None:
-            rotated = ("B", self.n_heads, "T", self.qk_rope_head_dim)
-            keys.append(elementwise("rope", rotated, (q_last,), "q_rope"))
-            keys.append(elementwise("rope", ("B", 1, "T", self.qk_rope_head_dim), (k_rope,), "k_rope"))
+            q_shape, k_shape = (("B", n, "T", self.qk_rope_head_dim) for n in (self.n_heads, 1))
+            keys.append(elementwise("rope", q_shape, (q_last,), "q_rope"))
+            keys.append(elementwise("rope", k_shape, (k_rope,), "k_rope", takes=("k rope",)))
             q_last, k_rope = "q_rope", "k_rope"
         out = linear("o_proj", self.n_heads * self.v_head_dim, self.d_model, self.bias, inputs=("attention",),
                      residual=True)  # fmt: skip
@@ -131,6 +138,7 @@ class MLA(MixerComponent):
             name="attention",
             shape=("B", self.n_heads, "T", self.v_head_dim),
             inputs=inputs,
+            takes=() if self.position is not None else ("k rope",),
             label="causal softmax attention",
             note="decodes from the latent",
             kernel="attention",

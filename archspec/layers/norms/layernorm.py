@@ -44,4 +44,5 @@ class LayerNorm(NormComponent):
         """The op of this norm over `dim` channels, as a sub-module called `name`."""
         tensors = [t for t, there in (("weight", self.affine), ("bias", self.shifted)) if there]
         params = tuple(Param(f"{name}.{t}", (dim,)) for t in tensors)
-        return Norm(name=name, shape=shape or ("B", "T", dim), inputs=inputs, params=params, dim=dim, kind=self.kind)
+        return Norm(name=name, shape=shape or ("B", "T", dim), inputs=inputs, params=params, label=self.title, dim=dim,
+                    kind=self.kind)  # fmt: skip

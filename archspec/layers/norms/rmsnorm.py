@@ -29,4 +29,5 @@ class RMSNorm(NormComponent):
     ) -> Norm:
         """The op of this norm over `dim` channels, as a sub-module called `name`."""
         params = (Param(f"{name}.weight", (dim,)),) if self.weight else ()
-        return Norm(name=name, shape=shape or ("B", "T", dim), inputs=inputs, params=params, dim=dim, kind=self.kind)
+        return Norm(name=name, shape=shape or ("B", "T", dim), inputs=inputs, params=params, label=self.title, dim=dim,
+                    kind=self.kind)  # fmt: skip

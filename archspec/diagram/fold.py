@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from archspec.diagram.describe import counted, params, spelled
-from archspec.diagram.text import ARROW
-from archspec.layers.ops import Conv, Elementwise, Linear, Norm, Op
+from archspec.diagram.boxes import counted, params
+from archspec.diagram.words import spelled, to
+from archspec.layers.ops import ADD, Conv, Elementwise, Experts, LatentAttend, Linear, Norm, Op, Route
 
 SMALL = 0.15  # share of the parameters up to which a branch is drawn as one box
 Ops = dict[str, Op]
@@ -27,6 +27,21 @@ def absorbed(ops: Ops) -> Ops:
     return found
 
 
+def summed(ops: Ops) -> Ops:
+    """Let experts stand for the sum of what they give, which their box is drawn with."""
+    found = dict(ops)
+    for name, op in ops.items():
+        experts = next((e for i in op.inputs if isinstance(e := ops.get(i), Experts)), None)
+        routed = any(isinstance(ops.get(i), Route) for i in op.inputs)
+        if experts is not None and routed and isinstance(op, Elementwise) and op.fn == ADD:
+            del found[name]
+            found[experts.name] = replace(experts, shape=op.shape)
+            for user in [u for u in found.values() if name in u.inputs]:
+                inputs = tuple(experts.name if i == name else i for i in user.inputs)
+                found[user.name] = replace(user, inputs=inputs)
+    return found
+
+
 def collapsed(ops: Ops) -> tuple[Ops, dict[str, tuple[str, tuple[str, ...]]]]:
     """Draw a branch as one box: a small one between two ops, or a long one that no input reaches."""
     merged: dict[str, tuple[str, tuple[str, ...]]] = {}
@@ -38,7 +53,8 @@ def collapsed(ops: Ops) -> tuple[Ops, dict[str, tuple[str, tuple[str, ...]]]]:
         inside = {m.name for m in members}
         last = members[-1]
         outer = tuple(dict.fromkeys(i for m in members for i in m.inputs if i not in inside))
-        one = replace(last, inputs=outer, params=tuple(p for m in members for p in m.params))
+        takes = tuple(dict.fromkeys(t for m in members if not inside.issuperset(m.inputs) for t in m.takes))
+        one = replace(last, inputs=outer, takes=takes, params=tuple(p for m in members for p in m.params))
         merged[last.name] = _summary(members)
         at = dict.fromkeys(inside, last.name)
         ops = {
@@ -83,7 +99,8 @@ def _between(ops: Ops, source: str, target: str) -> list[str]:
 
 def _closed(ops: Ops, readers: dict[str, list[str]], region: list[str], source: str, target: str) -> bool:
     inside = set(region)
-    plain = all(isinstance(ops[n], Linear | Norm | Elementwise | Conv) for n in region)
+    drawn = {n for op in ops.values() if isinstance(op, LatentAttend) for n in op.latents}  # where the cache stands
+    plain = all(isinstance(ops[n], Linear | Norm | Elementwise | Conv) for n in inside) and not inside & drawn
     only_in = all(i in inside or i == source for n in region for i in ops[n].inputs)
     only_out = all(r in inside or r == target for n in region for r in readers[n])
     return plain and only_in and only_out
@@ -99,9 +116,9 @@ def _summary(members: list[Op]) -> tuple[str, tuple[str, ...]]:
     n = params(members)
     if len(linears) > 2:
         title = f"{linears[0].name} ... {linears[-1].name}"
-        widths = f" {ARROW} ".join(str(w) for w in [linears[0].d_in, *(m.d_out for m in linears)])
+        widths = to(linears[0].d_in, *(m.d_out for m in linears))
         others = ", ".join(dict.fromkeys(spelled(m.fn) for m in members if isinstance(m, Elementwise)))
         return title, (counted(widths, n), *([others] if others else []))
     names = [m.name for m in linears] or [members[-1].name]
-    note = next((m.note for m in linears if m.note and len(m.note) < 24), "")
-    return ", ".join(names), (counted(note, n),)
+    outputs = next((m.outputs for m in linears if m.outputs), ())
+    return ", ".join(names), (counted(", ".join(name for name, _ in outputs), n),)
