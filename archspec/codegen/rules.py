@@ -177,7 +177,7 @@ def _locals(function: ast.FunctionDef) -> set[str]:
     """Parameters and variables of a function; those of a comprehension are no data of their own."""
     own = {n.id for part in ast.walk(function) if isinstance(part, ast.comprehension) for n in _names(part.target)}
     bound = {n.id for n in _names(function) if isinstance(n.ctx, ast.Store)}
-    return (bound - own) | {a.arg for a in ast.walk(function) if isinstance(a, ast.arg)} - {"self", "c"}
+    return ((bound - own) | {a.arg for a in ast.walk(function) if isinstance(a, ast.arg)}) - {"self", "c"}
 
 
 def _names(node: ast.AST) -> list[ast.Name]:

@@ -36,11 +36,11 @@ class Writer:
         components = [c for c in found if isinstance(c, Component)]
         kinds = {type(c).__name__ for c in components}
         defined = {*ALWAYS, *definitions(components, standalone)} - kinds
-        reserved = {*defined, *variables(components)} - kinds
-        self.names: dict[Component | Block, str] = class_names(spec, found, reserved)
+        self.reserved = {*defined, *variables(components)} - kinds
+        self.names: dict[Component | Block, str] = class_names(spec, found, self.reserved)
         classes = set(self.names.values())
-        self.constants = Constants(spec, found, self.names, {*reserved, *classes})
-        self.stack_names = stack_names(spec, {*reserved, *classes, *self.constants.possible})
+        self.constants = Constants(spec, found, self.names, {*self.reserved, *classes})
+        self.stack_names = stack_names(spec, {*self.reserved, *classes, *self.constants.possible})
         self.chosen = {*classes, *self.constants.possible, *self.stack_names.values()}
         self.taken = {*defined, *self.chosen}
         self.mentioned: dict[str, float] = {}  # sizes in comments and docstrings
