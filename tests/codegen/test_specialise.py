@@ -174,6 +174,10 @@ def test_projections_are_written_as_linear_layers() -> None:
     assert "self.more = nn.ModuleList(nn.Linear(D_FF, D_FF) for _ in range(D_FF))" in text
 
 
+def test_a_text_in_an_f_string_has_the_other_quotes() -> None:
+    assert function("""y = f"{c.act} of {x} in {c.d_ff}" """) == """y = f"{'relu'} of {x} in {D_FF}\""""
+
+
 def test_numbers_keep_their_sign() -> None:
     assert function("y = c.pair[1] ** x", d_ff=3) == "y = 2 ** x"
     assert function("y = (-c.pair[1]) ** x") == "y = (-2) ** x"
