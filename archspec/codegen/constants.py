@@ -38,6 +38,8 @@ class Constants:
         self.by_stack: dict[str, dict[str, set[float]]] = {s.name: {} for s in spec.stacks}
         own = [(c, field) for c in components for field in numbers(c)]
         for c, field in dict.fromkeys(origin for place in own for origin in self.origins(*place)):
+            if c.role == "init" and not _is_inherited(c, field):
+                continue  # how weights start leaves the sizes of layers their names
             size = Size(getattr(c, field), meaning(c, field))
             self.sizes.setdefault(field, set()).add(size)
             self.by_kind.setdefault((type(c).__name__, field), set()).add(size)
@@ -96,7 +98,7 @@ class Constants:
         """What a size would best be called, and then by what it belongs to."""
         kind = f"{snake(type(c).__name__)}_{field}".upper()
         exact = [kind, f"{snake(self.names[c])}_{field}".upper()]
-        if len(self.sizes.get(field, ())) <= 1:
+        if len(self.sizes.get(field, set()) | {Size(getattr(c, field), meaning(c, field))}) <= 1:
             return [field.upper(), *exact]
         if (stack := self._stack(c, field)) is not None:
             return [f"{stack}_{field}".upper(), *exact]

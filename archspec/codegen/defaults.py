@@ -1,6 +1,7 @@
 """The defaults of the functions that a layer calls, read from our own sources: what may be left out of a call."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import libcst as cst
@@ -31,10 +32,15 @@ class Callees:
     """Whatever a class or function of a layer calls."""
 
     def __init__(self, node: cst.CSTNode, look: Lookup):
-        self.look = look
+        self.node, self.look = node, look
         self.methods = {f.name.value: f for f in _functions(node)} if isinstance(node, cst.ClassDef) else {}
-        targets = m.AssignTarget(m.SaveMatchedNode(m.Name(), "name")) | m.Param(m.SaveMatchedNode(m.Name(), "name"))
-        self.local = {found["name"].value for found in m.extractall(node, targets)}  # type: ignore[union-attr]
+
+    @cached_property
+    def local(self) -> set[str]:
+        """What its functions call their parameters and variables."""
+        name = m.SaveMatchedNode(m.Name(), "name")
+        found = m.extractall(self.node, m.AssignTarget(name) | m.Param(name))
+        return {match["name"].value for match in found}  # type: ignore[union-attr]
 
     def default(self, func: cst.BaseExpression, keyword: str) -> Any:
         """What the callee takes a keyword argument to be when it is left out, or UNKNOWN."""

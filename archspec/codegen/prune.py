@@ -82,8 +82,12 @@ def _empty(function: cst.FunctionDef) -> bool:
 def _without_params(cls: cst.ClassDef) -> cst.ClassDef:
     for method in _methods(cls):
         params = method.params.params
+        if all(p.default is None for p in params):
+            continue
         used = set(free_names(method))
         unread = {p.name.value: i for i, p in enumerate(params) if p.default is not None and p.name.value not in used}
+        if not unread:
+            continue
         calls = m.findall(cls, m.Call(m.Attribute(m.Name("self"), m.Name(method.name.value))))
         given = [_given(call, unread) for call in calls if isinstance(call, cst.Call)]
         # An argument that calls something may do more than give a value: it stays, and so does its parameter.

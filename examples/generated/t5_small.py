@@ -19,7 +19,7 @@ N_BUCKETS = 32  # buckets of distances, that is rows of the table
 N_HEADS = 8  # query heads
 MAX_DISTANCE = 128  # distance in tokens from which all share the last bucket
 EPS = 1e-06  # added to the mean square
-ATTENTION_HEAD_DIM = 64  # channels of a query or key head
+HEAD_DIM = 64  # channels of a query or key head
 SCORE_SCALE = 1.0  # factor of the scores
 ATTENTION_DROPOUT = 0.1  # dropout of the attention probabilities
 D_FF = 2048  # hidden units
@@ -81,16 +81,15 @@ class EncoderAttention(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.q_proj = nn.Linear(D_MODEL, N_HEADS * ATTENTION_HEAD_DIM, bias=False)
-        self.k_proj = nn.Linear(D_MODEL, N_HEADS * ATTENTION_HEAD_DIM, bias=False)
-        self.v_proj = nn.Linear(D_MODEL, N_HEADS * ATTENTION_HEAD_DIM, bias=False)
-        self.o_proj = nn.Linear(N_HEADS * ATTENTION_HEAD_DIM, D_MODEL, bias=False)
+        self.q_proj = nn.Linear(D_MODEL, N_HEADS * HEAD_DIM, bias=False)
+        self.k_proj = nn.Linear(D_MODEL, N_HEADS * HEAD_DIM, bias=False)
+        self.v_proj = nn.Linear(D_MODEL, N_HEADS * HEAD_DIM, bias=False)
+        self.o_proj = nn.Linear(N_HEADS * HEAD_DIM, D_MODEL, bias=False)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
         B, T, _ = x.shape
-        # (B, N_HEADS, T, ATTENTION_HEAD_DIM)
-        q = self.q_proj(x).view(B, T, N_HEADS, ATTENTION_HEAD_DIM).transpose(1, 2)
+        q = self.q_proj(x).view(B, T, N_HEADS, HEAD_DIM).transpose(1, 2)  # (B, N_HEADS, T, HEAD_DIM)
         k, v = self.keys_and_values(x)
         y = attention(
             q,
@@ -101,15 +100,15 @@ class EncoderAttention(nn.Module):
             key_mask=mask,
             dropout=ATTENTION_DROPOUT if self.training else 0.0,
         )
-        y = y.transpose(1, 2)  # (B, T, N_HEADS, ATTENTION_HEAD_DIM)
-        y = y.reshape(B, T, N_HEADS * ATTENTION_HEAD_DIM)  # (B, T, N_HEADS * ATTENTION_HEAD_DIM)
+        y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
+        y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
 
     def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, S, .) -> keys (B, N_HEADS, S, ATTENTION_HEAD_DIM), values (B, N_HEADS, S, ATTENTION_HEAD_DIM)."""
+        """x (B, S, .) -> keys (B, N_HEADS, S, HEAD_DIM), values (B, N_HEADS, S, HEAD_DIM)."""
         B, S, _ = x.shape
-        k = self.k_proj(x).view(B, S, N_HEADS, ATTENTION_HEAD_DIM).transpose(1, 2)
-        v = self.v_proj(x).view(B, S, N_HEADS, ATTENTION_HEAD_DIM).transpose(1, 2)
+        k = self.k_proj(x).view(B, S, N_HEADS, HEAD_DIM).transpose(1, 2)
+        v = self.v_proj(x).view(B, S, N_HEADS, HEAD_DIM).transpose(1, 2)
         return k, v
 
 
@@ -186,18 +185,17 @@ class DecoderAttention(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.q_proj = nn.Linear(D_MODEL, N_HEADS * ATTENTION_HEAD_DIM, bias=False)
-        self.k_proj = nn.Linear(D_MODEL, N_HEADS * ATTENTION_HEAD_DIM, bias=False)
-        self.v_proj = nn.Linear(D_MODEL, N_HEADS * ATTENTION_HEAD_DIM, bias=False)
-        self.o_proj = nn.Linear(N_HEADS * ATTENTION_HEAD_DIM, D_MODEL, bias=False)
+        self.q_proj = nn.Linear(D_MODEL, N_HEADS * HEAD_DIM, bias=False)
+        self.k_proj = nn.Linear(D_MODEL, N_HEADS * HEAD_DIM, bias=False)
+        self.v_proj = nn.Linear(D_MODEL, N_HEADS * HEAD_DIM, bias=False)
+        self.o_proj = nn.Linear(N_HEADS * HEAD_DIM, D_MODEL, bias=False)
 
     def forward(self, x: Tensor, state: State | None = None, bias: Tensor | None = None) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
         B, T, _ = x.shape
-        # (B, N_HEADS, T, ATTENTION_HEAD_DIM)
-        q = self.q_proj(x).view(B, T, N_HEADS, ATTENTION_HEAD_DIM).transpose(1, 2)
+        q = self.q_proj(x).view(B, T, N_HEADS, HEAD_DIM).transpose(1, 2)  # (B, N_HEADS, T, HEAD_DIM)
         k, v = self.keys_and_values(x)
-        k, v = append(state, k=k, v=v)  # (B, N_HEADS, S, ATTENTION_HEAD_DIM)
+        k, v = append(state, k=k, v=v)  # (B, N_HEADS, S, HEAD_DIM)
         y = attention(
             q,
             k,
@@ -207,15 +205,15 @@ class DecoderAttention(nn.Module):
             bias=bias,
             dropout=ATTENTION_DROPOUT if self.training else 0.0,
         )
-        y = y.transpose(1, 2)  # (B, T, N_HEADS, ATTENTION_HEAD_DIM)
-        y = y.reshape(B, T, N_HEADS * ATTENTION_HEAD_DIM)  # (B, T, N_HEADS * ATTENTION_HEAD_DIM)
+        y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
+        y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
 
     def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, S, .) -> keys (B, N_HEADS, S, ATTENTION_HEAD_DIM), values (B, N_HEADS, S, ATTENTION_HEAD_DIM)."""
+        """x (B, S, .) -> keys (B, N_HEADS, S, HEAD_DIM), values (B, N_HEADS, S, HEAD_DIM)."""
         B, S, _ = x.shape
-        k = self.k_proj(x).view(B, S, N_HEADS, ATTENTION_HEAD_DIM).transpose(1, 2)
-        v = self.v_proj(x).view(B, S, N_HEADS, ATTENTION_HEAD_DIM).transpose(1, 2)
+        k = self.k_proj(x).view(B, S, N_HEADS, HEAD_DIM).transpose(1, 2)
+        v = self.v_proj(x).view(B, S, N_HEADS, HEAD_DIM).transpose(1, 2)
         return k, v
 
 
@@ -224,10 +222,10 @@ class CrossAttention(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.q_proj = nn.Linear(D_MODEL, N_HEADS * ATTENTION_HEAD_DIM, bias=False)
-        self.k_proj = nn.Linear(D_MEMORY, N_HEADS * ATTENTION_HEAD_DIM, bias=False)
-        self.v_proj = nn.Linear(D_MEMORY, N_HEADS * ATTENTION_HEAD_DIM, bias=False)
-        self.o_proj = nn.Linear(N_HEADS * ATTENTION_HEAD_DIM, D_MODEL, bias=False)
+        self.q_proj = nn.Linear(D_MODEL, N_HEADS * HEAD_DIM, bias=False)
+        self.k_proj = nn.Linear(D_MEMORY, N_HEADS * HEAD_DIM, bias=False)
+        self.v_proj = nn.Linear(D_MEMORY, N_HEADS * HEAD_DIM, bias=False)
+        self.o_proj = nn.Linear(N_HEADS * HEAD_DIM, D_MODEL, bias=False)
 
     def forward(
         self,
@@ -238,8 +236,7 @@ class CrossAttention(nn.Module):
     ) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
         B, T, _ = x.shape
-        # (B, N_HEADS, T, ATTENTION_HEAD_DIM)
-        q = self.q_proj(x).view(B, T, N_HEADS, ATTENTION_HEAD_DIM).transpose(1, 2)
+        q = self.q_proj(x).view(B, T, N_HEADS, HEAD_DIM).transpose(1, 2)  # (B, N_HEADS, T, HEAD_DIM)
         assert memory is not None
         k, v = once(state, "memory", lambda: self.keys_and_values(memory))  # the memory does not change
         y = attention(
@@ -250,15 +247,15 @@ class CrossAttention(nn.Module):
             key_mask=memory_mask,
             dropout=ATTENTION_DROPOUT if self.training else 0.0,
         )
-        y = y.transpose(1, 2)  # (B, T, N_HEADS, ATTENTION_HEAD_DIM)
-        y = y.reshape(B, T, N_HEADS * ATTENTION_HEAD_DIM)  # (B, T, N_HEADS * ATTENTION_HEAD_DIM)
+        y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
+        y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
 
     def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, S, .) -> keys (B, N_HEADS, S, ATTENTION_HEAD_DIM), values (B, N_HEADS, S, ATTENTION_HEAD_DIM)."""
+        """x (B, S, .) -> keys (B, N_HEADS, S, HEAD_DIM), values (B, N_HEADS, S, HEAD_DIM)."""
         B, S, _ = x.shape
-        k = self.k_proj(x).view(B, S, N_HEADS, ATTENTION_HEAD_DIM).transpose(1, 2)
-        v = self.v_proj(x).view(B, S, N_HEADS, ATTENTION_HEAD_DIM).transpose(1, 2)
+        k = self.k_proj(x).view(B, S, N_HEADS, HEAD_DIM).transpose(1, 2)
+        v = self.v_proj(x).view(B, S, N_HEADS, HEAD_DIM).transpose(1, 2)
         return k, v
 
 
