@@ -1,9 +1,6 @@
 """Lines of the text of classes: signatures, and statements folded where they are too long."""
 
-import libcst as cst
-
-from archspec.codegen.layout import WIDTH, code
-from archspec.codegen.layout import fitted as fold
+from archspec.codegen.layout import WIDTH, laid_out
 from archspec.layers.arguments import ARGUMENTS
 from archspec.lowering import Function
 
@@ -36,24 +33,9 @@ def header(name: str, arguments: str, returns: str = "Tensor") -> list[str]:
 
 
 def fitted(statement: str) -> list[str]:
-    """A statement in the body of a method; parentheses fold a long one."""
+    """A statement in the body of a method, on several lines where it is long; a comment that has no room goes."""
     bare = statement.partition("  # ")[0]
     for said in (statement, bare):
         if len(said) + 8 <= WIDTH:
             return ["        " + said]
-    parsed = cst.parse_statement(bare)
-    assert isinstance(parsed, cst.SimpleStatementLine)
-    folded = code(fold(parsed, 8)).rstrip("\n").splitlines()
-    if len(folded) > 1 and all(len(line) + 8 <= WIDTH for line in folded):
-        return ["        " + line for line in folded]
-    head, _, value = (
-        statement.partition(" = ") if not statement.startswith("return ") else ("return", "", statement[7:])
-    )
-    opening = f"{head} = (" if head != "return" else "return ("
-    pieces = value.split(" + ")
-    return [
-        f"        {opening}",
-        f"            {pieces[0]}",
-        *(f"            + {p}" for p in pieces[1:]),
-        "        )",
-    ]
+    return ["        " + line for line in laid_out(bare, 8)]

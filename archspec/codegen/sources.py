@@ -1,7 +1,7 @@
 """Where definitions come from: the statements of archspec's own modules, as concrete syntax with their comments."""
 
 import ast
-from functools import cache
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import libcst as cst
 import libcst.matchers as m
 
 from archspec.errors import GenerateError
+from archspec.layers.base import Component
 
 MODULES, KERNELS = "archspec.modules", "archspec.kernels"
 
@@ -19,12 +20,22 @@ class Source:
 
     def __init__(self, name: str):
         self.name = name
-        self.tree = cst.parse_module(path_of(name).read_text(encoding="utf-8"))
+        self.text = path_of(name).read_text(encoding="utf-8")
+        self.tree = cst.parse_module(self.text)
         self.statements: dict[str, Any] = {}
         self.after: dict[str, list[Any]] = {}  # statements that speak of a definition, such as a registration
         self.imports: dict[str, tuple[str, str]] = {}  # bound name -> (module, name in it or "")
         for statement in self.tree.body:
             self._take(statement)
+
+    @cached_property
+    def syntax(self) -> ast.Module:
+        """The same as abstract syntax."""
+        return ast.parse(self.text)
+
+    def line(self, name: str) -> int:
+        """The number of the first line of a definition, decorators and comments above it included."""
+        return self.text[: self.text.index(code(self.statements[name]).strip())].count("\n") + 1
 
     def _take(self, statement: Any) -> None:
         if isinstance(statement, cst.FunctionDef | cst.ClassDef):
@@ -39,7 +50,7 @@ class Source:
 
     def _take_small(self, statement: Any, small: Any) -> None:
         if isinstance(small, cst.Import | cst.ImportFrom):
-            for node in ast.walk(ast.parse(cst.Module([]).code_for_node(statement).strip())):
+            for node in ast.walk(ast.parse(code(statement).strip())):
                 if isinstance(node, ast.ImportFrom):
                     self.imports |= {a.asname or a.name: (node.module or "", a.name) for a in node.names}
                 elif isinstance(node, ast.Import):
@@ -73,6 +84,11 @@ def path_of(name: str) -> Path:
     )
 
 
+def module_of(c: Component) -> str:
+    """The module of archspec that runs a component."""
+    return type(c).__module__.replace("archspec.layers.", f"{MODULES}.")
+
+
 @cache
 def source(name: str) -> Source:
     """The parsed source of a module of archspec."""
@@ -99,7 +115,12 @@ def home(module: str, name: str) -> tuple[str, str] | None:
     return None
 
 
+def code(node: cst.CSTNode) -> str:
+    """The text of a node."""
+    return cst.Module([]).code_for_node(node)
+
+
 def free_names(node: cst.CSTNode) -> list[str]:
     """Names that a definition reads, in a stable order; attribute names and keywords are not names."""
-    tree = ast.parse(cst.Module([]).code_for_node(node).strip())
+    tree = ast.parse(code(node).strip())
     return sorted({n.id for n in ast.walk(tree) if isinstance(n, ast.Name)})

@@ -2,16 +2,8 @@
 
 A layer is an ordinary `nn.Module` (or a function) whose config is `c`. Everything written in terms of the config alone
 is decided here; everything else, and every comment on a line that stays, is kept as its author wrote it. Nothing is
-guessed: if any trace of the config would be left, a `GenerateError` names the expression and its line.
-
-What it asks of authors:
-
-- the config is read as `c.field` where it is used, `self.c = c` and `c = self.c` aside;
-- a condition is on the config alone, on the data alone, or joins the two with and/or, config first;
-- a keyword argument that folds to something false is left out, so false must be what the callee assumes (not so in
-  calls of nn.Linear and its like, which keep what they are given);
-- an optional parameter that is no longer read is left out;
-- sub-layers are made with `submodule(c.child, ...)`; only len, min and max are called on config values.
+guessed: source that breaks a rule of authorship is refused first (`rules`), and if any trace of the config would still
+be left, a `GenerateError` names the expression and its line.
 """
 
 from typing import Any, Protocol
@@ -19,15 +11,17 @@ from typing import Any, Protocol
 import libcst as cst
 import libcst.matchers as m
 
-from archspec.codegen.layout import code, fitted, prune, returned, with_params
+from archspec.codegen.decide import CONFIG, UNKNOWN, Decider, is_literal, literal
+from archspec.codegen.defaults import Callees, Lookup
+from archspec.codegen.prune import prune, returned, with_params
+from archspec.codegen.rules import LINEAR, SUBMODULE, check
+from archspec.codegen.sources import code
+from archspec.codegen.syntax import enclosed, flattened, last, lead, merged, parenthesised, tidy, without_blanks
 from archspec.errors import GenerateError
 from archspec.layers.base import Component
 
-UNKNOWN = object()
-CONFIG = m.Name("c") | m.Attribute(m.Name("self"), m.Name("c"))
 SCAFFOLD = m.SimpleStatementLine([m.Assign([m.AssignTarget(CONFIG)], value=CONFIG)])
 IN_TRAINING = m.If(test=m.Attribute(m.Name("self"), m.Name("training")), body=m.IndentedBlock(), orelse=None)
-PURE: dict[str, Any] = {"len": len, "min": min, "max": max}
 
 
 class Namer(Protocol):
@@ -43,53 +37,50 @@ class Namer(Protocol):
         """A comment or docstring with sizes called by their names."""
 
 
-def specialise(node: cst.CSTNode, c: Component, namer: Namer, where: str) -> Any:
-    """The class or function `node` for the config `c`; `where` names it in errors."""
-    done = node.visit(_Specialise(c, namer))
+def specialise(
+    node: cst.CSTNode, c: Component, namer: Namer, where: str, line: int = 1, look: Lookup = lambda _: None
+) -> Any:
+    """A class or function for the config `c`, statements that changed on one line each.
+
+    Args:
+        node: its source.
+        c: the config.
+        namer: the file that it is written into.
+        where: its file, for errors.
+        line: the number of its first line there.
+        look: finds what a name of that file means, if that is a class or function of ours.
+
+    Raises:
+        GenerateError: a rule of authorship is broken, or something of the config would be left.
+    """
+    check(code(node), where, line, c)
+    done = node.visit(_Specialise(c, namer, Callees(node, look)))
     if not isinstance(done, cst.ClassDef | cst.FunctionDef):
         raise GenerateError(f"{where}: nothing is left of it")
     if isinstance(done, cst.ClassDef) and isinstance(node, cst.ClassDef):
         done = prune(node, done)
     if left := m.findall(done, CONFIG):
-        uses = m.findall(done, m.Attribute(CONFIG)) or left
-        raise GenerateError(f"{where}: cannot decide {code(uses[0])!r} from the config")
+        said = code((m.findall(done, m.Attribute(CONFIG)) or left)[0])
+        lines = code(node).strip().splitlines()
+        at = next((i for i, text in enumerate(lines) if said in text), 0)
+        child = isinstance(getattr(c, said.rpartition(".")[2], None), Component)
+        right = f"; a sub-layer is made with submodule({said}, ...)" if child else ""
+        raise GenerateError(
+            f"{where}: cannot decide {said!r} from the config, line {line + at}: `{lines[at].strip()}`{right}"
+        )
     return done
 
 
-class _Self:
-    """Stands for `self` while a condition is evaluated: it has a config and nothing else."""
-
-    def __init__(self, c: Component):
-        self.c = c
-
-
 class _Specialise(cst.CSTTransformer):
-    def __init__(self, c: Component, namer: Namer):
+    def __init__(self, c: Component, namer: Namer, callees: Callees):
         super().__init__()
-        self.c, self.namer = c, namer
-        self.names = {"c": c, "self": _Self(c), "__builtins__": PURE}
-        self.pure: dict[cst.CSTNode, bool] = {}
+        self.c, self.namer, self.callees = c, namer, callees
+        self.decider = Decider(c)
+        self.value, self.truth = self.decider.value, self.decider.truth
+        self.reads_config = self.decider.reads_config
         self.prose: dict[cst.CSTNode, bool] = {}
         self.replaced: dict[cst.CSTNode, Any] = {}
         self.elifs: set[cst.If] = set()
-        self.depth = 0
-
-    # Deciding
-
-    def value(self, node: cst.BaseExpression) -> Any:
-        """What an expression comes to if it depends on the config and nothing else, or UNKNOWN."""
-        if not self.reads_config(node) or not is_pure(node):
-            return UNKNOWN
-        try:
-            return eval(f"({code(node)})", dict(self.names))
-        except (NameError, AttributeError):  # it also reads data, such as self.training
-            return UNKNOWN
-
-    def reads_config(self, node: cst.CSTNode) -> bool:
-        """Whether the config occurs in a node; remembered, for every node above it asks again."""
-        if node not in self.pure:
-            self.pure[node] = is_config(node) or any(self.reads_config(child) for child in node.children)
-        return self.pure[node]
 
     def concerns(self, node: cst.CSTNode) -> bool:
         """Whether there is anything to do in a node: the config, or prose that may name sizes."""
@@ -98,24 +89,6 @@ class _Specialise(cst.CSTTransformer):
             below = any(self.concerns(child) for child in node.children)
             self.prose[node] = here or below or self.reads_config(node)
         return self.prose[node]
-
-    def truth(self, node: cst.BaseExpression) -> Any:
-        """As `value`, for a condition: one decided side may decide an and/or."""
-        found = self.value(node)
-        if found is not UNKNOWN:
-            return bool(found)
-        match node:
-            case cst.BooleanOperation():
-                left = self.truth(node.left)
-                if left is UNKNOWN:
-                    return UNKNOWN
-                if isinstance(node.operator, cst.And):
-                    return self.truth(node.right) if left else False
-                return True if left else self.truth(node.right)
-            case cst.UnaryOperation(operator=cst.Not()):
-                inner = self.truth(node.expression)
-                return UNKNOWN if inner is UNKNOWN else not inner
-        return UNKNOWN
 
     def on_visit(self, node: cst.CSTNode) -> bool:
         """Decide from the top, so that nothing is ever looked at inside a dead branch."""
@@ -183,9 +156,7 @@ class _Specialise(cst.CSTTransformer):
             if elif_:
                 self.elifs.add(branch)
             return branch.visit(self)
-        self.depth -= 1  # a taken branch moves one level to the left
         body = branch.body.visit(self)
-        self.depth += 1
         assert isinstance(body, cst.IndentedBlock)
         if elif_:
             return cst.Else(body, leading_lines=node.leading_lines)
@@ -216,15 +187,10 @@ class _Specialise(cst.CSTTransformer):
         """`self.c = c` and `c = self.c` go."""
         if m.matches(original, SCAFFOLD):
             return cst.RemoveFromParent()
-        return fitted(updated, 4 * self.depth) if code(updated) != code(original) else updated
-
-    def visit_IndentedBlock(self, node: cst.IndentedBlock) -> None:
-        """Lines inside stand further to the right."""
-        self.depth += 1
+        return flattened(updated) if code(updated) != code(original) else updated
 
     def leave_IndentedBlock(self, original: cst.IndentedBlock, updated: cst.IndentedBlock) -> cst.IndentedBlock:
         """Nothing after a return that now always runs; no block without a statement."""
-        self.depth -= 1
         body: list[Any] = []
         for statement in updated.body:
             body.append(statement if body else lead(statement, without_blanks(statement)))
@@ -240,29 +206,47 @@ class _Specialise(cst.CSTTransformer):
 
     def leave_Call(self, original: cst.Call, updated: cst.Call) -> cst.BaseExpression:
         """`submodule(c.mixer, ...)` becomes `Attention(...)`; keyword arguments that fold to false go."""
-        if m.matches(original.func, m.Name("submodule")):
+        if m.matches(original.func, m.Name(SUBMODULE)):
             child = self.value(original.args[0].value)
             if not isinstance(child, Component):
                 raise GenerateError(f"submodule({code(original.args[0].value)}) does not build a component")
             args = [tidy(a) for a in updated.args[1:]]
             return cst.Call(cst.Name(self.namer.instance(child, self.c)), args)
-        if m.matches(original.func, m.Attribute(value=m.Name("nn"))):  # bias=False says something there
-            return updated
-        kept = [b for a, b in zip(original.args, updated.args, strict=True) if not self.idle(a)]
-        return updated.with_changes(args=[*kept[:-1], *map(last, kept[-1:])])
+        if m.matches(original.func, m.Name(LINEAR)):
+            return updated.with_changes(func=cst.parse_expression("nn.Linear"), args=updated.args[2:])
+        idle = [self.idle(original.func, a) for a in original.args]
+        kept = [a for a, is_idle in zip(updated.args, idle, strict=True) if not is_idle]
+        return updated.with_changes(args=[*kept[:-1], *map(last, kept[-1:])]) if any(idle) else updated
 
-    def idle(self, argument: cst.Arg) -> bool:
-        """Whether a keyword argument is decided, and false."""
+    def idle(self, func: cst.BaseExpression, argument: cst.Arg) -> bool:
+        """Whether a keyword argument says no more than the callee assumes: it folds to a false value, the default."""
         if argument.keyword is None:
             return False
-        node = argument.value
-        while isinstance(node, cst.IfExp):
-            test = self.truth(node.test)
-            if test is UNKNOWN:
-                return False
-            node = node.body if test else node.orelse
-        value = self.value(node) if self.reads_config(node) else constant(node)
-        return self.reads_config(argument.value) and value is not UNKNOWN and not value
+        value = self.decider.argument(argument.value)
+        if value is UNKNOWN or value:
+            return False
+        default = self.callees.default(func, argument.keyword.value)
+        return default is not UNKNOWN and repr(default) == repr(value)  # 0, 0.0 and False are not the same
+
+    def leave_BinaryOperation(self, original: cst.BinaryOperation, updated: cst.BinaryOperation) -> cst.BaseExpression:
+        """A negative number keeps its sign when it is raised to a power."""
+        if isinstance(updated.operator, cst.Power) and isinstance(updated.left, cst.UnaryOperation):
+            return updated.with_changes(left=parenthesised(updated.left))
+        return updated
+
+    def leave_Attribute(self, original: cst.Attribute, updated: cst.Attribute) -> cst.BaseExpression:
+        """So does a number whose attribute is read."""
+        if isinstance(updated.value, cst.Integer | cst.UnaryOperation):
+            return updated.with_changes(value=parenthesised(updated.value))
+        return updated
+
+    def leave_FormattedStringExpression(
+        self, original: cst.FormattedStringExpression, updated: cst.FormattedStringExpression
+    ) -> cst.FormattedStringExpression:
+        """A text within an f-string has the other quotes."""
+        if original.expression is updated.expression or not isinstance(updated.expression, cst.SimpleString):
+            return updated
+        return updated.with_changes(expression=cst.SimpleString(repr(updated.expression.evaluated_value)))
 
     def leave_FunctionDef(self, original: cst.FunctionDef, updated: cst.FunctionDef) -> cst.FunctionDef:
         """Without the config, and with the annotation that `__init__` needs once it has no parameters."""
@@ -281,79 +265,3 @@ class _Specialise(cst.CSTTransformer):
         if '"""' not in updated.value:
             return updated
         return updated.with_changes(value=self.namer.prose(updated.value, self.c))
-
-
-def is_config(node: cst.CSTNode) -> bool:
-    """Whether a node is `c` or `self.c`."""
-    if isinstance(node, cst.Name):
-        return node.value == "c"
-    return isinstance(node, cst.Attribute) and m.matches(node, CONFIG)
-
-
-def is_pure(node: cst.CSTNode) -> bool:
-    """Whether an expression calls nothing but len, min and max."""
-    if isinstance(node, cst.Call) and not (isinstance(node.func, cst.Name) and node.func.value in PURE):
-        return False
-    if isinstance(node, cst.GeneratorExp | cst.ListComp | cst.Lambda):
-        return False
-    return all(is_pure(child) for child in node.children)
-
-
-def enclosed(node: Any, outer: cst.BaseExpression) -> Any:
-    """An operation that takes the place of `outer`, in the parentheses that held that."""
-    operation = cst.BinaryOperation | cst.BooleanOperation | cst.Comparison | cst.IfExp | cst.UnaryOperation
-    if outer.lpar and isinstance(node, operation) and not node.lpar:
-        return node.with_changes(lpar=outer.lpar, rpar=outer.rpar)
-    return node
-
-
-def is_literal(value: Any) -> bool:
-    """Whether a value can be written down."""
-    if isinstance(value, tuple):
-        return all(map(is_literal, value))
-    return value is None or isinstance(value, bool | int | float | str)
-
-
-def merged(first: Any, second: Any) -> Any:
-    """Two statements `if self.training:` that specialising has brought together, as one."""
-    head, *tail = second.body.body
-    head = lead(head, [*second.leading_lines, *head.leading_lines])
-    return first.with_changes(body=first.body.with_changes(body=[*first.body.body, head, *tail]))
-
-
-def literal(value: Any) -> cst.BaseExpression:
-    """A value as an expression; text as ruff quotes it."""
-    text = repr(value)
-    if isinstance(value, str) and '"' not in value:
-        text = f'"{text[1:-1]}"'
-    return cst.parse_expression(text)
-
-
-def constant(node: cst.BaseExpression) -> Any:
-    """The value of a literal, or UNKNOWN."""
-    try:
-        return eval(code(node), {"__builtins__": {}})
-    except Exception:
-        return UNKNOWN
-
-
-def lead(statement: Any, lines: Any) -> Any:
-    """A statement with other lines above it."""
-    return statement.with_changes(leading_lines=lines) if hasattr(statement, "leading_lines") else statement
-
-
-def without_blanks(statement: Any) -> Any:
-    """The lines above a statement from the first comment on."""
-    lines = getattr(statement, "leading_lines", ())
-    first = next((i for i, line in enumerate(lines) if line.comment), len(lines))
-    return lines[first:]
-
-
-def last(argument: cst.Arg) -> cst.Arg:
-    """The last argument of a call: no comma after it."""
-    return argument.with_changes(comma=cst.MaybeSentinel.DEFAULT)
-
-
-def tidy(argument: cst.Arg) -> cst.Arg:
-    """An argument on one line."""
-    return argument.with_changes(comma=cst.MaybeSentinel.DEFAULT, whitespace_after_arg=cst.SimpleWhitespace(""))

@@ -30,9 +30,9 @@ SYNONYMS = {
     "rotary": "rope",
     **dict.fromkeys(("tie_word_embeddings", "tie"), "tied"),
 }
-# what generated code calls its own: attributes of a PyTorch module, and names that its methods use
+# what generated code calls its own: attributes of a PyTorch module, names that its methods use, and what it looks up
 _WORDS = """
-T_destination c
+T_destination aux_loss c correction_bias reset_parameters update_bias
 add_module apply bfloat16 bias blocks buffers call_super_init children compile cpu cuda device double
 dropout dtype dump_patches embedding eval extra_repr final_norm float forward get_buffer get_extra_state
 get_parameter get_submodule half head init ipu layers load_state_dict losses mask math memory model modules

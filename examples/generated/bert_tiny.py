@@ -13,7 +13,6 @@ from archspec.kernels.pointwise.norm import layer_norm
 VOCAB_SIZE = 5  # number of token ids
 D_MODEL = 8  # width of the residual stream
 N_POSITIONS = 4  # positions that there are: the longest sequence, in tokens
-DIM = 8  # width of a row: that of the embedding
 N_HEADS = 2  # query heads
 HEAD_DIM = 4  # channels of a query or key head
 EPS = 1e-05  # added to the variance
@@ -35,14 +34,14 @@ class Learned(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.table = nn.Embedding(N_POSITIONS, DIM)
+        self.table = nn.Embedding(N_POSITIONS, D_MODEL)
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        """The rows (T, DIM) of the tokens x (B, T, DIM), which stand at positions start .. start + T - 1."""
+        """The rows (T, D_MODEL) of the tokens x (B, T, D_MODEL), which stand at positions start .. start + T - 1."""
         T = x.shape[1]
         check_length(start + T, N_POSITIONS)
         positions = torch.arange(start, start + T, device=x.device)  # (T,)
-        return self.table(positions)  # (T, DIM)
+        return self.table(positions)  # (T, D_MODEL)
 
 
 class TokenEmbedding(nn.Module):

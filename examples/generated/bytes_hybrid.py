@@ -33,7 +33,6 @@ DT_MAX = 0.1  # largest initial step size
 N_HEADS = 8  # query heads
 HEAD_DIM = 16  # channels of a query or key head
 N_KV_HEADS = 2  # key/value heads; each serves n_heads / n_kv_heads query heads
-DIM = 16  # channels of a head that turn
 THETA = 10000.0  # base of the wavelengths, which run from 2 pi to about 2 pi theta tokens
 GATED_MLP_D_FF = 352  # hidden units
 N_EXPERTS = 8  # routed experts
@@ -136,19 +135,19 @@ class Rope(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         # The bits of float32 frequencies: as integers they stay exact when the model is cast to another dtype.
-        self.bits = nn.Buffer(torch.empty(DIM // 2, dtype=torch.int32), persistent=False)
+        self.bits = nn.Buffer(torch.empty(HEAD_DIM // 2, dtype=torch.int32), persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Compute the frequencies."""
-        frequencies = default_frequencies(DIM, THETA)
+        frequencies = default_frequencies(HEAD_DIM, THETA)
         self.bits.copy_(frequencies.view(torch.int32))
 
     def forward(self, q: Tensor, k: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
         """Turn q and k (B, any heads, T, HEAD_DIM), which stand at positions start .. start + T - 1."""
         T = q.shape[2]
         frequencies = self.bits.view(torch.float32)
-        cos, sin = rope_tables(torch.arange(start, start + T, device=q.device), frequencies)  # (T, DIM / 2)
+        cos, sin = rope_tables(torch.arange(start, start + T, device=q.device), frequencies)  # (T, HEAD_DIM / 2)
         return rotate_pair(q, k, cos, sin)
 
 
@@ -248,7 +247,14 @@ class MoE(nn.Module):
 
     def experts_by_token(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """The weights and numbers of the experts that logits (B, T, N_EXPERTS) choose, (B, T, TOP_K); -1 is nobody."""
-        weights, experts = top_k_routing(logits, TOP_K, score="softmax", order="score_then_top_k", renormalise=False)
+        weights, experts = top_k_routing(
+            logits,
+            TOP_K,
+            score="softmax",
+            order="score_then_top_k",
+            renormalise=False,
+            group_score=None,
+        )
         weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
         if self.training:
             probs = logits.softmax(-1)

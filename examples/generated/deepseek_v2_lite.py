@@ -26,7 +26,6 @@ KV_LORA_RANK = 512  # width of the latent from which keys and values are read
 QK_ROPE_HEAD_DIM = 64  # channels of a query head, and of one key for all heads, that are rotated
 QK_NOPE_HEAD_DIM = 128  # channels of a query or key head that know no position
 V_HEAD_DIM = 128  # channels of a value head
-DIM = 64  # channels of a head that turn
 THETA = 10000.0  # base of the wavelengths, which run from 2 pi to about 2 pi theta tokens
 # the factor of the scores, with the correction that a stretched rope asks for (YaRN's mscale, squared)
 SOFTMAX_SCALE = 0.11472138679292611
@@ -74,13 +73,13 @@ class Rope(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         # The bits of float32 frequencies: as integers they stay exact when the model is cast to another dtype.
-        self.bits = nn.Buffer(torch.empty(DIM // 2, dtype=torch.int32), persistent=False)
+        self.bits = nn.Buffer(torch.empty(QK_ROPE_HEAD_DIM // 2, dtype=torch.int32), persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Compute the frequencies."""
         frequencies = yarn_frequencies(
-            DIM,
+            QK_ROPE_HEAD_DIM,
             THETA,
             factor=40.0,
             original_max_seq_len=4096,
@@ -90,10 +89,11 @@ class Rope(nn.Module):
         self.bits.copy_(frequencies.view(torch.int32))
 
     def forward(self, q: Tensor, k: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
-        """Turn q and k (B, any heads, T, 64), which stand at positions start .. start + T - 1."""
+        """Turn q and k (B, any heads, T, QK_ROPE_HEAD_DIM), which stand at positions start .. start + T - 1."""
         T = q.shape[2]
         frequencies = self.bits.view(torch.float32)
-        cos, sin = rope_tables(torch.arange(start, start + T, device=q.device), frequencies)  # (T, DIM / 2)
+        # (T, QK_ROPE_HEAD_DIM / 2)
+        cos, sin = rope_tables(torch.arange(start, start + T, device=q.device), frequencies)
         return rotate_pair(q, k, cos, sin, interleaved=True)
 
 
@@ -218,7 +218,14 @@ class MoE(nn.Module):
 
     def experts_by_token(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """The weights and numbers of the experts that logits (B, T, N_EXPERTS) choose, (B, T, TOP_K); -1 is nobody."""
-        weights, experts = top_k_routing(logits, TOP_K, score="softmax", order="score_then_top_k", renormalise=False)
+        weights, experts = top_k_routing(
+            logits,
+            TOP_K,
+            score="softmax",
+            order="score_then_top_k",
+            renormalise=False,
+            group_score=None,
+        )
         if self.training:
             probs = logits.softmax(-1)
             loss = BALANCE_LOSS * load_balancing_loss(probs.flatten(0, 1), experts.flatten(0, 1), N_EXPERTS)

@@ -23,9 +23,10 @@ HEAD_DIM = 128  # channels of a query or key head
 N_BUCKETS = 32  # buckets of distances, that is rows of the table
 MAX_DISTANCE = 128  # distance in tokens from which all share the last bucket
 N_EXPERTS = 64  # routed experts
-D_FF = 32768  # hidden units of a feed-forward network
+MOE_D_FF = 32768  # hidden units of one expert
 TOP_K = 2  # experts that a token runs
 BALANCE_LOSS = 0.01  # coefficient of n_experts * sum of (share of tokens) * (mean score), the loss of uneven load
+GATED_MLP_D_FF = 32768  # hidden units
 STD = 0.02  # standard deviation of the linear layers
 
 
@@ -115,8 +116,8 @@ class MoE(nn.Module):
         super().__init__()
         self.router = nn.Linear(D_MODEL, N_EXPERTS, bias=False)
         self.experts = nn.ParameterDict()
-        self.experts["up_proj"] = nn.Parameter(torch.empty(N_EXPERTS, D_FF, D_MODEL))
-        self.experts["down_proj"] = nn.Parameter(torch.empty(N_EXPERTS, D_MODEL, D_FF))
+        self.experts["up_proj"] = nn.Parameter(torch.empty(N_EXPERTS, MOE_D_FF, D_MODEL))
+        self.experts["down_proj"] = nn.Parameter(torch.empty(N_EXPERTS, D_MODEL, MOE_D_FF))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -135,7 +136,14 @@ class MoE(nn.Module):
 
     def experts_by_token(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """The weights and numbers of the experts that logits (B, T, N_EXPERTS) choose, (B, T, TOP_K); -1 is nobody."""
-        weights, experts = top_k_routing(logits, TOP_K, score="softmax", order="score_then_top_k", renormalise=False)
+        weights, experts = top_k_routing(
+            logits,
+            TOP_K,
+            score="softmax",
+            order="score_then_top_k",
+            renormalise=False,
+            group_score=None,
+        )
         weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
         if self.training:
             probs = logits.softmax(-1)
@@ -174,13 +182,13 @@ class GatedMLP(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(D_MODEL, D_FF, bias=False)
-        self.up_proj = nn.Linear(D_MODEL, D_FF, bias=False)
-        self.down_proj = nn.Linear(D_FF, D_MODEL, bias=False)
+        self.gate_proj = nn.Linear(D_MODEL, GATED_MLP_D_FF, bias=False)
+        self.up_proj = nn.Linear(D_MODEL, GATED_MLP_D_FF, bias=False)
+        self.down_proj = nn.Linear(GATED_MLP_D_FF, D_MODEL, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
-        gate, up = self.gate_proj(x), self.up_proj(x)  # (B, T, D_FF)
+        gate, up = self.gate_proj(x), self.up_proj(x)  # (B, T, GATED_MLP_D_FF)
         h = geglu(gate, up)
         return self.down_proj(h)  # (B, T, D_MODEL)
 

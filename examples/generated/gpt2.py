@@ -14,7 +14,6 @@ from archspec.kernels.state import State, advance, append, substate
 VOCAB_SIZE = 50257  # number of token ids
 D_MODEL = 768  # width of the residual stream
 N_POSITIONS = 1024  # positions that there are: the longest sequence, in tokens
-DIM = 768  # width of a row: that of the embedding
 TOKEN_EMBEDDING_DROPOUT = 0.1  # dropout of the embedding
 EPS = 1e-05  # added to the variance
 N_HEADS = 12  # query heads
@@ -39,14 +38,14 @@ class Learned(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.table = nn.Embedding(N_POSITIONS, DIM)
+        self.table = nn.Embedding(N_POSITIONS, D_MODEL)
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        """The rows (T, DIM) of the tokens x (B, T, DIM), which stand at positions start .. start + T - 1."""
+        """The rows (T, D_MODEL) of the tokens x (B, T, D_MODEL), which stand at positions start .. start + T - 1."""
         T = x.shape[1]
         check_length(start + T, N_POSITIONS)
         positions = torch.arange(start, start + T, device=x.device)  # (T,)
-        return self.table(positions)  # (T, DIM)
+        return self.table(positions)  # (T, D_MODEL)
 
 
 class TokenEmbedding(nn.Module):

@@ -28,8 +28,9 @@ DT_RANK = 256  # rank of the projection that gives the step sizes
 DT_SCALE = 1.0  # factor of that bound, dt_rank ** -0.5
 DT_MIN = 0.001  # smallest initial step size (sizes are drawn log-uniformly)
 DT_MAX = 0.1  # largest initial step size
-D_FF = 14336  # hidden units of a feed-forward network
+GATED_MLP_D_FF = 14336  # hidden units
 N_EXPERTS = 16  # routed experts
+MOE_D_FF = 14336  # hidden units of one expert
 TOP_K = 2  # experts that a token runs
 BALANCE_LOSS = 0.001  # coefficient of n_experts * sum of (share of tokens) * (mean score), the loss of uneven load
 N_HEADS = 32  # query heads
@@ -121,13 +122,13 @@ class GatedMLP(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(D_MODEL, D_FF, bias=False)
-        self.up_proj = nn.Linear(D_MODEL, D_FF, bias=False)
-        self.down_proj = nn.Linear(D_FF, D_MODEL, bias=False)
+        self.gate_proj = nn.Linear(D_MODEL, GATED_MLP_D_FF, bias=False)
+        self.up_proj = nn.Linear(D_MODEL, GATED_MLP_D_FF, bias=False)
+        self.down_proj = nn.Linear(GATED_MLP_D_FF, D_MODEL, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
-        gate, up = self.gate_proj(x), self.up_proj(x)  # (B, T, D_FF)
+        gate, up = self.gate_proj(x), self.up_proj(x)  # (B, T, GATED_MLP_D_FF)
         h = swiglu(gate, up)
         return self.down_proj(h)  # (B, T, D_MODEL)
 
@@ -160,9 +161,9 @@ class MoE(nn.Module):
         super().__init__()
         self.router = nn.Linear(D_MODEL, N_EXPERTS, bias=False)
         self.experts = nn.ParameterDict()
-        self.experts["gate_proj"] = nn.Parameter(torch.empty(N_EXPERTS, D_FF, D_MODEL))
-        self.experts["up_proj"] = nn.Parameter(torch.empty(N_EXPERTS, D_FF, D_MODEL))
-        self.experts["down_proj"] = nn.Parameter(torch.empty(N_EXPERTS, D_MODEL, D_FF))
+        self.experts["gate_proj"] = nn.Parameter(torch.empty(N_EXPERTS, MOE_D_FF, D_MODEL))
+        self.experts["up_proj"] = nn.Parameter(torch.empty(N_EXPERTS, MOE_D_FF, D_MODEL))
+        self.experts["down_proj"] = nn.Parameter(torch.empty(N_EXPERTS, D_MODEL, MOE_D_FF))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -181,7 +182,14 @@ class MoE(nn.Module):
 
     def experts_by_token(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """The weights and numbers of the experts that logits (B, T, N_EXPERTS) choose, (B, T, TOP_K); -1 is nobody."""
-        weights, experts = top_k_routing(logits, TOP_K, score="softmax", order="score_then_top_k", renormalise=False)
+        weights, experts = top_k_routing(
+            logits,
+            TOP_K,
+            score="softmax",
+            order="score_then_top_k",
+            renormalise=False,
+            group_score=None,
+        )
         if self.training:
             probs = logits.softmax(-1)
             loss = BALANCE_LOSS * load_balancing_loss(probs.flatten(0, 1), experts.flatten(0, 1), N_EXPERTS)

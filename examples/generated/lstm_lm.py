@@ -48,13 +48,8 @@ class LSTM(nn.Module):
 
     def forward(self, x: Tensor, state: State | None = None) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
-        return lstm(
-            x,
-            list(self.lstm.values()),
-            state,
-            depth=DEPTH,
-            dropout=LSTM_DROPOUT if self.training else 0.0,
-        )  # (B, T, 1500)
+        # (B, T, 1500)
+        return lstm(x, list(self.lstm.values()), state, depth=DEPTH, dropout=LSTM_DROPOUT if self.training else 0.0)
 
 
 class Block(nn.Module):

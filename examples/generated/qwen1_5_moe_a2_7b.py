@@ -20,7 +20,6 @@ D_MODEL = 2048  # width of the residual stream
 EPS = 1e-06  # added to the mean square
 N_HEADS = 16  # query heads
 HEAD_DIM = 128  # channels of a query or key head
-DIM = 128  # channels of a head that turn
 THETA = 1000000.0  # base of the wavelengths, which run from 2 pi to about 2 pi theta tokens
 N_EXPERTS = 60  # routed experts
 D_FF = 1408  # hidden units of one expert
@@ -65,19 +64,19 @@ class Rope(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         # The bits of float32 frequencies: as integers they stay exact when the model is cast to another dtype.
-        self.bits = nn.Buffer(torch.empty(DIM // 2, dtype=torch.int32), persistent=False)
+        self.bits = nn.Buffer(torch.empty(HEAD_DIM // 2, dtype=torch.int32), persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Compute the frequencies."""
-        frequencies = default_frequencies(DIM, THETA)
+        frequencies = default_frequencies(HEAD_DIM, THETA)
         self.bits.copy_(frequencies.view(torch.int32))
 
     def forward(self, q: Tensor, k: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
         """Turn q and k (B, any heads, T, HEAD_DIM), which stand at positions start .. start + T - 1."""
         T = q.shape[2]
         frequencies = self.bits.view(torch.float32)
-        cos, sin = rope_tables(torch.arange(start, start + T, device=q.device), frequencies)  # (T, DIM / 2)
+        cos, sin = rope_tables(torch.arange(start, start + T, device=q.device), frequencies)  # (T, HEAD_DIM / 2)
         return rotate_pair(q, k, cos, sin)
 
 
@@ -153,7 +152,14 @@ class MoE(nn.Module):
 
     def experts_by_token(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """The weights and numbers of the experts that logits (B, T, N_EXPERTS) choose, (B, T, TOP_K); -1 is nobody."""
-        weights, experts = top_k_routing(logits, TOP_K, score="softmax", order="score_then_top_k", renormalise=False)
+        weights, experts = top_k_routing(
+            logits,
+            TOP_K,
+            score="softmax",
+            order="score_then_top_k",
+            renormalise=False,
+            group_score=None,
+        )
         if self.training:
             probs = logits.softmax(-1)
             loss = BALANCE_LOSS * load_balancing_loss(probs.flatten(0, 1), experts.flatten(0, 1), N_EXPERTS)

@@ -38,7 +38,6 @@ D_FF = 14336  # hidden units
 N_HEADS = 32  # query heads
 HEAD_DIM = 128  # channels of a query or key head
 N_KV_HEADS = 8  # key/value heads; each serves n_heads / n_kv_heads query heads
-DIM = 128  # channels of a head that turn
 THETA = 500000.0  # base of the wavelengths, which run from 2 pi to about 2 pi theta tokens
 STD = 0.02  # standard deviation of the linear layers
 
@@ -197,19 +196,19 @@ class Rope(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         # The bits of float32 frequencies: as integers they stay exact when the model is cast to another dtype.
-        self.bits = nn.Buffer(torch.empty(DIM // 2, dtype=torch.int32), persistent=False)
+        self.bits = nn.Buffer(torch.empty(HEAD_DIM // 2, dtype=torch.int32), persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Compute the frequencies."""
-        frequencies = default_frequencies(DIM, THETA)
+        frequencies = default_frequencies(HEAD_DIM, THETA)
         self.bits.copy_(frequencies.view(torch.int32))
 
     def forward(self, q: Tensor, k: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
         """Turn q and k (B, any heads, T, HEAD_DIM), which stand at positions start .. start + T - 1."""
         T = q.shape[2]
         frequencies = self.bits.view(torch.float32)
-        cos, sin = rope_tables(torch.arange(start, start + T, device=q.device), frequencies)  # (T, DIM / 2)
+        cos, sin = rope_tables(torch.arange(start, start + T, device=q.device), frequencies)  # (T, HEAD_DIM / 2)
         return rotate_pair(q, k, cos, sin)
 
 

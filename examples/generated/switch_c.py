@@ -16,13 +16,14 @@ from archspec.kernels.state import State, advance, append, once, substate
 
 VOCAB_SIZE = 32128  # number of token ids
 D_MODEL = 2080  # width of the residual stream
-DROPOUT = 0.1  # probability of dropout
+TOKEN_EMBEDDING_DROPOUT = 0.1  # dropout of the embedding
 N_BUCKETS = 32  # buckets of distances, that is rows of the table
 N_HEADS = 32  # query heads
 MAX_DISTANCE = 128  # distance in tokens from which all share the last bucket
 EPS = 1e-06  # added to the mean square
 HEAD_DIM = 64  # channels of a query or key head
 SCORE_SCALE = 1.0  # factor of the scores
+ATTENTION_DROPOUT = 0.1  # dropout of the attention probabilities
 N_EXPERTS = 2048  # routed experts
 D_FF = 6144  # hidden units of one expert
 JITTER = 0.01  # in training the router's input is multiplied by noise between 1 - jitter and 1 + jitter
@@ -47,7 +48,7 @@ class TokenEmbedding(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
         x = self.token(tokens)  # (B, T, width of the table)
-        return F.dropout(x, DROPOUT, self.training)
+        return F.dropout(x, TOKEN_EMBEDDING_DROPOUT, self.training)
 
 
 class EncoderT5Bias(nn.Module):
@@ -98,7 +99,15 @@ class EncoderAttention(nn.Module):
         B, T, _ = x.shape
         q = self.q_proj(x).view(B, T, N_HEADS, HEAD_DIM).transpose(1, 2)  # (B, N_HEADS, T, HEAD_DIM)
         k, v = self.keys_and_values(x)
-        y = attention(q, k, v, scale=SCORE_SCALE, bias=bias, key_mask=mask, dropout=DROPOUT if self.training else 0.0)
+        y = attention(
+            q,
+            k,
+            v,
+            scale=SCORE_SCALE,
+            bias=bias,
+            key_mask=mask,
+            dropout=ATTENTION_DROPOUT if self.training else 0.0,
+        )
         y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
         y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
@@ -146,7 +155,14 @@ class MoE(nn.Module):
 
     def experts_by_token(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """The weights and numbers of the experts that logits (B, T, N_EXPERTS) choose, (B, T, TOP_K); -1 is nobody."""
-        weights, experts = top_k_routing(logits, TOP_K, score="softmax", order="score_then_top_k", renormalise=False)
+        weights, experts = top_k_routing(
+            logits,
+            TOP_K,
+            score="softmax",
+            order="score_then_top_k",
+            renormalise=False,
+            group_score=None,
+        )
         if self.training:
             probs = logits.softmax(-1)
             loss = BALANCE_LOSS * load_balancing_loss(probs.flatten(0, 1), experts.flatten(0, 1), N_EXPERTS)
@@ -234,7 +250,15 @@ class DecoderAttention(nn.Module):
         q = self.q_proj(x).view(B, T, N_HEADS, HEAD_DIM).transpose(1, 2)  # (B, N_HEADS, T, HEAD_DIM)
         k, v = self.keys_and_values(x)
         k, v = append(state, k=k, v=v)  # (B, N_HEADS, S, HEAD_DIM)
-        y = attention(q, k, v, causal=True, scale=SCORE_SCALE, bias=bias, dropout=DROPOUT if self.training else 0.0)
+        y = attention(
+            q,
+            k,
+            v,
+            causal=True,
+            scale=SCORE_SCALE,
+            bias=bias,
+            dropout=ATTENTION_DROPOUT if self.training else 0.0,
+        )
         y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
         y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
@@ -269,7 +293,14 @@ class CrossAttention(nn.Module):
         q = self.q_proj(x).view(B, T, N_HEADS, HEAD_DIM).transpose(1, 2)  # (B, N_HEADS, T, HEAD_DIM)
         assert memory is not None
         k, v = once(state, "memory", lambda: self.keys_and_values(memory))  # the memory does not change
-        y = attention(q, k, v, scale=SCORE_SCALE, key_mask=memory_mask, dropout=DROPOUT if self.training else 0.0)
+        y = attention(
+            q,
+            k,
+            v,
+            scale=SCORE_SCALE,
+            key_mask=memory_mask,
+            dropout=ATTENTION_DROPOUT if self.training else 0.0,
+        )
         y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
         y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)

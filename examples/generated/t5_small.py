@@ -14,16 +14,19 @@ from archspec.kernels.state import State, advance, append, once, substate
 
 VOCAB_SIZE = 32128  # number of token ids
 D_MODEL = 512  # width of the residual stream
-DROPOUT = 0.1  # probability of dropout
+TOKEN_EMBEDDING_DROPOUT = 0.1  # dropout of the embedding
 N_BUCKETS = 32  # buckets of distances, that is rows of the table
 N_HEADS = 8  # query heads
 MAX_DISTANCE = 128  # distance in tokens from which all share the last bucket
 EPS = 1e-06  # added to the mean square
 HEAD_DIM = 64  # channels of a query or key head
 SCORE_SCALE = 1.0  # factor of the scores
+ATTENTION_DROPOUT = 0.1  # dropout of the attention probabilities
 D_FF = 2048  # hidden units
+MLP_DROPOUT = 0.1  # dropout of the hidden units, after the activation
 D_MEMORY = 512  # width of the memory that cross-attention reads
 LM_HEAD_SCALE = 0.04419417382415922  # factor of the logits
+T5_INIT_HEAD_DIM = 64  # channels of a query head; queries start smaller by its square root
 FACTOR = 1.0  # factor of every standard deviation
 
 
@@ -37,7 +40,7 @@ class TokenEmbedding(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
         x = self.token(tokens)  # (B, T, width of the table)
-        return F.dropout(x, DROPOUT, self.training)
+        return F.dropout(x, TOKEN_EMBEDDING_DROPOUT, self.training)
 
 
 class EncoderT5Bias(nn.Module):
@@ -88,7 +91,15 @@ class EncoderAttention(nn.Module):
         B, T, _ = x.shape
         q = self.q_proj(x).view(B, T, N_HEADS, HEAD_DIM).transpose(1, 2)  # (B, N_HEADS, T, HEAD_DIM)
         k, v = self.keys_and_values(x)
-        y = attention(q, k, v, scale=SCORE_SCALE, bias=bias, key_mask=mask, dropout=DROPOUT if self.training else 0.0)
+        y = attention(
+            q,
+            k,
+            v,
+            scale=SCORE_SCALE,
+            bias=bias,
+            key_mask=mask,
+            dropout=ATTENTION_DROPOUT if self.training else 0.0,
+        )
         y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
         y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
@@ -113,7 +124,7 @@ class MLP(nn.Module):
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
         h = self.up_proj(x)  # (B, T, D_FF)
         h = F.relu(h)
-        h = F.dropout(h, DROPOUT, self.training)
+        h = F.dropout(h, MLP_DROPOUT, self.training)
         return self.down_proj(h)  # (B, T, D_MODEL)
 
 
@@ -185,7 +196,15 @@ class DecoderAttention(nn.Module):
         q = self.q_proj(x).view(B, T, N_HEADS, HEAD_DIM).transpose(1, 2)  # (B, N_HEADS, T, HEAD_DIM)
         k, v = self.keys_and_values(x)
         k, v = append(state, k=k, v=v)  # (B, N_HEADS, S, HEAD_DIM)
-        y = attention(q, k, v, causal=True, scale=SCORE_SCALE, bias=bias, dropout=DROPOUT if self.training else 0.0)
+        y = attention(
+            q,
+            k,
+            v,
+            causal=True,
+            scale=SCORE_SCALE,
+            bias=bias,
+            dropout=ATTENTION_DROPOUT if self.training else 0.0,
+        )
         y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
         y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
@@ -220,7 +239,14 @@ class CrossAttention(nn.Module):
         q = self.q_proj(x).view(B, T, N_HEADS, HEAD_DIM).transpose(1, 2)  # (B, N_HEADS, T, HEAD_DIM)
         assert memory is not None
         k, v = once(state, "memory", lambda: self.keys_and_values(memory))  # the memory does not change
-        y = attention(q, k, v, scale=SCORE_SCALE, key_mask=memory_mask, dropout=DROPOUT if self.training else 0.0)
+        y = attention(
+            q,
+            k,
+            v,
+            scale=SCORE_SCALE,
+            key_mask=memory_mask,
+            dropout=ATTENTION_DROPOUT if self.training else 0.0,
+        )
         y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
         y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
@@ -306,7 +332,7 @@ def init_weights(model: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Conv2d):
             std = module.weight[0].numel() ** -0.5
             if name.endswith("q_proj"):
-                std = std * HEAD_DIM**-0.5
+                std = std * T5_INIT_HEAD_DIM**-0.5
             nn.init.normal_(module.weight, std=FACTOR * std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

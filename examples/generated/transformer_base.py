@@ -14,7 +14,6 @@ from archspec.kernels.state import State, advance, append, once, substate
 
 VOCAB_SIZE = 37000  # number of token ids
 D_MODEL = 512  # width of the residual stream
-DIM = 512  # width: that of the embedding
 BASE = 10000.0  # ratio of the longest to the shortest wavelength
 SPACING = 1  # how many steps fewer than dim / 2 the frequencies take from 1 to 1 / base
 TOKEN_EMBEDDING_SCALE = 22.627416997969522  # factor of the token's row
@@ -35,9 +34,9 @@ class Sinusoidal(nn.Module):
         super().__init__()
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        """The rows (T, DIM) of the tokens x (B, T, DIM), which stand at positions start .. start + T - 1."""
+        """The rows (T, D_MODEL) of the tokens x (B, T, D_MODEL), which stand at positions start .. start + T - 1."""
         positions = torch.arange(start, start + x.shape[1], device=x.device)  # (T,)
-        return sinusoidal_half(positions, DIM, BASE, SPACING).to(x.dtype)  # (T, DIM)
+        return sinusoidal_half(positions, D_MODEL, BASE, SPACING).to(x.dtype)  # (T, D_MODEL)
 
 
 class TokenEmbedding(nn.Module):

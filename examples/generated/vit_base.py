@@ -14,7 +14,6 @@ D_MODEL = 768  # width of the residual stream
 CHANNELS = 3  # channels of an image
 PATCH_SIZE = 16  # height and width of a patch, in pixels
 N_POSITIONS = 197  # positions that there are: the longest sequence, in tokens
-DIM = 768  # width of a row: that of the embedding
 IMAGE_SIZE = 224  # height and width of an image, in pixels
 EPS = 1e-12  # added to the variance
 N_HEADS = 12  # query heads
@@ -38,14 +37,14 @@ class Learned(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.table = nn.Embedding(N_POSITIONS, DIM)
+        self.table = nn.Embedding(N_POSITIONS, D_MODEL)
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        """The rows (T, DIM) of the tokens x (B, T, DIM), which stand at positions start .. start + T - 1."""
+        """The rows (T, D_MODEL) of the tokens x (B, T, D_MODEL), which stand at positions start .. start + T - 1."""
         T = x.shape[1]
         check_length(start + T, N_POSITIONS)
         positions = torch.arange(start, start + T, device=x.device)  # (T,)
-        return self.table(positions)  # (T, DIM)
+        return self.table(positions)  # (T, D_MODEL)
 
 
 def check_size(images: Tensor, channels: int, size: int) -> None:

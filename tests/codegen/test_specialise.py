@@ -7,7 +7,7 @@ import libcst as cst
 import pytest
 
 import archspec
-from archspec.codegen.layout import code
+from archspec.codegen.sources import code
 from archspec.codegen.specialise import specialise
 from archspec.errors import GenerateError
 from archspec.layers.base import Component
@@ -20,10 +20,15 @@ class Toy(Component):
     act: str = field("activation", "relu")
     bias: bool = field("bias", False)
     cap: float | None = field("cap", None)
+    slope: float = field("slope", 0.0)
 
     @property
     def pair(self) -> tuple[int, int]:
         return (self.d_ff, 2)
+
+    @property
+    def low(self) -> tuple[int, ...]:
+        return (-1,)
 
 
 class Names:
@@ -39,9 +44,17 @@ class Names:
         return text.replace("d_ff", "D_FF")
 
 
+CALLEES = """
+def g(x, n=1, *, cap=None, bias=False, slope=0.01, wide=0.0): ...
+class H:
+    def __init__(self, n, bias=False): ...
+"""
+DEFINED = {s.name.value: s for s in cst.parse_module(CALLEES).body if isinstance(s, cst.FunctionDef | cst.ClassDef)}
+
+
 def special(source: str, **fields: Any) -> str:
     node = cst.parse_module(textwrap.dedent(source).strip() + "\n").body[0]
-    return code(specialise(node, Toy(**fields), Names(), "toy")).strip()
+    return code(specialise(node, Toy(**fields), Names(), "toy", look=DEFINED.get)).strip()
 
 
 def function(body: str, **fields: Any) -> str:
@@ -96,10 +109,79 @@ def test_other_values_become_literals() -> None:
     assert function("y = g(c.act, c.pair, c.bias)") == 'y = g("relu", (8, 2), False)'
 
 
-def test_a_false_keyword_goes_but_not_in_torch_modules() -> None:
+def test_an_argument_goes_where_it_is_what_the_callee_assumes() -> None:
     assert function("y = g(x, cap=c.cap, bias=c.bias)") == "y = g(x)"
     assert function("y = g(x, cap=c.cap, flip=x.flip)", cap=2.0) == "y = g(x, cap=CAP, flip=x.flip)"
-    assert function("y = nn.Linear(2, 3, bias=c.bias)") == "y = nn.Linear(2, 3, bias=False)"
+    assert function("y = H(x, bias=c.bias)") == "y = H(x)"
+    assert function("y = g(x, wide=c.d_ff if c.bias else 0.0)") == "y = g(x)"
+
+
+def test_an_argument_stays_where_the_callee_assumes_something_else() -> None:
+    """`F.leaky_relu(x, negative_slope=0.0)` without its argument has a slope of 0.01."""
+    assert function("y = g(x, slope=c.slope)") == "y = g(x, slope=SLOPE)"
+    assert function("y = g(x, n=c.bias)") == "y = g(x, n=False)"
+    assert function("y = g(x, cap=c.bias)") == "y = g(x, cap=False)"
+    assert function("y = H(x, n=c.cap)") == "y = H(x, n=None)"
+
+
+@pytest.mark.parametrize("call", ["F.leaky_relu", "torch.sum", "nn.Linear", "x.view", "self.other", "unknown"])
+def test_an_argument_stays_where_the_callee_is_not_ours(call: str) -> None:
+    assert function(f"y = {call}(x, a=c.slope, b=c.cap)") == f"y = {call}(x, a=SLOPE, b=None)"
+
+
+def test_an_argument_stays_where_a_local_has_the_name_of_a_function() -> None:
+    assert function("g = x.f\ny = g(x, cap=c.cap)") == "g = x.f\ny = g(x, cap=None)"
+
+
+def test_defaults_of_methods_are_those_of_the_class() -> None:
+    text = special("""
+    class M(nn.Module):
+        def forward(self, x, c2=None):
+            return self.part(x, a=self.c.cap, b=self.c.cap)
+
+        def part(self, x, a=None, b=1.0):
+            return x * a * b
+    """)
+    assert "self.part(x, b=None)" in text
+
+
+def test_an_argument_that_calls_something_keeps_its_parameter() -> None:
+    source = """
+    class M(nn.Module):
+        def forward(self, x, state=None):
+            return self.part(x, advance(state))
+
+        def part(self, x, start=0):
+            if self.c.bias:
+                x = x + start
+            return x
+    """
+    assert "self.part(x, advance(state))" in special(source)
+    assert "start=0" in special(source)
+    assert "start" not in special(source.replace("advance(state)", "state"))
+
+
+def test_projections_are_written_as_linear_layers() -> None:
+    text = special("""
+    class M(nn.Module):
+        def __init__(self, c: Config):
+            super().__init__()
+            self.c = c
+            self.q_proj = linear(c, "q_proj", c.d_ff, 2 * c.d_ff, bias=c.bias)
+            self.more = nn.ModuleList(linear(c, "more", c.d_ff, c.d_ff) for _ in range(c.d_ff))
+    """)
+    assert "self.q_proj = nn.Linear(D_FF, 2 * D_FF, bias=False)" in text
+    assert "self.more = nn.ModuleList(nn.Linear(D_FF, D_FF) for _ in range(D_FF))" in text
+
+
+def test_a_text_in_an_f_string_has_the_other_quotes() -> None:
+    assert function("""y = f"{c.act} of {x} in {c.d_ff}" """) == """y = f"{'relu'} of {x} in {D_FF}\""""
+
+
+def test_numbers_keep_their_sign() -> None:
+    assert function("y = c.pair[1] ** x", d_ff=3) == "y = 2 ** x"
+    assert function("y = (-c.pair[1]) ** x") == "y = (-2) ** x"
+    assert function("y = c.low[0] ** x") == "y = (-1) ** x"
 
 
 def test_an_assignment_that_is_only_returned_is_returned() -> None:
@@ -142,7 +224,7 @@ def test_parameters_and_methods_that_nothing_uses_go() -> None:
 
 
 def test_what_cannot_be_decided_is_refused_by_name() -> None:
-    with pytest.raises(GenerateError, match=r"toy: cannot decide 'c\.unknown' from the config"):
+    with pytest.raises(GenerateError, match=r"toy: cannot decide 'c\.unknown' from the config, line 2: `y = g\(c\."):
         function("y = g(c.unknown)")
 
 
@@ -164,13 +246,6 @@ def test_prose_holds_for_the_one_model(name: str) -> None:
         assert said not in text
     for size in ("N_PATCHES", "D_OUT"):  # they stand in comments alone, so no constant has that name
         assert size not in text
-
-
-def test_a_shared_constant_is_described_for_all_its_owners() -> None:
-    text = generated("switch_base_8")
-    assert "# dropout of the attention probabilities" not in text
-    assert "# probability of dropout" in text
-    assert "# hidden units of a feed-forward network" in text
 
 
 def test_an_embedding_takes_no_state_where_nothing_is_decoded() -> None:

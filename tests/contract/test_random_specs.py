@@ -1,5 +1,7 @@
 """Random components and random whole specs: counted as they are built, generated as interpreted, causal, decodable."""
 
+import ast
+import json
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from contract_specs import (
     LENGTH,
     MLP,
     PLAIN,
+    SIZES,
     Document,
     aux_loss,
     cases,
@@ -30,9 +33,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from archspec.codegen import generate
+from archspec.codegen.layout import WIDTH
 from archspec.codegen.load import build
 from archspec.errors import SpecError
 from archspec.graph import lower, problems
+from archspec.language.keys import bad_block_name
 from archspec.language.load import load, loads
 from archspec.language.model import Spec
 from archspec.language.show import show
@@ -63,12 +69,19 @@ def try_load(document: Document) -> Spec | None:
 def check(spec: Spec) -> None:
     assert problems(lower(spec)) == []
     assert loads(show(spec)) == spec
+    check_text(generate(spec))
     made, read = build(spec), interpreted(spec)
     check_count(spec, made)
     read.load_state_dict(redraw(made).state_dict())
     check_same(spec, made, read)
     if spec.causal:
         check_decoding(spec, made.double().eval())
+
+
+def check_text(text: str) -> None:
+    """It is Python, and no line is longer than the house allows, whatever the names."""
+    ast.parse(text)
+    assert [line for line in text.splitlines() if len(line) > WIDTH] == []
 
 
 def check_count(spec: Spec, made: nn.Module) -> None:
@@ -153,12 +166,12 @@ def examples(*kinds: tuple[str, str]) -> st.SearchStrategy[Document]:
     return st.sampled_from([e for e in found if e.get("mask", "causal") == "causal" and not e.get("bidirectional")])
 
 
-MIXERS = examples(*(("mixer", k) for k in ("attention", "mla", "mamba", "mamba2", "hyena", "lstm", "gru", "rnn")))
-FFNS = examples(("ffn", "mlp"), ("ffn", "gated_mlp"), ("ffn", "moe"))
-NORMS = examples(("norm", "rmsnorm"), ("norm", "layernorm"))
+MIXERS, FFNS, NORMS, INITS = (examples(*kinds(role)) for role in ("mixer", "ffn", "norm", "init"))
 POSITIONS = examples(("position", "rope"), ("position", "alibi"))
 WIRED = st.sampled_from([*BUILTINS, *WIRINGS.values()])
-INITS = examples(*(("init", k) for k in ("normal", "xavier", "fan_in", "pytorch", "t5")))
+LONGEST = 60
+LABELS = st.from_regex(r"[a-zA-Z][a-zA-Z0-9_]{0,58}[a-zA-Z]", fullmatch=True).filter(lambda s: not bad_block_name(s))
+LONG_LABELS = st.text("abcdXYZ", min_size=LONGEST, max_size=LONGEST)
 HEADS = st.sampled_from(
     [{"kind": "lm"}, {"kind": "lm", "tied": True}, {"kind": "masked_lm"}, {"kind": "lm", "softcap": 3.0},
      {"kind": "none"}, {"kind": "regression", "pool": "none"},
@@ -187,9 +200,10 @@ def documents(draw: st.DrawFn) -> Document:
     top: Document = {"norm": draw(NORMS), "init": draw(INITS), "embedding": draw(EMBEDDINGS), "head": draw(HEADS)}
     if draw(st.booleans()):
         top["dropout"] = 0.25
-    define = {f"b{i}": draw(blocks()) for i in range(draw(st.integers(1, 3)))}
+    labels = draw(st.lists(st.one_of(LABELS, LONG_LABELS), min_size=1, max_size=4, unique=True))
+    define = {label: draw(blocks()) for label in labels}
     repeat = {"repeat": draw(st.integers(2, 3)), "pattern": list(define)} | draw(st.sampled_from([{}, {"share": True}]))
-    return model(draw(st.sampled_from([[repeat], list(define), [*define, "b0", repeat]])), define=define, **top)
+    return model(draw(st.sampled_from([[repeat], list(define), [*define, labels[0], repeat]])), define=define, **top)
 
 
 @st.composite
@@ -218,6 +232,54 @@ def remove(document: Any, path: str) -> None:
         if isinstance(parent, dict) and step in parent and not kept:
             del parent[step]
             return
+
+
+# Several variants of one kind in one file
+
+
+def variants(role: str, kind: str) -> list[Document]:
+    """Blocks around the examples of a kind, and around some changes of each that validation accepts."""
+    found: dict[str, Document] = {}
+    for number in range(sum(case[:2] == (role, kind) for case in cases(role))):
+        document, path = host(role, example(role, kind, number))
+        if "stacks" in document:
+            continue  # cross-attention stands in another stack
+        options = [c for c in changes(found_at(load(document), role, kind), path) if not is_huge(c.value)]
+        for other in [document, *(changed(document, option) for option in options[:: max(1, len(options) // 3)])]:
+            if try_load(other) is not None:
+                block = {**other["blocks"][0], **({"norm": other["norm"]} if role == "norm" else {})}
+                found[json.dumps(block, sort_keys=True)] = block
+    return list(found.values())
+
+
+VARIED = kinds("mixer", "ffn", "norm", "position", "rope_scaling", "scale")
+
+
+@pytest.mark.parametrize(("role", "kind"), VARIED, ids=map(name, VARIED))
+def test_variants_of_one_kind_share_a_file(role: str, kind: str) -> None:
+    define: Document = {}
+    for block in variants(role, kind):
+        wider = define | {f"{'variant_' * 8}"[: LONGEST - 2] + f"{len(define):02}": block}
+        if len(define) < 8 and try_load(model(list(wider), define=wider)) is not None:  # one T5 table serves a stack
+            define = wider
+    spec = load(model(list(define), define=define))
+    check(spec)
+    check_text(generate(spec, standalone=True))
+
+
+def test_variants_of_embeddings_share_a_file() -> None:
+    """Each in a stack of its own, under names of the greatest length."""
+    found = [example(*case) for case in cases("embedding") if case[1] == "token"][:6]
+    found += [{"kind": "token", "position": example(*case)} for case in cases("absolute_position")]
+    stacks: Document = {}
+    for number, embedding in enumerate(found):
+        block = {"mixer": {**PLAIN, "mask": "causal" if number + 1 == len(found) else "bidirectional"}}
+        before = {"memory": list(stacks)[-1]} if stacks else {}
+        cross = {"cross": PLAIN} if stacks else {}
+        label = f"stack{number:02}_" + "x" * (LONGEST - 8)
+        stacks[label] = {"embedding": embedding, "d_model": 16, "blocks": [block | cross], **before}
+    head = {"kind": "classification", "n_classes": 3, "pool": "mean"}
+    check(load({"name": "stacks", **SIZES, "stacks": stacks, "head": head}))
 
 
 @at_most(15)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from archspec.kernels.state import State, advance
 from archspec.layers.embeddings.features import FeatureEmbedding as Config
 from archspec.modules import submodule
+from archspec.modules.projection import linear
 
 
 class FeatureEmbedding(nn.Module):
@@ -14,7 +15,7 @@ class FeatureEmbedding(nn.Module):
     def __init__(self, c: Config):
         super().__init__()
         self.c = c
-        self.project = nn.Linear(c.d_input, c.d_model, bias=c.bias)
+        self.project = linear(c, "project", c.d_input, c.d_model, bias=c.bias)
         if c.position is not None:
             self.position = submodule(c.position)
         if c.norm is not None:

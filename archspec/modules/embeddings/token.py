@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from archspec.kernels.state import State, advance
 from archspec.layers.embeddings.token import TokenEmbedding as Config
 from archspec.modules import submodule
+from archspec.modules.projection import linear
 
 
 class TokenEmbedding(nn.Module):
@@ -25,7 +26,7 @@ class TokenEmbedding(nn.Module):
         if c.norm is not None:
             self.norm = submodule(c.norm, c.d_model if c.d_factor is None else c.d_factor)
         if c.d_factor is not None:
-            self.project = nn.Linear(c.d_factor, c.d_model, bias=c.factor_bias)
+            self.project = linear(c, "project", c.d_factor, c.d_model, bias=c.factor_bias)
 
     def forward(self, tokens: Tensor, state: State | None = None, token_types: Tensor | None = None) -> Tensor:
         """tokens (B, T) -> (B, T, d_model)."""

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from archspec.kernels.pointwise.activation import geglu, glu, reglu, relu2, swiglu
 from archspec.layers.ffns.gated_mlp import GatedMLP as Config
+from archspec.modules.projection import linear
 
 
 class GatedMLP(nn.Module):
@@ -13,9 +14,9 @@ class GatedMLP(nn.Module):
     def __init__(self, c: Config):
         super().__init__()
         self.c = c
-        self.gate_proj = nn.Linear(c.d_model, c.d_ff, bias=c.bias)
-        self.up_proj = nn.Linear(c.d_model, c.d_ff, bias=c.bias)
-        self.down_proj = nn.Linear(c.d_ff, c.d_model, bias=c.bias)
+        self.gate_proj = linear(c, "gate_proj", c.d_model, c.d_ff, bias=c.bias)
+        self.up_proj = linear(c, "up_proj", c.d_model, c.d_ff, bias=c.bias)
+        self.down_proj = linear(c, "down_proj", c.d_ff, c.d_model, bias=c.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, d_model) -> (B, T, d_model)."""

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from archspec.kernels.pointwise.activation import relu2
 from archspec.layers.ffns.mlp import MLP as Config
+from archspec.modules.projection import linear
 
 
 class MLP(nn.Module):
@@ -13,8 +14,8 @@ class MLP(nn.Module):
     def __init__(self, c: Config):
         super().__init__()
         self.c = c
-        self.up_proj = nn.Linear(c.d_model, c.d_ff, bias=c.bias)
-        self.down_proj = nn.Linear(c.d_ff, c.d_model, bias=c.bias)
+        self.up_proj = linear(c, "up_proj", c.d_model, c.d_ff, bias=c.bias)
+        self.down_proj = linear(c, "down_proj", c.d_ff, c.d_model, bias=c.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, d_model) -> (B, T, d_model)."""

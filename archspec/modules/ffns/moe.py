@@ -16,6 +16,7 @@ from archspec.kernels.moe.router import (
 from archspec.kernels.pointwise.activation import relu2
 from archspec.kernels.state import State
 from archspec.layers.ffns.moe import MoE as Config
+from archspec.modules.projection import linear
 
 
 class MoE(nn.Module):
@@ -24,7 +25,7 @@ class MoE(nn.Module):
     def __init__(self, c: Config):
         super().__init__()
         self.c = c
-        self.router = nn.Linear(c.d_model, c.n_experts, bias=c.router_bias)
+        self.router = linear(c, "router", c.d_model, c.n_experts, bias=c.router_bias)
         self.experts = nn.ParameterDict()
         if c.gated:
             self.experts["gate_proj"] = nn.Parameter(torch.empty(c.n_experts, c.d_ff, c.d_model))
@@ -38,11 +39,11 @@ class MoE(nn.Module):
             self.load = nn.Buffer(torch.zeros(c.n_experts), persistent=False)  # tokens since the last update
         if c.n_shared:
             if c.gated:
-                self.shared_gate_proj = nn.Linear(c.d_model, c.d_ff_shared, bias=False)
-            self.shared_up_proj = nn.Linear(c.d_model, c.d_ff_shared, bias=c.bias)
-            self.shared_down_proj = nn.Linear(c.d_ff_shared, c.d_model, bias=c.bias)
+                self.shared_gate_proj = linear(c, "shared_gate_proj", c.d_model, c.d_ff_shared, bias=False)
+            self.shared_up_proj = linear(c, "shared_up_proj", c.d_model, c.d_ff_shared, bias=c.bias)
+            self.shared_down_proj = linear(c, "shared_down_proj", c.d_ff_shared, c.d_model, bias=c.bias)
             if c.shared_gate:
-                self.shared_gate = nn.Linear(c.d_model, 1, bias=False)
+                self.shared_gate = linear(c, "shared_gate", c.d_model, 1, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

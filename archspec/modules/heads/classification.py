@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.layers.heads.classification import ClassificationHead as Config
+from archspec.modules.projection import linear
 
 
 class ClassificationHead(nn.Module):
@@ -14,10 +15,10 @@ class ClassificationHead(nn.Module):
         super().__init__()
         self.c = c
         if c.hidden is None:
-            self.proj = nn.Linear(c.d_model, c.n_classes, bias=c.bias)
+            self.proj = linear(c, "proj", c.d_model, c.n_classes, bias=c.bias)
         else:
-            self.pooler = nn.Linear(c.d_model, c.hidden)
-            self.proj = nn.Linear(c.hidden, c.n_classes, bias=c.bias)
+            self.pooler = linear(c, "pooler", c.d_model, c.hidden)
+            self.proj = linear(c, "proj", c.hidden, c.n_classes, bias=c.bias)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (B, T, d_model) -> scores (B, n_classes)."""

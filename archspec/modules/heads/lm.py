@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from archspec.layers.heads.lm import LMHead as Config
+from archspec.modules.projection import linear
 
 
 class LMHead(nn.Module):
@@ -13,8 +14,8 @@ class LMHead(nn.Module):
         super().__init__()
         self.c = c
         if c.d_embed != c.d_model:
-            self.project = nn.Linear(c.d_model, c.d_embed, bias=False)
-        self.proj = nn.Linear(c.d_embed, c.vocab_size, bias=c.bias)
+            self.project = linear(c, "project", c.d_model, c.d_embed, bias=False)
+        self.proj = linear(c, "proj", c.d_embed, c.vocab_size, bias=c.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, d_model) -> logits (B, T, vocab_size)."""

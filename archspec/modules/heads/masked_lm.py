@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from archspec.layers.heads.masked_lm import MaskedLMHead as Config
 from archspec.modules import submodule
+from archspec.modules.projection import linear
 
 
 class MaskedLMHead(nn.Module):
@@ -13,9 +14,9 @@ class MaskedLMHead(nn.Module):
     def __init__(self, c: Config):
         super().__init__()
         self.c = c
-        self.transform = nn.Linear(c.d_model, c.d_embed)
+        self.transform = linear(c, "transform", c.d_model, c.d_embed)
         self.norm = submodule(c.norm, c.d_embed)
-        self.proj = nn.Linear(c.d_embed, c.vocab_size, bias=c.bias)
+        self.proj = linear(c, "proj", c.d_embed, c.vocab_size, bias=c.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, d_model) -> logits (B, T, vocab_size)."""

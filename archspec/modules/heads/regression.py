@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.layers.heads.regression import RegressionHead as Config
+from archspec.modules.projection import linear
 
 
 class RegressionHead(nn.Module):
@@ -13,7 +14,7 @@ class RegressionHead(nn.Module):
     def __init__(self, c: Config):
         super().__init__()
         self.c = c
-        self.proj = nn.Linear(c.d_model, c.n_outputs, bias=c.bias)
+        self.proj = linear(c, "proj", c.d_model, c.n_outputs, bias=c.bias)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (B, T, d_model) -> numbers (B, n_outputs), or of each token (B, T, n_outputs)."""

@@ -7,6 +7,7 @@ from archspec.kernels.attention.softmax import attention
 from archspec.kernels.state import State, advance, append, once
 from archspec.layers.mixers.attention import Attention as Config
 from archspec.modules import submodule
+from archspec.modules.projection import linear
 
 
 class Attention(nn.Module):
@@ -15,13 +16,13 @@ class Attention(nn.Module):
     def __init__(self, c: Config):
         super().__init__()
         self.c = c
-        self.q_proj = nn.Linear(c.d_model, c.n_heads * c.head_dim, bias=c.qkv_bias)
+        self.q_proj = linear(c, "q_proj", c.d_model, c.n_heads * c.head_dim, bias=c.qkv_bias)
         if c.mask == "cross":
-            self.k_proj = nn.Linear(c.d_memory, c.n_kv_heads * c.head_dim, bias=c.qkv_bias)
-            self.v_proj = nn.Linear(c.d_memory, c.n_kv_heads * c.v_head_dim, bias=c.qkv_bias)
+            self.k_proj = linear(c, "k_proj", c.d_memory, c.n_kv_heads * c.head_dim, bias=c.qkv_bias)
+            self.v_proj = linear(c, "v_proj", c.d_memory, c.n_kv_heads * c.v_head_dim, bias=c.qkv_bias)
         else:
-            self.k_proj = nn.Linear(c.d_model, c.n_kv_heads * c.head_dim, bias=c.qkv_bias)
-            self.v_proj = nn.Linear(c.d_model, c.n_kv_heads * c.v_head_dim, bias=c.qkv_bias)
+            self.k_proj = linear(c, "k_proj", c.d_model, c.n_kv_heads * c.head_dim, bias=c.qkv_bias)
+            self.v_proj = linear(c, "v_proj", c.d_model, c.n_kv_heads * c.v_head_dim, bias=c.qkv_bias)
         # Normalised queries and keys bound the scores (Henry et al., 2020).
         if c.qk_norm == "head":
             self.q_norm = submodule(c.norm, c.head_dim)
@@ -34,10 +35,10 @@ class Attention(nn.Module):
         if c.sinks:
             self.sinks = nn.Parameter(torch.zeros(c.n_heads))
         if c.gate == "head":
-            self.gate_proj = nn.Linear(c.d_model, c.n_heads, bias=False)
+            self.gate_proj = linear(c, "gate_proj", c.d_model, c.n_heads, bias=False)
         elif c.gate == "elementwise":
-            self.gate_proj = nn.Linear(c.d_model, c.n_heads * c.v_head_dim, bias=False)
-        self.o_proj = nn.Linear(c.n_heads * c.v_head_dim, c.d_model, bias=c.out_bias)
+            self.gate_proj = linear(c, "gate_proj", c.d_model, c.n_heads * c.v_head_dim, bias=False)
+        self.o_proj = linear(c, "o_proj", c.n_heads * c.v_head_dim, c.d_model, bias=c.out_bias)
 
     def forward(
         self,

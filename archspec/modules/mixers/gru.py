@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from archspec.kernels.rnn.recurrent import gru
 from archspec.kernels.state import State
 from archspec.layers.mixers.gru import GRU as Config
+from archspec.modules.projection import linear
 
 
 class GRU(nn.Module):
@@ -17,7 +18,7 @@ class GRU(nn.Module):
         cells = nn.GRU(c.d_model, c.d_hidden, c.depth, bias=c.bias, bidirectional=c.bidirectional)
         self.gru = nn.ParameterDict(cells.named_parameters())
         if c.projects:
-            self.out_proj = nn.Linear(c.d_out, c.d_model, bias=c.bias)
+            self.out_proj = linear(c, "out_proj", c.d_out, c.d_model, bias=c.bias)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -10,6 +10,7 @@ from archspec.kernels.convolutions.long_conv import long_conv
 from archspec.kernels.convolutions.short_conv import short_conv
 from archspec.kernels.state import State, advance, once, substate
 from archspec.layers.mixers.hyena import Hyena as Config
+from archspec.modules.projection import linear
 
 
 class Hyena(nn.Module):
@@ -25,14 +26,16 @@ class Hyena(nn.Module):
             self.positions = nn.Parameter(torch.empty(c.filter_len, c.emb_dim))
         if c.modulate and c.train_decay:
             self.decay = nn.Parameter(torch.empty(c.filter_dim))
-        self.in_proj = nn.Linear(c.d_model, (c.order + 1) * c.d_model, bias=c.bias)
+        self.in_proj = linear(c, "in_proj", c.d_model, (c.order + 1) * c.d_model, bias=c.bias)
         self.short_filter = nn.Conv1d(
             (c.order + 1) * c.d_model, (c.order + 1) * c.d_model, c.short_conv, groups=(c.order + 1) * c.d_model
         )
-        self.filter_in = nn.Linear(c.emb_dim, c.filter_order)
-        self.filter_inner = nn.ModuleList(nn.Linear(c.filter_order, c.filter_order) for _ in range(c.num_inner_mlps))
-        self.filter_out = nn.Linear(c.filter_order, c.filter_dim, bias=False)
-        self.out_proj = nn.Linear(c.d_model, c.d_model, bias=c.bias)
+        self.filter_in = linear(c, "filter_in", c.emb_dim, c.filter_order)
+        self.filter_inner = nn.ModuleList(
+            linear(c, "filter_inner", c.filter_order, c.filter_order) for _ in range(c.num_inner_mlps)
+        )
+        self.filter_out = linear(c, "filter_out", c.filter_order, c.filter_dim, bias=False)
+        self.out_proj = linear(c, "out_proj", c.d_model, c.d_model, bias=c.bias)
         self.reset_parameters()
 
     @torch.no_grad()

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from archspec.kernels.rnn.recurrent import lstm
 from archspec.kernels.state import State
 from archspec.layers.mixers.lstm import LSTM as Config
+from archspec.modules.projection import linear
 
 
 class LSTM(nn.Module):
@@ -17,7 +18,7 @@ class LSTM(nn.Module):
         cells = nn.LSTM(c.d_model, c.d_hidden, c.depth, bias=c.bias, bidirectional=c.bidirectional)
         self.lstm = nn.ParameterDict(cells.named_parameters())
         if c.projects:
-            self.out_proj = nn.Linear(c.d_out, c.d_model, bias=c.bias)
+            self.out_proj = linear(c, "out_proj", c.d_out, c.d_model, bias=c.bias)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

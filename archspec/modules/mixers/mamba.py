@@ -11,6 +11,7 @@ from archspec.kernels.scans.selective_scan import selective_scan
 from archspec.kernels.state import State
 from archspec.layers.mixers.mamba import Mamba as Config
 from archspec.modules import submodule
+from archspec.modules.projection import linear
 
 
 class Mamba(nn.Module):
@@ -21,15 +22,15 @@ class Mamba(nn.Module):
         self.c = c
         self.A_log = nn.Parameter(torch.empty(c.d_inner, c.d_state))
         self.D = nn.Parameter(torch.empty(c.d_inner))
-        self.in_proj = nn.Linear(c.d_model, 2 * c.d_inner, bias=c.bias)
+        self.in_proj = linear(c, "in_proj", c.d_model, 2 * c.d_inner, bias=c.bias)
         self.conv1d = nn.Conv1d(c.d_inner, c.d_inner, c.d_conv, groups=c.d_inner, bias=c.conv_bias)
-        self.x_proj = nn.Linear(c.d_inner, c.dt_rank + 2 * c.d_state, bias=False)
+        self.x_proj = linear(c, "x_proj", c.d_inner, c.dt_rank + 2 * c.d_state, bias=False)
         if c.bcdt_norm is not None:
             self.dt_norm = submodule(c.bcdt_norm, c.dt_rank)
             self.b_norm = submodule(c.bcdt_norm, c.d_state)
             self.c_norm = submodule(c.bcdt_norm, c.d_state)
-        self.dt_proj = nn.Linear(c.dt_rank, c.d_inner)
-        self.out_proj = nn.Linear(c.d_inner, c.d_model, bias=c.bias)
+        self.dt_proj = linear(c, "dt_proj", c.dt_rank, c.d_inner)
+        self.out_proj = linear(c, "out_proj", c.d_inner, c.d_model, bias=c.bias)
         self.reset_parameters()
 
     @torch.no_grad()

@@ -11,6 +11,7 @@ from archspec.kernels.memory.ssd import ssd
 from archspec.kernels.pointwise.norm import gated_rms_norm
 from archspec.kernels.state import State
 from archspec.layers.mixers.mamba2 import Mamba2 as Config
+from archspec.modules.projection import linear
 
 
 class Mamba2(nn.Module):
@@ -22,11 +23,11 @@ class Mamba2(nn.Module):
         self.A_log = nn.Parameter(torch.empty(c.n_heads))
         self.D = nn.Parameter(torch.empty(c.n_heads))
         self.dt_bias = nn.Parameter(torch.empty(c.n_heads))
-        self.in_proj = nn.Linear(c.d_model, c.d_inner + c.conv_dim + c.n_heads, bias=c.bias)
+        self.in_proj = linear(c, "in_proj", c.d_model, c.d_inner + c.conv_dim + c.n_heads, bias=c.bias)
         self.conv1d = nn.Conv1d(c.conv_dim, c.conv_dim, c.d_conv, groups=c.conv_dim, bias=c.conv_bias)
         if c.norm_place != "none":
             self.norm = nn.RMSNorm(c.d_inner, eps=c.norm_eps)
-        self.out_proj = nn.Linear(c.d_inner, c.d_model, bias=c.bias)
+        self.out_proj = linear(c, "out_proj", c.d_inner, c.d_model, bias=c.bias)
         self.reset_parameters()
 
     @torch.no_grad()

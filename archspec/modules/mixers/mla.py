@@ -8,6 +8,7 @@ from archspec.kernels.attention.softmax import attention
 from archspec.kernels.state import State, advance, append
 from archspec.layers.mixers.mla import MLA as Config
 from archspec.modules import submodule
+from archspec.modules.projection import linear
 
 
 class MLA(nn.Module):
@@ -17,17 +18,19 @@ class MLA(nn.Module):
         super().__init__()
         self.c = c
         if c.q_lora_rank is None:
-            self.q_proj = nn.Linear(c.d_model, c.n_heads * c.qk_head_dim, bias=False)
+            self.q_proj = linear(c, "q_proj", c.d_model, c.n_heads * c.qk_head_dim, bias=False)
         else:
-            self.q_a_proj = nn.Linear(c.d_model, c.q_lora_rank, bias=c.bias)
+            self.q_a_proj = linear(c, "q_a_proj", c.d_model, c.q_lora_rank, bias=c.bias)
             self.q_a_norm = submodule(c.norm, c.q_lora_rank)
-            self.q_b_proj = nn.Linear(c.q_lora_rank, c.n_heads * c.qk_head_dim, bias=False)
-        self.kv_a_proj = nn.Linear(c.d_model, c.kv_lora_rank + c.qk_rope_head_dim, bias=c.bias)
+            self.q_b_proj = linear(c, "q_b_proj", c.q_lora_rank, c.n_heads * c.qk_head_dim, bias=False)
+        self.kv_a_proj = linear(c, "kv_a_proj", c.d_model, c.kv_lora_rank + c.qk_rope_head_dim, bias=c.bias)
         self.kv_a_norm = submodule(c.norm, c.kv_lora_rank)
-        self.kv_b_proj = nn.Linear(c.kv_lora_rank, c.n_heads * (c.qk_nope_head_dim + c.v_head_dim), bias=False)
+        self.kv_b_proj = linear(
+            c, "kv_b_proj", c.kv_lora_rank, c.n_heads * (c.qk_nope_head_dim + c.v_head_dim), bias=False
+        )
         if c.position is not None:
             self.position = submodule(c.position)
-        self.o_proj = nn.Linear(c.n_heads * c.v_head_dim, c.d_model, bias=c.bias)
+        self.o_proj = linear(c, "o_proj", c.n_heads * c.v_head_dim, c.d_model, bias=c.bias)
 
     def forward(self, x: Tensor, state: State | None = None) -> Tensor:
         """x (B, T, d_model) -> (B, T, d_model)."""

@@ -1,0 +1,54 @@
+"""Names that nothing else in a generated file may have: what its source calls its own, and what every file needs."""
+
+import ast
+import builtins
+import keyword
+from collections.abc import Iterable
+
+from archspec.codegen.sources import KERNELS, MODULES, home, module_of, path_of, source
+from archspec.layers.base import Component
+
+# What the printed classes call by name, and where it comes from.
+STRUCTURAL = {
+    "nn": ("torch", "nn"),
+    "torch": ("torch", ""),
+    "Tensor": ("torch", "Tensor"),
+    "F": ("torch.nn.functional", ""),
+    **{name: ("archspec.kernels.state", name) for name in ("State", "substate", "advance", "once")},
+}
+ALWAYS = frozenset({*STRUCTURAL, *dir(builtins), *keyword.kwlist, "Model", "Block", "Config", "init_weights", "self"})
+
+
+def definitions(components: Iterable[Component], standalone: bool) -> frozenset[str]:
+    """What the files of some components define and import at their top level, and those of kernels if copied."""
+    todo = _files(components)
+    seen: set[str] = set()
+    names: set[str] = set()
+    while todo:
+        module = todo.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        here = source(module)
+        names |= {*here.statements, *here.imports}
+        origins = (home(module, name) for name in here.imports)
+        copied = (MODULES, KERNELS) if standalone else (MODULES,)
+        todo += [origin[0] for origin in origins if origin is not None and origin[0].startswith(copied)]
+    return frozenset(names)
+
+
+def variables(components: Iterable[Component]) -> frozenset[str]:
+    """What the functions in the files of some components call their parameters and variables."""
+    names: set[str] = set()
+    for module in _files(components):
+        for node in ast.walk(source(module).syntax):
+            if isinstance(node, ast.Name):
+                names.add(node.id)
+            elif isinstance(node, ast.arg):
+                names.add(node.arg)
+    return frozenset(names)
+
+
+def _files(components: Iterable[Component]) -> list[str]:
+    """The modules that run some components; what changes only the formulas of another has none."""
+    return [module for module in dict.fromkeys(map(module_of, components)) if path_of(module).is_file()]
