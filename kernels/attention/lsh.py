@@ -25,7 +25,7 @@ from torch import Tensor
 
 from archspec.kernels.contract import expect, expect_integers
 from archspec.kernels.library import Shape, operator
-from archspec.kernels.state import State, append
+from archspec.kernels.state import State, append, recall
 
 EPS = 1e-6  # added to the mean square (or, for keys of unit length, to the sum of squares) under the root
 CACHED = 1 << 20  # scores that exist at once on a CPU
@@ -105,7 +105,7 @@ def lsh_attention(
     wanted = (*qk.shape[:2], buckets.shape[-2], sizes["T"])
     if tuple(buckets.shape) != wanted:
         raise ValueError(f"lsh_attention: buckets has shape {tuple(buckets.shape)}, expected {wanted} (B H R T)")
-    before = 0 if state is None else state.get("tokens", 0)
+    before = recall(state, "tokens") or 0
     if state is not None:
         state["tokens"] = before + sizes["T"]
         qk, v, turned = append(state, qk=qk, v=v, buckets=buckets.mT)

@@ -23,7 +23,7 @@ from archspec.kernels.backend import gpu
 from archspec.kernels.contract import expect, expect_choice
 from archspec.kernels.library import Shape, operator
 from archspec.kernels.precision import wide_type
-from archspec.kernels.state import State
+from archspec.kernels.state import State, recall
 
 CACHED = 1 << 16  # products that are summed while they lie in the second-level cache
 UNROLLED = 8  # taps that the Triton kernels take
@@ -72,11 +72,12 @@ def short_conv(
         gate_out=(gate_out, "B T D"),
     )
     expect_choice("short_conv", "activation", activation, (None, "silu"))
-    tail = None if state is None else state.get("conv")
+    tail = recall(state, "conv")
     if tail is not None:
         expect("short_conv", x=(x, "B T D"), conv=(tail, f"B {weight.shape[2] - 1} D"))
     if state is not None and x.shape[1] == 1:
-        return _step(x, weight, bias, activation, state, gate_in, gate_out)
+        y, state["conv"] = _step(x, weight, bias, activation, tail, gate_in, gate_out)
+        return y
     if state is not None:
         state["conv"] = _last_inputs(x, gate_in, tail, weight.shape[2] - 1)
     return convolve(x, weight, bias, gate_in, gate_out, tail, activation == "silu")
@@ -87,19 +88,18 @@ def _step(
     weight: Tensor,
     bias: Tensor | None,
     activation: str | None,
-    state: State,
+    tail: Tensor | None,
     gate_in: Tensor | None,
     gate_out: Tensor | None,
-) -> Tensor:
-    """`short_conv` of one token."""
+) -> tuple[Tensor, Tensor]:
+    """`short_conv` of one token, and the inputs to keep."""
     wide = wide_type(x)
     taps = weight.squeeze(1).to(wide)  # (D, K)
-    seen = _last_inputs(x, gate_in, state.get("conv"), taps.shape[1])
-    state["conv"] = seen[:, 1:].clone()
+    seen = _last_inputs(x, gate_in, tail, taps.shape[1])
     y = torch.einsum("bkd,dk->bd", seen.to(wide), taps).unsqueeze(1)
     y = y if bias is None else y + bias
     y = F.silu(y) if activation == "silu" else y
-    return (y if gate_out is None else y * gate_out).to(x.dtype)
+    return (y if gate_out is None else y * gate_out).to(x.dtype), seen[:, 1:].clone()
 
 
 def _last_inputs(x: Tensor, gate: Tensor | None, tail: Tensor | None, n: int) -> Tensor:

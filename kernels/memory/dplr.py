@@ -37,7 +37,7 @@ from archspec.kernels.backend import gpu
 from archspec.kernels.contract import expect, expect_choice
 from archspec.kernels.library import Shape, operator
 from archspec.kernels.memory.decayed_scores import Decayed, decayed_scores, decayed_scores_backward, score_flops
-from archspec.kernels.state import State
+from archspec.kernels.state import State, recall
 
 CHUNKS = (16, 32, 64)
 ROWS = 4096  # tokens times heads that go through the within-chunk products together, for those to stay in the cache
@@ -121,7 +121,7 @@ def dplr(
 def initial_state(op: str, state: State | None, v: Tensor, sizes: dict[str, int]) -> Tensor:
     """The memory (B, H, K, V) that the state holds, or zeros, in float32 or wider."""
     wide = torch.float64 if v.dtype == torch.float64 else torch.float32
-    memory = None if state is None else state.get("memory")
+    memory = recall(state, "memory")
     if memory is None:
         return v.new_zeros(sizes["B"], sizes["H"], sizes["K"], sizes["V"], dtype=wide)
     expect(op, v=(v, "B T H V"), state=(memory, f"B H {sizes['K']} V"))

@@ -36,7 +36,7 @@ from archspec.kernels.contract import expect
 from archspec.kernels.library import Shape, operator
 from archspec.kernels.memory.chunked import chunked_backward, chunked_forward, kept_type
 from archspec.kernels.memory.segments import chunk_length, is_vector
-from archspec.kernels.state import State
+from archspec.kernels.state import State, recall
 
 INPUTS = (
     {"T": 1},
@@ -160,7 +160,7 @@ def remember(
     name: str,
 ) -> Tensor:
     """y without the normaliser; the state is kept under `name`, "normaliser" without the axis of 1."""
-    initial = None if state is None else state.get(name)
+    initial = recall(state, name)
     if initial is not None and name == "normaliser":
         initial = initial.unsqueeze(-1)
     if initial is not None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from archspec.kernels.contract import expect
 from archspec.kernels.memory.matrix_memory import remember, sums_of
-from archspec.kernels.state import State
+from archspec.kernels.state import State, recall
 
 FLOOR = -1e6  # of the log of the forget gate: its exponential is zero, and sums of it are numbers
 INPUTS = ({"T": 1}, {"T": 63}, {"T": 100, "H": 3, "G": 1, "V": 7}, {"T": 257}, {"B": 0, "T": 63})
@@ -79,7 +79,8 @@ def mlstm(
         raise ValueError(f"mlstm: v has {sizes['H']} heads, expected a multiple of the {sizes['G']} of q")
     wide = torch.promote_types(v.dtype, torch.float32)
     keep, write = F.logsigmoid(forget_gate.double()).clamp(min=FLOOR), input_gate.double()
-    start = torch.zeros_like(keep[:, 0]) if state is None or "maximum" not in state else state["maximum"].double()
+    start = recall(state, "maximum")
+    start = torch.zeros_like(keep[:, 0]) if start is None else start.double()
     highest = running_maximum(keep.detach(), write.detach(), start.detach())
     maxima = torch.cat((start.detach().unsqueeze(1), highest), dim=1)
     decay = (keep + (maxima[:, :-1] - highest)).to(wide)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from archspec.kernels.contract import expect
 from archspec.kernels.memory.matrix_memory import scan, step
-from archspec.kernels.state import State
+from archspec.kernels.state import State, recall
 
 
 def inputs(B: int = 2, T: int = 63, H: int = 6, P: int = 5, G: int = 2, N: int = 4) -> dict[str, Tensor]:
@@ -60,7 +60,7 @@ def ssd(
 
     The state is in float32 or wider. Raises ValueError or TypeError where shapes, types or devices do not fit.
     """
-    initial = None if state is None else state.get("ssm")
+    initial = recall(state, "ssm")
     sizes = expect(
         "ssd",
         x=(x, "b T H P"),

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from archspec.kernels.contract import expect, expect_choice, expect_integers
-from archspec.kernels.state import State
+from archspec.kernels.state import State, recall
 
 
 def reference_routing(
@@ -168,7 +168,7 @@ def _queue(asked: Tensor, n_experts: int, state: State | None) -> Tensor:
     firsts = torch.searchsorted(by_expert, numbers)  # (B, E + 1)
     past = firsts[:, :-1]
     if state is not None:
-        before = state.get("asked")
+        before = recall(state, "asked")
         counts = firsts.diff(dim=1).unsqueeze(1)
         state["asked"] = counts if before is None else before + counts
         past = past if before is None else past - before.squeeze(1)

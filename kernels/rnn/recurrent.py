@@ -23,7 +23,7 @@ from torch import Tensor
 
 from archspec.kernels.contract import expect
 from archspec.kernels.precision import autocast_type
-from archspec.kernels.state import State
+from archspec.kernels.state import State, recall
 
 INPUTS = (
     {"B": 2, "T": 9, "D_in": 5, "D": 4},
@@ -80,7 +80,7 @@ def lstm(
     whenever it is not 0. Raises ValueError for wrong numbers or shapes of weights, and for a state in both directions.
     """
     bias = _check("lstm", 4, x, weights, state, depth, bidirectional)
-    start = _start(x, weights, state, depth, bidirectional, ("h", "c"))
+    start = _start("lstm", x, weights, state, depth, bidirectional, "h", "c")
     if torch.compiler.is_compiling():  # the fused kernel of a CPU does not go through the compiler
         y, h, c = _lstm_by_steps(x, *start, weights, bias, depth, dropout, bidirectional)
     else:
@@ -101,7 +101,7 @@ def gru(
 ) -> Tensor:
     """PyTorch's GRU; arguments are those of `lstm`."""
     bias = _check("gru", 3, x, weights, state, depth, bidirectional)
-    (h,) = _start(x, weights, state, depth, bidirectional, ("h",))
+    (h,) = _start("gru", x, weights, state, depth, bidirectional, "h")
     y, h = torch.gru(x, h, list(weights), bias, depth, dropout, _train(dropout), bidirectional, True)
     if state is not None:
         state["h"] = h
@@ -120,7 +120,7 @@ def rnn(
 ) -> Tensor:
     """PyTorch's RNN with tanh, or with relu; other arguments are those of `lstm`."""
     bias = _check("rnn", 1, x, weights, state, depth, bidirectional)
-    (h,) = _start(x, weights, state, depth, bidirectional, ("h",))
+    (h,) = _start("rnn", x, weights, state, depth, bidirectional, "h")
     run = torch.rnn_relu if relu else torch.rnn_tanh
     y, h = run(x, h, list(weights), bias, depth, dropout, _train(dropout), bidirectional, True)
     if state is not None:
@@ -131,7 +131,7 @@ def rnn(
 def _check(
     op: str, gates: int, x: Tensor, weights: Sequence[Tensor], state: State | None, depth: int, bidirectional: bool
 ) -> bool:
-    """Check number, shapes and types of the weights and the state; returns whether there are biases."""
+    """Check number, shapes and types of the weights; returns whether there are biases."""
     ways = 2 if bidirectional else 1
     if len(weights) not in (2 * ways * depth, 4 * ways * depth):
         right = f"{2 * ways * depth} or, with biases, {4 * ways * depth}"
@@ -148,8 +148,6 @@ def _check(
     for weight in weights:
         if weight.dtype != x.dtype and autocast_type(x) is None:
             raise TypeError(f"{op}: weights holds a tensor of {weight.dtype}, expected {x.dtype} like x")
-    for name, past in (state or {}).items():
-        expect(op, x=(x, "B T D_in"), **{name: (past, f"{depth} B {width}")})
     return each == 4
 
 
@@ -159,13 +157,15 @@ def _train(dropout: float) -> bool:
 
 
 def _start(
-    x: Tensor, weights: Sequence[Tensor], state: State | None, depth: int, bidirectional: bool, names: tuple[str, ...]
+    op: str, x: Tensor, weights: Sequence[Tensor], state: State | None, depth: int, bidirectional: bool, *names: str
 ) -> list[Tensor]:
     """The tensors of the state of these names, or zeros (layers and directions, B, D) where it holds none."""
-    if state:
-        return [state[name] for name in names]
-    zeros = x.new_zeros(2 * depth if bidirectional else depth, x.shape[0], weights[1].shape[-1])
-    return [zeros] * len(names)
+    width = weights[1].shape[-1]
+    past = {name: recall(state, name) for name in names}
+    for name, start in past.items():
+        expect(op, x=(x, "B T D_in"), **{name: (start, f"{depth} B {width}")})
+    zeros = x.new_zeros(2 * depth if bidirectional else depth, x.shape[0], width)
+    return [zeros if start is None else start for start in past.values()]
 
 
 def _lstm_by_steps(

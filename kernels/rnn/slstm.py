@@ -20,7 +20,7 @@ from torch import Tensor
 
 from archspec.kernels.contract import expect
 from archspec.kernels.precision import wide_type
-from archspec.kernels.state import State
+from archspec.kernels.state import State, recall
 
 INPUTS = (
     {"B": 2, "T": 5, "H": 2, "D": 3},
@@ -60,11 +60,10 @@ def slstm(x: Tensor, weight: Tensor, bias: Tensor | None = None, state: State | 
     wide = wide_type(x)
     gates = x.to(wide) if bias is None else x.to(wide) + bias.to(wide)
     mixing = weight.to(wide).transpose(0, 1).flatten(1, 2).mT  # (H, D, 4 D)
-    if state:
-        h, c, n, m = (state[name].to(wide) for name in "hcnm")
-    else:
-        h = c = n = gates.new_zeros(x.shape[0], *x.shape[3:])
-        m = torch.full_like(h, -torch.inf)  # of nothing: the first step then takes m = i
+    empty = gates.new_zeros(x.shape[0], *x.shape[3:])
+    nothing = torch.full_like(empty, -torch.inf)  # the first step then takes m = i
+    past = ((recall(state, name), start) for name, start in zip("hcnm", (empty, empty, empty, nothing), strict=True))
+    h, c, n, m = (start if held is None else held.to(wide) for held, start in past)
     outputs = []
     for now in gates.unbind(1):
         h, c, n, m = _step(now, mixing, h, c, n, m)

@@ -23,7 +23,7 @@ from torch import Tensor
 from archspec.kernels.backend import cpu, gpu
 from archspec.kernels.contract import expect
 from archspec.kernels.library import operator
-from archspec.kernels.state import State
+from archspec.kernels.state import State, recall
 
 BLOCK = 32  # tokens
 INPUTS: tuple[dict[str, int], ...] = (
@@ -65,7 +65,7 @@ def linear_scan(decay: Tensor | None, x: Tensor, log_decay: Tensor | None = None
         raise ValueError("linear_scan: expected either decay or log_decay")
     name, given = ("log_decay", log_decay) if decay is None else ("decay", decay)
     assert given is not None
-    h = None if state is None else state.get("h")
+    h = recall(state, "h")
     axes = "D" if given.dim() == 1 else "B T D"
     sizes = expect("linear_scan", **{name: (given, axes)}, x=(x, "B T D"), state=(h, "B D"))
     wide = _wide(given, x)

@@ -25,7 +25,7 @@ from torch import Tensor
 from archspec.kernels.backend import cpu, gpu
 from archspec.kernels.contract import expect
 from archspec.kernels.library import Shape, operator
-from archspec.kernels.state import State
+from archspec.kernels.state import State, recall
 
 CHUNK = 16  # tokens; (CHUNK, N, D) float32 products of a usual layer fit the second-level cache
 INPUTS: tuple[dict[str, int], ...] = (
@@ -90,7 +90,7 @@ def selective_scan(
 
     D and z are left out where they are None. Raises ValueError for shapes that do not fit together.
     """
-    h = None if state is None else state.get("ssm")
+    h = recall(state, "ssm")
     sizes = expect(
         "selective_scan",
         x=(x, "B T D"),

@@ -26,7 +26,7 @@ from torch import Tensor
 from archspec.kernels.backend import cpu, gpu
 from archspec.kernels.contract import expect
 from archspec.kernels.library import operator
-from archspec.kernels.state import State
+from archspec.kernels.state import State, recall
 
 CHUNK = 32  # tokens
 START = -1e38  # of max: finite, so that no difference is NaN
@@ -72,7 +72,7 @@ def wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: State | None = None) 
 
     Raises ValueError for shapes that do not fit together.
     """
-    kept = (None, None, None) if state is None else (state.get("num"), state.get("den"), state.get("max"))
+    kept = (recall(state, "num"), recall(state, "den"), recall(state, "max"))
     sizes = expect(
         "wkv",
         w=(w, "D"),
