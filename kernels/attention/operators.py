@@ -10,10 +10,11 @@ from types import ModuleType
 
 from torch import Tensor
 
-from archspec.kernels.attention.blocks import Scores, backward_blocks, forward_blocks, wide_type
+from archspec.kernels.attention.blocks import Scores, backward_blocks, forward_blocks
 from archspec.kernels.attention.mask import Rules
 from archspec.kernels.backend import gpu
 from archspec.kernels.library import Shape, operator
+from archspec.kernels.precision import wide_type
 
 
 def _kernels(q: Tensor, v: Tensor) -> ModuleType | None:

@@ -177,7 +177,9 @@ def _seen_by_the_last(
     return k[:, :, kept], v[:, :, kept], bias, alibi, rules
 
 
-def inputs(B: int = 2, H: int = 4, Hkv: int = 2, T: int = 63, S: int = 63, D: int = 16, Dv: int = 12) -> dict[str, Any]:
+def example(
+    B: int = 2, H: int = 4, Hkv: int = 2, T: int = 63, S: int = 63, D: int = 16, Dv: int = 12
+) -> dict[str, Any]:
     """Arguments of `attention` with a window, a soft-cap, sinks, a bias and padding."""
     sizes = {"q": (B, H, T, D), "k": (B, Hkv, S, D), "v": (B, Hkv, S, Dv), "bias": (H, 1, S), "sinks": (H,)}
     given: dict[str, Any] = {name: torch.randn(*size, dtype=torch.float64) for name, size in sizes.items()}
@@ -185,7 +187,7 @@ def inputs(B: int = 2, H: int = 4, Hkv: int = 2, T: int = 63, S: int = 63, D: in
     return {**given, "key_mask": key_mask, "causal": True, "window": 17, "softcap": 20.0}
 
 
-INPUTS = (
+EXAMPLES = (
     {"B": 2, "H": 4, "Hkv": 2, "T": 63, "S": 63, "D": 16, "Dv": 12},
     {"T": 1, "S": 1},
     {"T": 1, "S": 100},

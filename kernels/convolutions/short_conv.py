@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archspec.kernels.backend import gpu
-from archspec.kernels.contract import expect, expect_choice
+from archspec.kernels.contract import require, require_choice
 from archspec.kernels.library import Shape, operator
 from archspec.kernels.precision import wide_type
 from archspec.kernels.state import State, recall
@@ -63,7 +63,7 @@ def short_conv(
     bias (D,); gate_in and gate_out (B, T, D) multiply what goes in and what comes out (LFM2). The state keeps the last
     K - 1 inputs, gated, as (B, K - 1, D) under "conv". The result has the type of x.
     """
-    expect(
+    require(
         "short_conv",
         x=(x, "B T D"),
         weight=(weight, "D 1 K"),
@@ -71,10 +71,10 @@ def short_conv(
         gate_in=(gate_in, "B T D"),
         gate_out=(gate_out, "B T D"),
     )
-    expect_choice("short_conv", "activation", activation, (None, "silu"))
+    require_choice("short_conv", "activation", activation, (None, "silu"))
     tail = recall(state, "conv")
     if tail is not None:
-        expect("short_conv", x=(x, "B T D"), conv=(tail, f"B {weight.shape[2] - 1} D"))
+        require("short_conv", x=(x, "B T D"), conv=(tail, f"B {weight.shape[2] - 1} D"))
     if state is not None and x.shape[1] == 1:
         y, state["conv"] = _step(x, weight, bias, activation, tail, gate_in, gate_out)
         return y
@@ -239,7 +239,7 @@ def _backward_flops(x: Shape, weight: Shape, *rest: object) -> int:
 convolve = operator("short_conv", _forward, _backward, _fake, flops=_flops, backward_flops=_backward_flops)
 
 
-def inputs(B: int = 2, T: int = 63, D: int = 6, K: int = 4) -> dict[str, Tensor]:
+def example(B: int = 2, T: int = 63, D: int = 6, K: int = 4) -> dict[str, Tensor]:
     """Example arguments of `short_conv`."""
     x, gate_in, gate_out = (torch.randn(B, T, D, dtype=torch.float64) for _ in range(3))
     weight = torch.randn(D, 1, K, dtype=torch.float64) / K**0.5
@@ -252,7 +252,7 @@ def inputs(B: int = 2, T: int = 63, D: int = 6, K: int = 4) -> dict[str, Tensor]
     }
 
 
-INPUTS: tuple[dict[str, int], ...] = (
+EXAMPLES: tuple[dict[str, int], ...] = (
     {},
     {"T": 1},
     {"B": 1, "T": 100, "D": 17, "K": 3},

@@ -34,9 +34,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archspec.kernels.backend import gpu
-from archspec.kernels.contract import expect, expect_choice
+from archspec.kernels.contract import require, require_choice
 from archspec.kernels.library import Shape, operator
 from archspec.kernels.memory.decayed_scores import Decayed, decayed_scores, decayed_scores_backward, score_flops
+from archspec.kernels.precision import wide_type
 from archspec.kernels.state import State, recall
 
 CHUNKS = (16, 32, 64)
@@ -66,7 +67,7 @@ def reference(
     return torch.stack(outputs, dim=1) if outputs else v.clone(), S
 
 
-def inputs(B: int = 2, T: int = 63, H: int = 3, K: int = 8, V: int = 12) -> dict[str, Tensor]:
+def example(B: int = 2, T: int = 63, H: int = 3, K: int = 8, V: int = 12) -> dict[str, Tensor]:
     """Example arguments of `dplr` as RWKV-7 makes them: a unit removal key and a rate in [0, 1]."""
     kappa = F.normalize(torch.randn(B, T, H, K, dtype=torch.float64), dim=-1)
     rate = torch.rand(B, T, H, K, dtype=torch.float64)
@@ -76,7 +77,7 @@ def inputs(B: int = 2, T: int = 63, H: int = 3, K: int = 8, V: int = 12) -> dict
     return {"q": q, "k": k, "v": v, "a": -kappa, "b": kappa * rate, "decay": decay}
 
 
-INPUTS = (
+EXAMPLES = (
     {"T": 1},
     {"T": 63},
     {"T": 100, "H": 1, "K": 5, "V": 3},
@@ -105,8 +106,8 @@ def dplr(
     tokens, and may reach the earlier ones of its chunk, in whose masked products it is multiplied by zero.
     """
     keys = "B T H K"
-    sizes = expect("dplr", q=(q, keys), k=(k, keys), v=(v, "B T H V"), a=(a, keys), b=(b, keys), decay=(decay, keys))
-    expect_choice("dplr", "chunk", chunk, (None, *CHUNKS))
+    sizes = require("dplr", q=(q, keys), k=(k, keys), v=(v, "B T H V"), a=(a, keys), b=(b, keys), decay=(decay, keys))
+    require_choice("dplr", "chunk", chunk, (None, *CHUNKS))
     initial = initial_state("dplr", state, v, sizes)
     if sizes["T"] == 1 and state is not None:
         y, last = _step(q, k, v, a, b, decay, initial)
@@ -120,11 +121,11 @@ def dplr(
 
 def initial_state(op: str, state: State | None, v: Tensor, sizes: dict[str, int]) -> Tensor:
     """The memory (B, H, K, V) that the state holds, or zeros, in float32 or wider."""
-    wide = torch.float64 if v.dtype == torch.float64 else torch.float32
+    wide = wide_type(v)
     memory = recall(state, "memory")
     if memory is None:
         return v.new_zeros(sizes["B"], sizes["H"], sizes["K"], sizes["V"], dtype=wide)
-    expect(op, v=(v, "B T H V"), state=(memory, f"B H {sizes['K']} V"))
+    require(op, v=(v, "B T H V"), state=(memory, f"B H {sizes['K']} V"))
     return memory.to(wide)
 
 

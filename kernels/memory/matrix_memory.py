@@ -32,13 +32,14 @@ import torch
 from torch import Tensor
 
 from archspec.kernels.backend import gpu
-from archspec.kernels.contract import expect
+from archspec.kernels.contract import require
 from archspec.kernels.library import Shape, operator
 from archspec.kernels.memory.chunked import chunked_backward, chunked_forward, kept_type
 from archspec.kernels.memory.segments import chunk_length, is_vector
+from archspec.kernels.precision import wide_type
 from archspec.kernels.state import State, recall
 
-INPUTS = (
+EXAMPLES = (
     {"T": 1},
     {"T": 63, "decay": 3},
     {"T": 63, "decay": 1},
@@ -50,7 +51,7 @@ INPUTS = (
 )
 
 
-def inputs(
+def example(
     B: int = 2,
     T: int = 63,
     H: int = 4,
@@ -138,14 +139,14 @@ def sums_of(v: Tensor) -> Tensor:
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, decay: Tensor | None, bonus: Tensor | None, chunk: int) -> None:
-    sizes = expect("matrix_memory", q=(q, "B T G K"), k=(k, "B T G K"), v=(v, "B T H V"), bonus=(bonus, "H K"))
+    sizes = require("matrix_memory", q=(q, "B T G K"), k=(k, "B T G K"), v=(v, "B T H V"), bonus=(bonus, "H K"))
     if sizes["H"] % max(sizes["G"], 1):
         raise ValueError(f"matrix_memory: v has {sizes['H']} heads, expected a multiple of the {sizes['G']} of q")
     if chunk < 1:
         raise ValueError(f"matrix_memory: chunk is {chunk}, expected at least 1")
     if decay is not None:
         axes = {1: "H", 2: "H K", 3: "B T H", 4: "B T H K"}.get(decay.dim(), "B T H K")
-        expect("matrix_memory", q=(q, "B T G K"), v=(v, "B T H V"), decay=(decay, axes))
+        require("matrix_memory", q=(q, "B T G K"), v=(v, "B T H V"), decay=(decay, axes))
 
 
 def remember(
@@ -216,7 +217,7 @@ def step(
     """One token: T = 1 in the shapes of `matrix_memory`; y and the new state."""
     B, _, H, V = v.shape
     G, K = k.shape[2:]
-    wide = _wide(q, k, v)
+    wide = wide_type(q, k, v)
     q, k, v = q[:, 0].to(wide).unsqueeze(2), k[:, 0].to(wide).unsqueeze(2), v[:, 0].to(wide)
     write = (k.unsqueeze(-1) * v.view(B, G, H // G, 1, V)).flatten(1, 2)  # (B, H, K, V)
     state = write if initial is None else initial.to(wide)
@@ -230,10 +231,6 @@ def step(
         seen = own if initial is None else state + own
     y = (q.unsqueeze(-2) @ seen.unflatten(1, (G, -1))).view(B, 1, H, V)
     return y if scale == 1.0 else y * scale, new
-
-
-def _wide(*tensors: Tensor) -> torch.dtype:
-    return torch.float64 if any(x.dtype == torch.float64 for x in tensors) else torch.float32
 
 
 def retention_decays(heads: int) -> Tensor:
@@ -312,7 +309,7 @@ def _backward(
 
 def _fast(q: Tensor, k: Tensor, v: Tensor) -> ModuleType | None:
     """Triton's kernels, unless something is to be computed in float64."""
-    return None if _wide(q, k, v) == torch.float64 else gpu("matrix_memory", v)
+    return None if wide_type(q, k, v) == torch.float64 else gpu("matrix_memory", v)
 
 
 def _fake(
@@ -330,7 +327,7 @@ def _fake(
     chunks = -(-T // chunk_length(decay, T, _fitting(v, chunk))) if train and v.numel() else 0
     G = H if is_vector(decay) else G
     entering = v.new_empty((chunks, B, G, K, H // max(G, 1), V), dtype=kept_type(q, k, v))
-    return v.new_empty(v.shape), v.new_empty((B, H, K, V), dtype=_wide(q, k, v)), entering
+    return v.new_empty(v.shape), v.new_empty((B, H, K, V), dtype=wide_type(q, k, v)), entering
 
 
 def _fitting(v: Tensor, chunk: int) -> int:

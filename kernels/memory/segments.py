@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from archspec.kernels.precision import wide_type
+
 SEGMENT = (
     1 << 19
 )  # numbers of the largest intermediate tensor of a segment: what is computed at once stays in the cache
@@ -35,7 +37,7 @@ class Segments:
         self.B, self.T, self.H, self.V = v.shape
         self.G, self.K = q.shape[2:]
         self.R = self.H // max(self.G, 1)
-        self.wide = torch.float64 if torch.float64 in (q.dtype, k.dtype, v.dtype) else torch.float32
+        self.wide = wide_type(q, k, v)
         self.device = q.device
         self.vector = is_vector(decay)
         self.exclusive = exclusive

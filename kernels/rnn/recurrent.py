@@ -21,11 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archspec.kernels.contract import expect
+from archspec.kernels.contract import require
 from archspec.kernels.precision import autocast_type
 from archspec.kernels.state import State, recall
 
-INPUTS = (
+EXAMPLES = (
     {"B": 2, "T": 9, "D_in": 5, "D": 4},
     {"B": 1, "T": 1, "D_in": 1, "D": 1},
     {"B": 2, "T": 63, "D_in": 3, "D": 7},
@@ -33,7 +33,7 @@ INPUTS = (
 )
 
 
-def inputs(B: int = 2, T: int = 9, D_in: int = 5, D: int = 4) -> dict[str, Any]:
+def example(B: int = 2, T: int = 9, D_in: int = 5, D: int = 4) -> dict[str, Any]:
     """Example arguments of `lstm`, one layer in one direction."""
     shapes = ((4 * D, D_in), (4 * D, D), (4 * D,), (4 * D,))
     weights = [torch.randn(*shape, dtype=torch.float64) / D**0.5 for shape in shapes]
@@ -144,7 +144,7 @@ def _check(
         below = "D_in" if cell < ways else ways * width
         b, d = biases or (None, None)
         rows = f"{gates * width}"
-        expect(op, x=(x, "B T D_in"), W=(w, f"{rows} {below}"), U=(u, f"{rows} {width}"), b=(b, rows), d=(d, rows))
+        require(op, x=(x, "B T D_in"), W=(w, f"{rows} {below}"), U=(u, f"{rows} {width}"), b=(b, rows), d=(d, rows))
     for weight in weights:
         if weight.dtype != x.dtype and autocast_type(x) is None:
             raise TypeError(f"{op}: weights holds a tensor of {weight.dtype}, expected {x.dtype} like x")
@@ -163,7 +163,7 @@ def _start(
     width = weights[1].shape[-1]
     past = {name: recall(state, name) for name in names}
     for name, start in past.items():
-        expect(op, x=(x, "B T D_in"), **{name: (start, f"{depth} B {width}")})
+        require(op, x=(x, "B T D_in"), **{name: (start, f"{depth} B {width}")})
     zeros = x.new_zeros(2 * depth if bidirectional else depth, x.shape[0], width)
     return [zeros if start is None else start for start in past.values()]
 

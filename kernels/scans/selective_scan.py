@@ -23,12 +23,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archspec.kernels.backend import cpu, gpu
-from archspec.kernels.contract import expect
+from archspec.kernels.contract import require
 from archspec.kernels.library import Shape, operator
+from archspec.kernels.precision import wide_type
 from archspec.kernels.state import State, recall
 
 CHUNK = 16  # tokens; (CHUNK, N, D) float32 products of a usual layer fit the second-level cache
-INPUTS: tuple[dict[str, int], ...] = (
+EXAMPLES: tuple[dict[str, int], ...] = (
     {"B": 2, "T": 63},
     {"T": 1, "D": 5, "N": 3},
     {"T": 100, "D": 33, "N": 16},
@@ -37,7 +38,7 @@ INPUTS: tuple[dict[str, int], ...] = (
 )
 
 
-def inputs(B: int = 2, T: int = 63, D: int = 7, N: int = 4) -> dict[str, Tensor]:
+def example(B: int = 2, T: int = 63, D: int = 7, N: int = 4) -> dict[str, Tensor]:
     """Arguments of `selective_scan` for tests and measurements."""
 
     def normal(*shape: int) -> Tensor:
@@ -91,7 +92,7 @@ def selective_scan(
     D and z are left out where they are None. Raises ValueError for shapes that do not fit together.
     """
     h = recall(state, "ssm")
-    sizes = expect(
+    sizes = require(
         "selective_scan",
         x=(x, "B T D"),
         dt=(dt, "B T D"),
@@ -102,7 +103,8 @@ def selective_scan(
         z=(z, "B T D"),
         state=(h, "B D N"),
     )
-    h = x.new_zeros(sizes["B"], sizes["D"], sizes["N"], dtype=_wide(x)) if h is None else h.to(_wide(x))
+    wide = wide_type(x)
+    h = x.new_zeros(sizes["B"], sizes["D"], sizes["N"], dtype=wide) if h is None else h.to(wide)
     if sizes["T"] == 1 and state is not None:
         y, state["ssm"] = _step(x, dt, A, B, C, D, z, h)
         return y
@@ -112,11 +114,6 @@ def selective_scan(
     if state is not None:
         state["ssm"] = last
     return y
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    """The type to compute in."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _step(

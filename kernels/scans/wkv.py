@@ -24,14 +24,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archspec.kernels.backend import cpu, gpu
-from archspec.kernels.contract import expect
+from archspec.kernels.contract import require
 from archspec.kernels.library import operator
+from archspec.kernels.precision import wide_type
 from archspec.kernels.state import State, recall
 
 CHUNK = 32  # tokens
 START = -1e38  # of max: finite, so that no difference is NaN
 FLOOR = -1e30  # of the log of the decay, where it is multiplied by a number of tokens; its exponential is zero
-INPUTS: tuple[dict[str, int], ...] = (
+EXAMPLES: tuple[dict[str, int], ...] = (
     {"B": 2, "T": 63},
     {"T": 1, "D": 5},
     {"T": 100, "D": 33},
@@ -40,7 +41,7 @@ INPUTS: tuple[dict[str, int], ...] = (
 )
 
 
-def inputs(B: int = 2, T: int = 63, D: int = 7) -> dict[str, Tensor]:
+def example(B: int = 2, T: int = 63, D: int = 7) -> dict[str, Tensor]:
     """Arguments of `wkv` for tests and measurements."""
     w, u = -torch.randn(D, dtype=torch.float64).exp(), torch.randn(D, dtype=torch.float64)
     return {
@@ -73,7 +74,7 @@ def wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: State | None = None) 
     Raises ValueError for shapes that do not fit together.
     """
     kept = (recall(state, "num"), recall(state, "den"), recall(state, "max"))
-    sizes = expect(
+    sizes = require(
         "wkv",
         w=(w, "D"),
         u=(u, "D"),
@@ -83,7 +84,7 @@ def wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: State | None = None) 
         den=(kept[1], "B D"),
         max=(kept[2], "B D"),
     )
-    wide = torch.float64 if v.dtype == torch.float64 else torch.float32
+    wide = wide_type(v)
     empty = v.new_zeros(sizes["B"], sizes["D"], dtype=wide)
     num, den, top = (
         (empty, empty.clone(), empty + START) if kept[0] is None else (x.to(wide) for x in kept if x is not None)

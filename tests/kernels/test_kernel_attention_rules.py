@@ -456,7 +456,7 @@ def test_a_broken_contract_is_one_clear_error(options, message):
 
 
 def test_the_example_arguments_fit():
-    for sizes in family.INPUTS:
-        given = family.inputs(**sizes)
+    for sizes in family.EXAMPLES:
+        given = family.example(**sizes)
         y = attention(**given)
         assert y.shape == (*given["q"].shape[:3], given["v"].shape[3])

@@ -94,10 +94,10 @@ def test_decays_of_each_name():
 
 
 def gates(T=63, H=4, **sizes):
-    return list(mlstm.inputs(T=T, H=H, **sizes).values())
+    return list(mlstm.example(T=T, H=H, **sizes).values())
 
 
-@pytest.mark.parametrize("sizes", [s for s in mlstm.INPUTS if s.get("B") != 0], ids=str)
+@pytest.mark.parametrize("sizes", [s for s in mlstm.EXAMPLES if s.get("B") != 0], ids=str)
 def test_mlstm_is_its_definition(sizes):
     def definition(*x):
         return mlstm.reference(*x, scale=0.4)
