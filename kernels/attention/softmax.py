@@ -40,6 +40,7 @@ import torch
 from torch import Tensor
 
 from archspec.kernels.attention.arguments import check_pattern, check_shapes, check_tokens
+from archspec.kernels.attention.blocks import Scores
 from archspec.kernels.attention.dense import left_open, masked, plain, with_alibi, written_out
 from archspec.kernels.attention.mask import Rules, distances, seen
 from archspec.kernels.attention.operators import attend, attend_one
@@ -127,9 +128,7 @@ def attention(
     most = PAIRS_WRITTEN_OUT if written or learns else PAIRS_AT_ONCE
     few = T == 1 or no_mask or (not left_open(T * S) and most >= T * S)
     if not dropout and (q.is_cuda or not few):
-        masks = (rules.key_mask, rules.prefix_len, rules.documents, rules.global_tokens)
-        settings = (rules.causal, rules.window, rules.dilation, rules.pattern, rules.stride, rules.summary)
-        return attend(q, k, v, bias, alibi, sinks, *masks, *settings, scale, softcap or 0.0)[0]
+        return attend(q, k, v, *Scores(scale, softcap or 0.0, bias, alibi), sinks, *rules)[0]
     mask = seen(torch.arange(S - T, S, device=q.device), torch.arange(S, device=q.device), rules)
     bias = bias if alibi is None else with_alibi(bias, alibi, distances(T, S, q.device))
     if written:

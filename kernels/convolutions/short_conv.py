@@ -14,6 +14,8 @@ this for K of at most 8; they were not measured on a GPU.
 """
 
 from math import prod
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -133,6 +135,23 @@ def _slide(seen: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.conv2d(image, weight.unsqueeze(2), bias, groups=weight.shape[0]).squeeze(2).transpose(1, 2)
 
 
+class Inputs(NamedTuple):
+    """What goes into a convolution: arguments of `short_conv`, with the K - 1 inputs before the first token."""
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    gate_in: Tensor | None
+    gate_out: Tensor | None
+    tail: Tensor | None
+    silu: bool
+
+
+def _fast(given: Inputs) -> ModuleType | None:
+    """The Triton kernels, where they take so many taps."""
+    return gpu("short_conv", given.x) if given.weight.shape[2] <= UNROLLED else None
+
+
 def _forward(
     x: Tensor,
     weight: Tensor,
@@ -142,42 +161,32 @@ def _forward(
     tail: Tensor | None,
     silu: bool,
 ) -> Tensor:
-    fast = gpu("short_conv", x)
-    if fast is not None and weight.shape[2] <= UNROLLED:
-        return fast.forward(x, weight, bias, gate_in, gate_out, tail, silu)
-    u, w, b, i, o, before = _widen(x, weight, bias, gate_in, gate_out, tail)
+    given = Inputs(x, weight, bias, gate_in, gate_out, tail, silu)
+    if (fast := _fast(given)) is not None:
+        return fast.forward(given)
+    u, w, b, i, o, before = _widen(*given[:-1])
     y = _slide(_inputs_seen(u, i, before, w.shape[2] - 1), w, b)
     y = F.silu(y, inplace=True) if silu else y
     return (y if o is None else y.mul_(o)).to(x.dtype)
 
 
-def _backward(
-    grads: list[Tensor | None],
-    outputs: list[Tensor],
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    gate_in: Tensor | None,
-    gate_out: Tensor | None,
-    tail: Tensor | None,
-    silu: bool,
-) -> list[Tensor]:
+def _backward(grads: list[Tensor | None], outputs: list[Tensor], *inputs: Any) -> list[Tensor]:
     """Gradients of x, weight, bias, both gates and tail, as far as they are given.
 
     With dz the gradient of z: dw[j] = sum_t dz[t] seen[t + j], and that of seen is dz convolved with the taps reversed.
     """
-    fast = gpu("short_conv", x)
-    if fast is not None and weight.shape[2] <= UNROLLED:
-        return fast.backward(grads, outputs, x, weight, bias, gate_in, gate_out, tail, silu)
-    u, w, b, i, o, before = _widen(x, weight, bias, gate_in, gate_out, tail)
+    given = Inputs(*inputs)
+    if (fast := _fast(given)) is not None:
+        return fast.backward(grads[0], given)
+    u, w, b, i, o, before = _widen(*given[:-1])
     (dz,) = _widen(grads[0])
     seen = _inputs_seen(u, i, before, w.shape[2] - 1)
     d_out = None
-    if silu or o is not None:
+    if given.silu or o is not None:
         z = _slide(seen, w, b)
-        d_out = None if o is None else dz * (F.silu(z) if silu else z)
+        d_out = None if o is None else dz * (F.silu(z) if given.silu else z)
         dz = dz if o is None else dz * o
-        dz = torch.ops.aten.silu_backward(dz, z) if silu else dz
+        dz = torch.ops.aten.silu_backward(dz, z) if given.silu else dz
     n = w.shape[2] - 1
     zeros = _zeros_beside(dz, n)
     dseen = _slide(torch.cat((dz, zeros) if before is None else (zeros, dz, zeros), dim=1), w.flip(2), None)
@@ -214,15 +223,7 @@ def _widen(x: Tensor, *others: Tensor | None) -> list[Tensor | None]:
     return [None if tensor is None else tensor.to(wide) for tensor in (x, *others)]
 
 
-def _fake(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    gate_in: Tensor | None,
-    gate_out: Tensor | None,
-    tail: Tensor | None,
-    silu: bool,
-) -> Tensor:
+def _fake(x: Tensor, *others: Any) -> Tensor:
     return x.new_empty(x.shape)
 
 

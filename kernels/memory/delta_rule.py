@@ -22,6 +22,7 @@ from torch import Tensor
 
 from archspec.kernels.contract import require, require_choice
 from archspec.kernels.memory.dplr import CHUNKS, initial_state, remember
+from archspec.kernels.memory.dplr_chunks import Inputs
 from archspec.kernels.state import State
 
 
@@ -111,7 +112,7 @@ def delta_rule(
         last = _step(k, read_key, v, beta, memory)
         y = scale * _recall(last, q).unsqueeze(1)
     else:
-        y, last = remember(q, read_key, k, v, None, beta, decay, initial, scale, chunk)
+        y, last = remember(Inputs(q, read_key, k, v, None, beta, decay), initial, scale, chunk)
     if state is not None:
         state["memory"] = last
     return y.to(v.dtype)
@@ -155,7 +156,7 @@ def delta_product(
         late = F.pad(q.unsqueeze(2), (0, 0, 0, 0, n - 1, 0)).flatten(1, 2)
         early = None if decay is None else _first_of(decay, n)
         k, v, beta = (x.flatten(1, 2) for x in (k, v, beta))
-        y, last = remember(late, k, k, v, None, beta, early, initial, scale, chunk)
+        y, last = remember(Inputs(late, k, k, v, None, beta, early), initial, scale, chunk)
         y = y[:, n - 1 :: n]
     if state is not None:
         state["memory"] = last

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from archspec.kernels.contract import require
-from archspec.kernels.memory.matrix_memory import scan, step
+from archspec.kernels.memory.matrix_scan import scan, step
 from archspec.kernels.precision import wide_type
 from archspec.kernels.state import State, recall
 

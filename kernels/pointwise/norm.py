@@ -15,6 +15,8 @@ two float32 numbers a row. The kernels were compiled for sm_90 and checked in Tr
 a GPU.
 """
 
+from typing import Any, NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -142,13 +144,27 @@ def _gated_rms_norm(x: Tensor, z: Tensor, weight: Tensor, eps: float, size: int,
     return (y * gate).to(x.dtype) if norm_before_gate else y
 
 
+class Form(NamedTuple):
+    """Which norm of the family it is; group_size channels are normalised together."""
+
+    eps: float
+    group_size: int
+    one_plus: bool  # the factor of a channel is 1 + weight
+    centred: bool  # layer norm, the only one with a bias
+    gate_first: bool  # a gate is applied before the norm, otherwise after it
+
+    def casts_first(self, gate: Tensor | None) -> bool:
+        """Whether the result is cast to the type of the input before it is scaled, as in Llama."""
+        return not (self.one_plus or self.centred or (gate is not None and not self.gate_first))
+
+
 def _types(
-    x: Tensor, residual: Tensor | None, gate: Tensor | None, weight: Tensor | None, scaled_before_cast: bool
+    x: Tensor, residual: Tensor | None, gate: Tensor | None, weight: Tensor | None, form: Form
 ) -> tuple[torch.dtype, torch.dtype]:
     """Types of x + residual and of the result: Llama's order casts first, and a wider weight then widens the result."""
     total = x.dtype if residual is None else torch.promote_types(x.dtype, residual.dtype)
-    casts_last = scaled_before_cast or weight is None
-    return total, total if casts_last else torch.promote_types(total, weight.dtype)
+    widens = weight is not None and form.casts_first(gate)
+    return total, torch.promote_types(total, weight.dtype) if widens else total
 
 
 def _forward(
@@ -163,17 +179,12 @@ def _forward(
     centred: bool,
     gate_first: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The result, x + residual, and for each group of a row its mean and 1 / sqrt(...); what is not needed is empty.
-
-    gate_first: the gate is applied before the norm, otherwise after it. centred: layer norm, the only one with a bias.
-    """
-    scaled_before_cast = one_plus or centred or (gate is not None and not gate_first)
-    total_type, y_type = _types(x, residual, gate, weight, scaled_before_cast)
+    """The result, x + residual, and for each group of a row its mean and 1 / sqrt(...); what is not needed is empty."""
+    form = Form(eps, group_size, one_plus, centred, gate_first)
+    types = total_type, y_type = _types(x, residual, gate, weight, form)
     fast = gpu("norm", x)
     if fast:
-        return fast.forward(
-            x, residual, gate, weight, bias, eps, group_size, one_plus, centred, gate_first, total_type, y_type
-        )
+        return fast.forward(x, residual, gate, weight, bias, form, types)
     total = x if residual is None else x + residual
     value = _normalised_input(total, gate, group_size, gate_first)
     mean = value.mean(-1, keepdim=True) if centred else None
@@ -181,7 +192,7 @@ def _forward(
     rstd = value.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
     y = (value * rstd).flatten(-2)
     if weight is not None:
-        y = y if scaled_before_cast else y.to(total_type)
+        y = y.to(total_type) if form.casts_first(gate) else y
         factor = _factor(weight, one_plus, y.dtype)
         y = y.mul_(factor) if torch.promote_types(y.dtype, factor.dtype) == y.dtype else y * factor
     y = y if bias is None else y + bias
@@ -201,29 +212,16 @@ def _factor(weight: Tensor, one_plus: bool, dtype: torch.dtype) -> Tensor:
     return 1.0 + weight.to(dtype) if one_plus else weight
 
 
-def _backward(
-    grads: list[Tensor | None],
-    outputs: list[Tensor],
-    x: Tensor,
-    residual: Tensor | None,
-    gate: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    group_size: int,
-    one_plus: bool,
-    centred: bool,
-    gate_first: bool,
-) -> list[Tensor]:
+def _backward(grads: list[Tensor | None], outputs: list[Tensor], *inputs: Any) -> list[Tensor]:
     """Gradients of what is present of x, residual, gate, weight and bias."""
+    (x, residual, gate, weight, bias), form = inputs[:5], Form(*inputs[5:])
     total, mean, rstd = outputs
     total = x if residual is None else total
     dy, dtotal = grads[0], None if residual is None else grads[1]
     dy = torch.zeros_like(total) if dy is None else dy
     fast = gpu("norm", x)
-    found = (fast.backward if fast else _gradients)(
-        dy, dtotal, residual is not None, total, gate, weight, mean, rstd, group_size, one_plus, centred, gate_first
-    )
+    run = fast.backward if fast else _gradients
+    found = run(dy, dtotal, residual is not None, total, gate, weight, mean, rstd, form)
     dx, dresidual, dgate, dweight, dbias = found
     wanted = ((x, dx), (residual, dresidual), (gate, dgate), (weight, dweight), (bias, dbias))
     return [gradient for tensor, gradient in wanted if tensor is not None]
@@ -238,12 +236,10 @@ def _gradients(
     weight: Tensor | None,
     mean: Tensor,
     rstd: Tensor,
-    group_size: int,
-    one_plus: bool,
-    centred: bool,
-    gate_first: bool,
+    form: Form,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor, Tensor]:
     """Gradients of x, residual, gate, weight, bias. The first two are equal and may not share memory."""
+    _, group_size, one_plus, centred, gate_first = form
     if gate is None and not centred:
         dx, dweight = _rms_gradients(wide(dy), wide(total), weight, rstd, one_plus)
         dx = dx if dtotal is None else dx + dtotal
@@ -287,25 +283,16 @@ def _silu_slope(z: Tensor) -> Tensor:
 
 
 def _fake(
-    x: Tensor,
-    residual: Tensor | None,
-    gate: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    group_size: int,
-    one_plus: bool,
-    centred: bool,
-    gate_first: bool,
+    x: Tensor, residual: Tensor | None, gate: Tensor | None, weight: Tensor | None, bias: Tensor | None, *settings: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    scaled_before_cast = one_plus or centred or (gate is not None and not gate_first)
-    total_type, y_type = _types(x, residual, gate, weight, scaled_before_cast)
+    form = Form(*settings)
+    total_type, y_type = _types(x, residual, gate, weight, form)
     statistics_type = torch.promote_types(total_type, torch.float32)
-    statistics = (*x.shape[:-1], x.shape[-1] // group_size)
+    statistics = (*x.shape[:-1], x.shape[-1] // form.group_size)
     return (
         x.new_empty(x.shape, dtype=y_type),
         x.new_empty(0) if residual is None else x.new_empty(x.shape, dtype=total_type),
-        x.new_empty(statistics if centred else 0, dtype=statistics_type),
+        x.new_empty(statistics if form.centred else 0, dtype=statistics_type),
         x.new_empty(statistics, dtype=statistics_type),
     )
 

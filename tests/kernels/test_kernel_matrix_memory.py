@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from kernel_checks import Face, assert_close, check, compiles, faces, is_an_operator, normal, pieces
 from torch.utils.flop_counter import FlopCounterMode
 
-from archspec.kernels.memory import chunked
+from archspec.kernels.memory import chunked, matrix_scan
 from archspec.kernels.memory import matrix_memory as mm
+from archspec.kernels.memory.segments import Inputs
 
 KINDS = (0, 1, 2, 3, 4)
 # sums of many roundings of the gradient of the output, which end in few numbers: the gradient of a constant decay
@@ -89,8 +90,9 @@ def test_grids_have_one_axis(monkeypatch):
     for name in ("_states_kernel", "_outputs_kernel", "_keys_kernel"):
         monkeypatch.setattr(kernels, name, Kernel())
     q, v = torch.empty(1000, 65, 80, 16, device="meta"), torch.empty(1000, 65, 80, 8, device="meta")
-    _, _, entering = kernels.forward(q, q, v, None, None, 1.0, False, 64, True)
-    kernels.backward([v, None], entering, q, q, v, None, None, 1.0, False, 64, False)
+    given = Inputs(q, q, v, None, None, 1.0, False, 64)
+    _, _, entering = kernels.forward(given, True)
+    kernels.backward([v, None], entering, given, False)
     assert grids == [(80_000,), (160_000,), (80_000,), (160_000,), (160_000,)]
 
 
@@ -256,13 +258,14 @@ def test_mixed_types_give_the_type_of_values():
 def test_flops_are_those_of_the_vectorised_path(kind, sizes):
     given = mm.example(decay=kind, **sizes)
     q, k, v, g = (given.get(name) for name in ("q", "k", "v", "decay"))
+    inputs = Inputs(q, k, v, g, None, 1.0, False, 16)
     with FlopCounterMode(display=False) as plain:
-        y, _, entering = chunked.chunked_forward(q, k, v, g, None, 1.0, False, 16, True)
+        y, _, entering = chunked.chunked_forward(inputs, True)
         forward = plain.get_total_flops()
-        chunked.chunked_backward([y, None], entering, q, k, v, g, None, 1.0, False, 16, True)
+        chunked.chunked_backward([y, None], entering, inputs, True)
     leaves = [None if x is None else x.requires_grad_() for x in (q, k, v, g)]
     with FlopCounterMode(display=False) as counted:
-        y, _ = mm.scan(*leaves, None, chunk=16)
+        y, _ = matrix_scan.scan(*leaves, None, chunk=16)
         assert counted.get_total_flops() == forward
         y.sum().backward()
     assert counted.get_total_flops() == plain.get_total_flops()
@@ -273,7 +276,7 @@ def test_torch_library(kind):
     given = arguments(T=20, B=1, H=2, G=2, K=3, V=2, decay=kind)
     q, k, v, g, S = (given.get(name) for name in ("q", "k", "v", "decay", "initial"))
     leaves = [None if x is None else x.float().requires_grad_() for x in (q, k, v, g, S)]
-    is_an_operator(mm._scan, *leaves, 0.5, False, 8, True)
+    is_an_operator(matrix_scan.memory_of_matrices, *leaves, 0.5, False, 8, True)
 
 
 @pytest.mark.parametrize("kind", [1, 4])
@@ -302,8 +305,8 @@ def test_a_decay_that_is_not_trained_gets_no_gradient_and_costs_none():
 def test_memory_grows_by_one_state_a_chunk_in_training_alone():
     given = mm.example(T=64, decay=3)
     q, k, v, g = given.values()
-    assert mm._scan(q, k, v, g, None, 1.0, False, 16, False)[2].numel() == 0
-    assert mm._scan(q, k, v, g, None, 1.0, False, 16, True)[2].numel() == 4 * 2 * 4 * 6 * 5
+    assert matrix_scan.memory_of_matrices(q, k, v, g, None, 1.0, False, 16, False)[2].numel() == 0
+    assert matrix_scan.memory_of_matrices(q, k, v, g, None, 1.0, False, 16, True)[2].numel() == 4 * 2 * 4 * 6 * 5
 
 
 @pytest.mark.parametrize(

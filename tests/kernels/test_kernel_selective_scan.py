@@ -211,8 +211,8 @@ def test_flops_are_those_of_the_vectorised_path(absent):
     given.update(dict.fromkeys(absent))
     first = torch.zeros(2, 7, 4)
     with FlopCounterMode(display=False) as counter:
-        y, last, entering = s6.vectorised_forward(*given.values(), first, True)
-        s6.vectorised_backward(y, last, entering, *given.values(), first)
+        y, last, entering = s6.vectorised_forward(s6.Inputs(*given.values(), first), True)
+        s6.vectorised_backward(y, last, entering, s6.Inputs(*given.values(), first))
     counted = counter.get_total_flops()
     with FlopCounterMode(display=False) as counter:
         s6.selective_scan(**{k: v if v is None else v.requires_grad_() for k, v in given.items()}).sum().backward()
