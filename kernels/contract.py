@@ -3,7 +3,7 @@
 from torch import Tensor
 
 
-def expect(op: str, /, **tensors: tuple[Tensor | None, str]) -> dict[str, int]:
+def require(op: str, /, **tensors: tuple[Tensor | None, str]) -> dict[str, int]:
     """Check tensors given as name=(tensor, "B T D") and return the size of each axis.
 
     An axis that appears twice must have one size; a number is that size; a leading "..." stands for any axes. None is
@@ -38,7 +38,7 @@ def expect(op: str, /, **tensors: tuple[Tensor | None, str]) -> dict[str, int]:
     return sizes
 
 
-def expect_integers(op: str, beside: Tensor | None = None, /, **tensors: Tensor | None) -> None:
+def require_integers(op: str, beside: Tensor | None = None, /, **tensors: Tensor | None) -> None:
     """Check that arguments that number things are whole numbers (or None), on the device of the tensor `beside`."""
     for name, tensor in tensors.items():
         if tensor is not None and (tensor.is_floating_point() or tensor.is_complex()):
@@ -47,7 +47,7 @@ def expect_integers(op: str, beside: Tensor | None = None, /, **tensors: Tensor 
             raise ValueError(f"{op}: {name} is on {tensor.device}, expected {beside.device}")
 
 
-def expect_choice(op: str, name: str, value: object, choices: tuple[object, ...]) -> None:
+def require_choice(op: str, name: str, value: object, choices: tuple[object, ...]) -> None:
     """Check that a setting is one of its choices."""
     if value not in choices:
         raise ValueError(f"{op}: {name} is {value!r}, expected one of {', '.join(map(repr, choices))}")

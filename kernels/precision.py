@@ -1,12 +1,19 @@
 """In which type an operation computes."""
 
+from functools import reduce
+
 import torch
 from torch import Tensor
 
 
-def wide_type(x: Tensor) -> torch.dtype:
-    """The type that sums over x are taken in: float32, or its own where that is wider."""
-    return torch.promote_types(x.dtype, torch.float32)
+def wide_type(*tensors: Tensor) -> torch.dtype:
+    """The type that sums over these tensors are taken in: float32, or their own where that is wider."""
+    return reduce(torch.promote_types, (x.dtype for x in tensors), torch.float32)
+
+
+def wide(x: Tensor) -> Tensor:
+    """x in float32 where its own type is narrower: for what adds up over a sequence, or differs by little."""
+    return x.to(wide_type(x))
 
 
 def autocast_type(x: Tensor) -> torch.dtype | None:

@@ -17,6 +17,7 @@ from archspec.kernels.pointwise.activation import swiglu
 from archspec.kernels.pointwise.norm import rms_norm
 from archspec.kernels.pointwise.rope import rope_tables, rotate_pair
 from archspec.kernels.pointwise.rope_frequencies import default_frequencies
+from archspec.kernels.precision import wide
 from archspec.kernels.scans.selective_scan import selective_scan
 from archspec.kernels.state import State, advance, append, substate
 
@@ -75,11 +76,6 @@ def step_bias(like: Tensor, smallest: float, largest: float) -> Tensor:
     """What softplus turns into step sizes drawn log-uniformly from [smallest, largest], in the shape of `like`."""
     dt = torch.empty_like(like, dtype=torch.float32).uniform_(log(smallest), log(largest)).exp()
     return dt + torch.log(-torch.expm1(-dt))
-
-
-def wide(x: Tensor) -> Tensor:
-    """x in float32 where its own type is narrower: errors of a decay add up over the sequence."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class Mamba(nn.Module):
@@ -214,11 +210,6 @@ class AttnBlock(nn.Module):
         return x + self.ffn(self.norm2(x))
 
 
-def at_least_float32(x: Tensor) -> Tensor:
-    """Scores of experts differ by less than 16 bits can tell."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
 class MoE(nn.Module):
     """The weighted sum of the TOP_K experts that a router chooses of N_EXPERTS."""
 
@@ -239,7 +230,8 @@ class MoE(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
         logits = self.router(x)
-        logits = at_least_float32(logits)  # (B, T, N_EXPERTS)
+        # Scores of experts differ by less than 16 bits can tell.
+        logits = wide(logits)  # (B, T, N_EXPERTS)
         rows = x.flatten(0, 1)  # (B * T, D_MODEL)
         weights, experts = self.experts_by_token(logits)
         y = self.run_experts(rows, weights.flatten(0, 1), experts.flatten(0, 1))

@@ -15,6 +15,7 @@ from archspec.kernels.pointwise.activation import swiglu
 from archspec.kernels.pointwise.norm import rms_norm
 from archspec.kernels.pointwise.rope import rope_tables, rotate_pair
 from archspec.kernels.pointwise.rope_frequencies import yarn_frequencies
+from archspec.kernels.precision import wide
 from archspec.kernels.state import State, advance, append, substate
 
 VOCAB_SIZE = 129280  # number of token ids
@@ -186,11 +187,6 @@ class DenseBlock(nn.Module):
         return x + self.ffn(self.norm2(x))
 
 
-def at_least_float32(x: Tensor) -> Tensor:
-    """Scores of experts differ by less than 16 bits can tell."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
 class MoE(nn.Module):
     """The weighted sum of the TOP_K experts that a router chooses of N_EXPERTS."""
 
@@ -218,7 +214,8 @@ class MoE(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
         logits = self.router(x)
-        logits = at_least_float32(logits)  # (B, T, N_EXPERTS)
+        # Scores of experts differ by less than 16 bits can tell.
+        logits = wide(logits)  # (B, T, N_EXPERTS)
         rows = x.flatten(0, 1)  # (B * T, D_MODEL)
         weights, experts = self.experts_by_token(logits)
         y = self.run_experts(rows, weights.flatten(0, 1), experts.flatten(0, 1))

@@ -13,6 +13,7 @@ from archspec.kernels.moe.experts import experts_plain
 from archspec.kernels.moe.router import load_balancing_loss, top_k_routing
 from archspec.kernels.pointwise.activation import geglu
 from archspec.kernels.pointwise.norm import rms_norm
+from archspec.kernels.precision import wide
 from archspec.kernels.state import State, append, substate
 
 VOCAB_SIZE = 256000  # number of token ids
@@ -104,11 +105,6 @@ class Attention(nn.Module):
         return k, v
 
 
-def at_least_float32(x: Tensor) -> Tensor:
-    """Scores of experts differ by less than 16 bits can tell."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
 class MoE(nn.Module):
     """The weighted sum of the TOP_K experts that a router chooses of N_EXPERTS."""
 
@@ -128,7 +124,8 @@ class MoE(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
         logits = self.router(x)
-        logits = at_least_float32(logits)  # (B, T, N_EXPERTS)
+        # Scores of experts differ by less than 16 bits can tell.
+        logits = wide(logits)  # (B, T, N_EXPERTS)
         rows = x.flatten(0, 1)  # (B * T, D_MODEL)
         weights, experts = self.experts_by_token(logits)
         y = self.run_experts(rows, weights.flatten(0, 1), experts.flatten(0, 1))

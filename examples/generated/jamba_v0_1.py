@@ -15,6 +15,7 @@ from archspec.kernels.moe.experts import experts_gated
 from archspec.kernels.moe.router import load_balancing_loss, top_k_routing
 from archspec.kernels.pointwise.activation import swiglu
 from archspec.kernels.pointwise.norm import rms_norm
+from archspec.kernels.precision import wide
 from archspec.kernels.scans.selective_scan import selective_scan
 from archspec.kernels.state import State, append, substate
 
@@ -72,11 +73,6 @@ def step_bias(like: Tensor, smallest: float, largest: float) -> Tensor:
     """What softplus turns into step sizes drawn log-uniformly from [smallest, largest], in the shape of `like`."""
     dt = torch.empty_like(like, dtype=torch.float32).uniform_(log(smallest), log(largest)).exp()
     return dt + torch.log(-torch.expm1(-dt))
-
-
-def wide(x: Tensor) -> Tensor:
-    """x in float32 where its own type is narrower: errors of a decay add up over the sequence."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class Mamba(nn.Module):
@@ -149,11 +145,6 @@ class SsmBlock(nn.Module):
         return x + self.ffn(self.norm2(x))
 
 
-def at_least_float32(x: Tensor) -> Tensor:
-    """Scores of experts differ by less than 16 bits can tell."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
 class MoE(nn.Module):
     """The weighted sum of the TOP_K experts that a router chooses of N_EXPERTS."""
 
@@ -174,7 +165,8 @@ class MoE(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
         logits = self.router(x)
-        logits = at_least_float32(logits)  # (B, T, N_EXPERTS)
+        # Scores of experts differ by less than 16 bits can tell.
+        logits = wide(logits)  # (B, T, N_EXPERTS)
         rows = x.flatten(0, 1)  # (B * T, D_MODEL)
         weights, experts = self.experts_by_token(logits)
         y = self.run_experts(rows, weights.flatten(0, 1), experts.flatten(0, 1))

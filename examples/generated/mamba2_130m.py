@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from archspec.kernels.convolutions.short_conv import short_conv
 from archspec.kernels.memory.ssd import ssd
 from archspec.kernels.pointwise.norm import gated_rms_norm, rms_norm
+from archspec.kernels.precision import wide
 from archspec.kernels.state import State, substate
 
 VOCAB_SIZE = 50288  # number of token ids
@@ -68,11 +69,6 @@ def step_bias(like: Tensor, smallest: float, largest: float) -> Tensor:
     """What softplus turns into step sizes drawn log-uniformly from [smallest, largest], in the shape of `like`."""
     dt = torch.empty_like(like, dtype=torch.float32).uniform_(log(smallest), log(largest)).exp()
     return dt + torch.log(-torch.expm1(-dt))
-
-
-def wide(x: Tensor) -> Tensor:
-    """x in float32 where its own type is narrower: errors of a decay add up over the sequence."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class Mamba2(nn.Module):

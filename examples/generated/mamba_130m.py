@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from archspec.kernels.convolutions.short_conv import short_conv
 from archspec.kernels.pointwise.norm import rms_norm
+from archspec.kernels.precision import wide
 from archspec.kernels.scans.selective_scan import selective_scan
 from archspec.kernels.state import State, substate
 
@@ -61,11 +62,6 @@ def step_bias(like: Tensor, smallest: float, largest: float) -> Tensor:
     """What softplus turns into step sizes drawn log-uniformly from [smallest, largest], in the shape of `like`."""
     dt = torch.empty_like(like, dtype=torch.float32).uniform_(log(smallest), log(largest)).exp()
     return dt + torch.log(-torch.expm1(-dt))
-
-
-def wide(x: Tensor) -> Tensor:
-    """x in float32 where its own type is narrower: errors of a decay add up over the sequence."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class Mamba(nn.Module):

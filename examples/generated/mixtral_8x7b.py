@@ -13,6 +13,7 @@ from archspec.kernels.moe.router import load_balancing_loss, top_k_routing
 from archspec.kernels.pointwise.norm import rms_norm
 from archspec.kernels.pointwise.rope import rope_tables, rotate_pair
 from archspec.kernels.pointwise.rope_frequencies import default_frequencies
+from archspec.kernels.precision import wide
 from archspec.kernels.state import State, advance, append, substate
 
 VOCAB_SIZE = 32000  # number of token ids
@@ -111,11 +112,6 @@ class Attention(nn.Module):
         return k, v
 
 
-def at_least_float32(x: Tensor) -> Tensor:
-    """Scores of experts differ by less than 16 bits can tell."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
 class MoE(nn.Module):
     """The weighted sum of the TOP_K experts that a router chooses of N_EXPERTS."""
 
@@ -136,7 +132,8 @@ class MoE(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
         logits = self.router(x)
-        logits = at_least_float32(logits)  # (B, T, N_EXPERTS)
+        # Scores of experts differ by less than 16 bits can tell.
+        logits = wide(logits)  # (B, T, N_EXPERTS)
         rows = x.flatten(0, 1)  # (B * T, D_MODEL)
         weights, experts = self.experts_by_token(logits)
         y = self.run_experts(rows, weights.flatten(0, 1), experts.flatten(0, 1))

@@ -12,6 +12,7 @@ from archspec.kernels.attention.softmax import attention
 from archspec.kernels.moe.experts import experts_plain
 from archspec.kernels.moe.router import admitted, load_balancing_loss, places, top_k_routing
 from archspec.kernels.pointwise.norm import rms_norm
+from archspec.kernels.precision import wide
 from archspec.kernels.state import State, advance, append, once, substate
 
 VOCAB_SIZE = 32128  # number of token ids
@@ -155,11 +156,6 @@ class EncBlock(nn.Module):
         return x + self.dropout(self.ffn(self.norm2(x)))
 
 
-def at_least_float32(x: Tensor) -> Tensor:
-    """Scores of experts differ by less than 16 bits can tell."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
 class MoE(nn.Module):
     """The weighted sum of the TOP_K experts that a router chooses of N_EXPERTS."""
 
@@ -182,7 +178,8 @@ class MoE(nn.Module):
             logits = self.router(x * torch.empty_like(x).uniform_(1 - JITTER, 1 + JITTER))
         else:
             logits = self.router(x)
-        logits = at_least_float32(logits)  # (B, T, N_EXPERTS)
+        # Scores of experts differ by less than 16 bits can tell.
+        logits = wide(logits)  # (B, T, N_EXPERTS)
         rows = x.flatten(0, 1)  # (B * T, D_MODEL)
         weights, experts = self.experts_by_token(logits)
         y = self.run_experts(rows, weights.flatten(0, 1), experts.flatten(0, 1))

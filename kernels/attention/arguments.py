@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
-from archspec.kernels.contract import expect, expect_choice, expect_integers
+from archspec.kernels.contract import require, require_choice, require_integers
 
 
 def check_shapes(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, sinks: Tensor | None, bias: Tensor | None, alibi: Tensor | None
 ) -> None:
     """Shapes that fit, heads that share, and keys for every causal query."""
-    sizes = expect(
+    sizes = require(
         "attention",
         q=(q, "B H T D"),
         k=(k, "B Hkv S D"),
@@ -39,7 +39,7 @@ def check_pattern(
         raise ValueError(f"attention: window is {window}, expected at least 1 key")
     if dilation < 1:
         raise ValueError(f"attention: dilation is {dilation}, expected at least 1")
-    expect_choice("attention", "pattern", pattern, (None, "strided", "fixed"))
+    require_choice("attention", "pattern", pattern, (None, "strided", "fixed"))
     if pattern is None:
         return
     if not causal or window is not None or dilation > 1:
@@ -63,6 +63,6 @@ def check_tokens(q: Tensor, k: Tensor, prefix_len: int | Tensor | None, **tokens
         if name != "key_mask" and T > S:
             raise ValueError(f"attention: {name} with {T} queries and {S} keys, expected no fewer keys than queries")
     lengths = prefix_len if isinstance(prefix_len, Tensor) else None
-    expect_integers("attention", documents=tokens["documents"], prefix_len=lengths)
+    require_integers("attention", documents=tokens["documents"], prefix_len=lengths)
     if lengths is not None and lengths.numel() not in (1, B):
         raise ValueError(f"attention: prefix_len has shape {tuple(lengths.shape)}, expected (B) with B = {B}")

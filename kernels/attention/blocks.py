@@ -20,6 +20,7 @@ from torch import Tensor
 
 from archspec.kernels.attention.mask import Rules, seen
 from archspec.kernels.attention.tiles import Tile, Where, reach, tiles
+from archspec.kernels.precision import wide_type
 
 ROWS = 128  # queries of a tile; twice as many where they see more keys than NEARBY
 NEARBY = 512
@@ -297,8 +298,3 @@ def padded(x: Tensor, width: int) -> Tensor:
 def _finite(lse: Tensor) -> Tensor:
     """lse with 0 for a query that sees nothing."""
     return lse.masked_fill(lse == -torch.inf, 0.0)
-
-
-def wide_type(x: Tensor) -> torch.dtype:
-    """The type of sums: float32, or float64 for float64."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32

@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archspec.kernels.attention.blocks import padded, wide_type
+from archspec.kernels.attention.blocks import padded
 from archspec.kernels.backend import on_cpu
+from archspec.kernels.precision import wide_type
 
 PAIRS_UNPADDED = 256 * 256  # of a query and a key, of one key head, from which on channels of zeros pay
 

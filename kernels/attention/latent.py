@@ -26,7 +26,7 @@ from archspec.kernels.attention.dense import left_open
 from archspec.kernels.attention.mask import Rules
 from archspec.kernels.attention.softmax import attention
 from archspec.kernels.backend import gpu, on_cpu
-from archspec.kernels.contract import expect
+from archspec.kernels.contract import require
 from archspec.kernels.library import Shape, operator
 
 PAIRS_FUSED = 1 << 12  # of a query and a latent, from which on values as wide as keys pay on a CPU
@@ -66,7 +66,7 @@ def latent_attention(
 
     Raises ValueError or TypeError for tensors that do not fit one another.
     """
-    sizes = expect(
+    sizes = require(
         "latent_attention",
         q_nope=(q_nope, "B H T N"),
         q_rope=(q_rope, "B H T R"),
@@ -145,7 +145,7 @@ def _backward_flops(q_latent: Shape, q_rope: Shape, latent: Shape, k_rope: Shape
 attend_latents = operator("latent_decode", _forward, _backward, _fake, flops=_flops, backward_flops=_backward_flops)
 
 
-def inputs(
+def example(
     B: int = 2, H: int = 3, T: int = 1, S: int = 63, N: int = 8, R: int = 4, V: int = 6, L: int = 10
 ) -> dict[str, Tensor]:
     """Arguments of `latent_attention`."""
@@ -154,7 +154,7 @@ def inputs(
     return given | {x: torch.randn(H, n, L, dtype=torch.float64) * L**-0.5 for x, n in (("w_k", N), ("w_v", V))}
 
 
-INPUTS = (
+EXAMPLES = (
     {"B": 2, "H": 3, "T": 5, "S": 63, "N": 8, "R": 4, "V": 6, "L": 10},
     {"T": 1, "S": 1},
     {"T": 1, "S": 257, "H": 5},

@@ -23,9 +23,10 @@ from math import prod
 import torch
 from torch import Tensor
 
-from archspec.kernels.contract import expect, expect_integers
+from archspec.kernels.contract import require, require_integers
 from archspec.kernels.library import Shape, operator
-from archspec.kernels.state import State, append
+from archspec.kernels.precision import wide, wide_type
+from archspec.kernels.state import State, append, recall
 
 EPS = 1e-6  # added to the mean square (or, for keys of unit length, to the sum of squares) under the root
 CACHED = 1 << 20  # scores that exist at once on a CPU
@@ -90,7 +91,7 @@ def lsh_attention(
     the whole: the tokens after it, which change how those before are cut into chunks, are not there yet. The state
     holds qk, v and buckets; a token costs a sort of S numbers and R chunk (look_back + 1) keys.
     """
-    sizes = expect(
+    sizes = require(
         "lsh_attention",
         qk=(qk, "B H T K"),
         v=(v, "B H T V"),
@@ -98,14 +99,14 @@ def lsh_attention(
     )
     if (buckets is None) == (rotations is None):
         raise ValueError("lsh_attention: expected either buckets or rotations")
-    expect_integers("lsh_attention", buckets=buckets)
+    require_integers("lsh_attention", buckets=buckets)
     if chunk < 1 or look_back < 0:
         raise ValueError(f"lsh_attention: chunk = {chunk} and look_back = {look_back}, expected at least 1 and 0")
     buckets = hash_buckets(qk, rotations) if buckets is None else buckets
     wanted = (*qk.shape[:2], buckets.shape[-2], sizes["T"])
     if tuple(buckets.shape) != wanted:
         raise ValueError(f"lsh_attention: buckets has shape {tuple(buckets.shape)}, expected {wanted} (B H R T)")
-    before = 0 if state is None else state.get("tokens", 0)
+    before = recall(state, "tokens") or 0
     if state is not None:
         state["tokens"] = before + sizes["T"]
         qk, v, turned = append(state, qk=qk, v=v, buckets=buckets.mT)
@@ -122,8 +123,7 @@ def lsh_attention(
 
 def hash_buckets(x: Tensor, rotations: Tensor) -> Tensor:
     """Buckets (B, H, R, T) of x (B, H, T, K): argmax of [x R, -x R] for rotations (H, K, R, n / 2)."""
-    wide = torch.promote_types(x.dtype, torch.float32)
-    rotated = torch.einsum("bhtk,hkrn->bhrtn", x.detach().to(wide), rotations.to(wide))
+    rotated = torch.einsum("bhtk,hkrn->bhrtn", wide(x.detach()), rotations.to(wide_type(x)))
     return torch.cat((rotated, -rotated), dim=-1).argmax(-1)
 
 
@@ -138,10 +138,10 @@ def random_rotations(
 
 def keys_of(qk: Tensor, unit: bool) -> Tensor:
     """Keys of shared queries, (..., K): over root mean square (or, unit, over length) and sqrt(K)."""
-    wide = qk.to(torch.promote_types(qk.dtype, torch.float32))
-    square = wide.square()
+    k = wide(qk)
+    square = k.square()
     square = square.sum(-1, keepdim=True) if unit else square.mean(-1, keepdim=True)
-    return wide * torch.rsqrt(square + EPS) * qk.shape[-1] ** -0.5
+    return k * torch.rsqrt(square + EPS) * qk.shape[-1] ** -0.5
 
 
 def _chunks(buckets: Tensor, chunk: int) -> Tensor:
@@ -304,7 +304,7 @@ attend = operator(
 )
 
 
-def inputs(
+def example(
     B: int = 2, T: int = 63, H: int = 2, K: int = 8, V: int = 5, R: int = 2, n_buckets: int = 8
 ) -> dict[str, Tensor]:
     """Example arguments of `lsh_attention`: qk, v, buckets."""
@@ -312,7 +312,7 @@ def inputs(
     return {"qk": qk, "v": v, "buckets": hash_buckets(qk, random_rotations(H, K, R, n_buckets))}
 
 
-INPUTS: tuple[dict[str, int], ...] = (
+EXAMPLES: tuple[dict[str, int], ...] = (
     {},
     {"T": 1},
     {"B": 1, "T": 100, "R": 3},

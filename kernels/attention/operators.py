@@ -1,19 +1,21 @@
 """Softmax attention as operators of torch.library: in tiles, by Triton on a GPU, with a gradient that recomputes.
 
-`attend` gives the output and, for its own backward pass, the log-sum-exp of the scores of each query; `attend_one` is
-for one query over a long cache, whose keys a GPU reads in parallel.
+`attend(q, k, v, *scores, sinks, *rules)` gives the output and, for its own backward pass, the log-sum-exp of the scores
+of each query; `attend_one` is for one query over a long cache, whose keys a GPU reads in parallel.
 """
 
 from collections.abc import Sequence
 from math import prod
 from types import ModuleType
+from typing import Any
 
 from torch import Tensor
 
-from archspec.kernels.attention.blocks import Scores, backward_blocks, forward_blocks, wide_type
+from archspec.kernels.attention.blocks import Scores, backward_blocks, forward_blocks
 from archspec.kernels.attention.mask import Rules
 from archspec.kernels.backend import gpu
 from archspec.kernels.library import Shape, operator
+from archspec.kernels.precision import wide_type
 
 
 def _kernels(q: Tensor, v: Tensor) -> ModuleType | None:
@@ -26,28 +28,28 @@ def _forward(
     q: Tensor,
     k: Tensor,
     v: Tensor,
+    scale: float,
+    softcap: float,
     bias: Tensor | None,
     alibi: Tensor | None,
     sinks: Tensor | None,
-    key_mask: Tensor | None,
-    prefix_len: Tensor | None,
-    documents: Tensor | None,
-    global_tokens: Tensor | None,
     causal: bool,
     window: int,
     dilation: int,
     pattern: str,
     stride: int,
     summary: int,
-    scale: float,
-    softcap: float,
+    key_mask: Tensor | None,
+    prefix_len: Tensor | None,
+    documents: Tensor | None,
+    global_tokens: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Output and log-sum-exp (B, H, T) of the visible scores and the sink, in float32 or wider."""
-    masks = (key_mask, prefix_len, documents, global_tokens)
+    scores = Scores(scale, softcap, bias, alibi)
     settings = (causal, window, dilation, pattern, stride, summary)
-    if (fast := _kernels(q, v)) is not None:
-        return fast.forward(q, k, v, bias, alibi, sinks, *masks, *settings, scale, softcap)
-    return forward_blocks(q, k, v, Scores(scale, softcap, bias, alibi), sinks, Rules(*settings, *masks))
+    rules = Rules(*settings, key_mask, prefix_len, documents, global_tokens)
+    run = forward_blocks if (fast := _kernels(q, v)) is None else fast.forward
+    return run(q, k, v, scores, sinks, rules)
 
 
 def _backward(
@@ -56,31 +58,14 @@ def _backward(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    bias: Tensor | None,
-    alibi: Tensor | None,
-    sinks: Tensor | None,
-    key_mask: Tensor | None,
-    prefix_len: Tensor | None,
-    documents: Tensor | None,
-    global_tokens: Tensor | None,
-    causal: bool,
-    window: int,
-    dilation: int,
-    pattern: str,
-    stride: int,
-    summary: int,
-    scale: float,
-    softcap: float,
+    *settings: Any,
     needed: Sequence[bool],
 ) -> list[Tensor]:
     """Gradients; those of bias and alibi cost passes of their own and are zeros where they are not needed."""
-    learns = any(needed[3 : 3 + sum(x is not None for x in (bias, alibi))])
-    masks = (key_mask, prefix_len, documents, global_tokens)
-    settings = (causal, window, dilation, pattern, stride, summary)
-    if (fast := _kernels(q, v)) is not None:
-        return fast.backward(grads, outputs, q, k, v, bias, alibi, sinks, *masks, *settings, scale, softcap, learns)
-    scores = Scores(scale, softcap, bias, alibi)
-    return backward_blocks(grads, outputs, q, k, v, scores, sinks, Rules(*settings, *masks), learns)
+    scores, sinks, rules = Scores(*settings[:4]), settings[4], Rules(*settings[5:])
+    learns = any(needed[3 : 3 + sum(x is not None for x in (scores.bias, scores.alibi))])
+    run = backward_blocks if (fast := _kernels(q, v)) is None else fast.backward
+    return run(grads, outputs, q, k, v, scores, sinks, rules, learns)
 
 
 def _fake(q: Tensor, k: Tensor, v: Tensor, *others: object) -> tuple[Tensor, Tensor]:
@@ -139,8 +124,8 @@ def _decode_backward(
     softcap: float,
 ) -> list[Tensor]:
     """The general gradient, after the general forward pass for its log-sum-exp."""
-    settings = (True, window, 1, "", 1, 1, scale, softcap)
-    inputs = (q, k, v, None, None, sinks, key_mask, None, None, None, *settings)
+    rules = Rules(causal=True, window=window, stride=1, summary=1, key_mask=key_mask)
+    inputs = (q, k, v, *Scores(scale, softcap, None, None), sinks, *rules)
     return _backward([grads[0], None], list(_forward(*inputs)), *inputs, needed=[True] * 3)
 
 

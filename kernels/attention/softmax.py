@@ -40,6 +40,7 @@ import torch
 from torch import Tensor
 
 from archspec.kernels.attention.arguments import check_pattern, check_shapes, check_tokens
+from archspec.kernels.attention.blocks import Scores
 from archspec.kernels.attention.dense import left_open, masked, plain, with_alibi, written_out
 from archspec.kernels.attention.mask import Rules, distances, seen
 from archspec.kernels.attention.operators import attend, attend_one
@@ -127,9 +128,7 @@ def attention(
     most = PAIRS_WRITTEN_OUT if written or learns else PAIRS_AT_ONCE
     few = T == 1 or no_mask or (not left_open(T * S) and most >= T * S)
     if not dropout and (q.is_cuda or not few):
-        masks = (rules.key_mask, rules.prefix_len, rules.documents, rules.global_tokens)
-        settings = (rules.causal, rules.window, rules.dilation, rules.pattern, rules.stride, rules.summary)
-        return attend(q, k, v, bias, alibi, sinks, *masks, *settings, scale, softcap or 0.0)[0]
+        return attend(q, k, v, *Scores(scale, softcap or 0.0, bias, alibi), sinks, *rules)[0]
     mask = seen(torch.arange(S - T, S, device=q.device), torch.arange(S, device=q.device), rules)
     bias = bias if alibi is None else with_alibi(bias, alibi, distances(T, S, q.device))
     if written:
@@ -177,7 +176,9 @@ def _seen_by_the_last(
     return k[:, :, kept], v[:, :, kept], bias, alibi, rules
 
 
-def inputs(B: int = 2, H: int = 4, Hkv: int = 2, T: int = 63, S: int = 63, D: int = 16, Dv: int = 12) -> dict[str, Any]:
+def example(
+    B: int = 2, H: int = 4, Hkv: int = 2, T: int = 63, S: int = 63, D: int = 16, Dv: int = 12
+) -> dict[str, Any]:
     """Arguments of `attention` with a window, a soft-cap, sinks, a bias and padding."""
     sizes = {"q": (B, H, T, D), "k": (B, Hkv, S, D), "v": (B, Hkv, S, Dv), "bias": (H, 1, S), "sinks": (H,)}
     given: dict[str, Any] = {name: torch.randn(*size, dtype=torch.float64) for name, size in sizes.items()}
@@ -185,7 +186,7 @@ def inputs(B: int = 2, H: int = 4, Hkv: int = 2, T: int = 63, S: int = 63, D: in
     return {**given, "key_mask": key_mask, "causal": True, "window": 17, "softcap": 20.0}
 
 
-INPUTS = (
+EXAMPLES = (
     {"B": 2, "H": 4, "Hkv": 2, "T": 63, "S": 63, "D": 16, "Dv": 12},
     {"T": 1, "S": 1},
     {"T": 1, "S": 100},

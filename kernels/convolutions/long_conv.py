@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archspec.kernels.contract import expect
+from archspec.kernels.contract import require
 from archspec.kernels.library import operator
 from archspec.kernels.precision import wide_type
 from archspec.kernels.state import State, append
@@ -56,7 +56,7 @@ def long_conv(
     an arbitrary kernel has no shorter summary: after S inputs a token costs O(S D), T tokens O((S + T) log(S + T) D),
     and k must be as long as the sequence so far. The result has the type of u.
     """
-    sizes = expect(
+    sizes = require(
         "long_conv",
         u=(u, "B T D"),
         k=(k, "L D"),
@@ -66,14 +66,14 @@ def long_conv(
     )
     T = sizes["T"]
     if state is None:
-        expect_taps(k, T)
+        require_taps(k, T)
         return convolve(u, k[:T], d, pre_gate, post_gate, T)
     wide = wide_type(u)
     w = u if pre_gate is None else u.to(wide) * pre_gate
     (seen,) = append(state, inputs=w.unsqueeze(1))
     seen = seen.squeeze(1)  # (B, S, D)
     S = seen.shape[1]
-    expect_taps(k, S)
+    require_taps(k, S)
     if T > 1:
         return convolve(seen, k[:S], d, None, post_gate, T).to(u.dtype)
     y = (seen.to(wide) * k[:S].flip(0).to(wide)).sum(1, keepdim=True)
@@ -81,7 +81,7 @@ def long_conv(
     return (y if post_gate is None else y * post_gate).to(u.dtype)
 
 
-def expect_taps(k: Tensor, length: int) -> None:
+def require_taps(k: Tensor, length: int) -> None:
     """Refuse a kernel that is shorter than the sequence: its missing taps would count as zeros."""
     if k.shape[0] < length:
         raise ValueError(f"long_conv: k has {k.shape[0]} taps, expected at least {length}, as many as tokens so far")
@@ -196,7 +196,7 @@ def _fake(u: Tensor, k: Tensor, d: Tensor | None, pre_gate: Tensor | None, post_
 convolve = operator("long_conv", _forward, _backward, _fake)
 
 
-def inputs(B: int = 2, T: int = 63, D: int = 5) -> dict[str, Tensor]:
+def example(B: int = 2, T: int = 63, D: int = 5) -> dict[str, Tensor]:
     """Example arguments of `long_conv`: taps that decay, as those of trained filters do."""
     u, pre_gate, post_gate = (torch.randn(B, T, D, dtype=torch.float64) for _ in range(3))
     window = torch.exp(-4 * torch.arange(T, dtype=torch.float64) / max(T, 1)).unsqueeze(-1)
@@ -209,4 +209,4 @@ def inputs(B: int = 2, T: int = 63, D: int = 5) -> dict[str, Tensor]:
     }
 
 
-INPUTS: tuple[dict[str, int], ...] = ({}, {"T": 1}, {"B": 1, "T": 100, "D": 3}, {"B": 3, "T": 257}, {"B": 0, "T": 7})
+EXAMPLES: tuple[dict[str, int], ...] = ({}, {"T": 1}, {"B": 1, "T": 100, "D": 3}, {"B": 3, "T": 257}, {"B": 0, "T": 7})

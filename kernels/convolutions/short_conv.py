@@ -14,16 +14,18 @@ this for K of at most 8; they were not measured on a GPU.
 """
 
 from math import prod
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from archspec.kernels.backend import gpu
-from archspec.kernels.contract import expect, expect_choice
+from archspec.kernels.contract import require, require_choice
 from archspec.kernels.library import Shape, operator
 from archspec.kernels.precision import wide_type
-from archspec.kernels.state import State
+from archspec.kernels.state import State, recall
 
 CACHED = 1 << 16  # products that are summed while they lie in the second-level cache
 UNROLLED = 8  # taps that the Triton kernels take
@@ -63,7 +65,7 @@ def short_conv(
     bias (D,); gate_in and gate_out (B, T, D) multiply what goes in and what comes out (LFM2). The state keeps the last
     K - 1 inputs, gated, as (B, K - 1, D) under "conv". The result has the type of x.
     """
-    expect(
+    require(
         "short_conv",
         x=(x, "B T D"),
         weight=(weight, "D 1 K"),
@@ -71,12 +73,13 @@ def short_conv(
         gate_in=(gate_in, "B T D"),
         gate_out=(gate_out, "B T D"),
     )
-    expect_choice("short_conv", "activation", activation, (None, "silu"))
-    tail = None if state is None else state.get("conv")
+    require_choice("short_conv", "activation", activation, (None, "silu"))
+    tail = recall(state, "conv")
     if tail is not None:
-        expect("short_conv", x=(x, "B T D"), conv=(tail, f"B {weight.shape[2] - 1} D"))
+        require("short_conv", x=(x, "B T D"), conv=(tail, f"B {weight.shape[2] - 1} D"))
     if state is not None and x.shape[1] == 1:
-        return _step(x, weight, bias, activation, state, gate_in, gate_out)
+        y, state["conv"] = _step(x, weight, bias, activation, tail, gate_in, gate_out)
+        return y
     if state is not None:
         state["conv"] = _last_inputs(x, gate_in, tail, weight.shape[2] - 1)
     return convolve(x, weight, bias, gate_in, gate_out, tail, activation == "silu")
@@ -87,19 +90,18 @@ def _step(
     weight: Tensor,
     bias: Tensor | None,
     activation: str | None,
-    state: State,
+    tail: Tensor | None,
     gate_in: Tensor | None,
     gate_out: Tensor | None,
-) -> Tensor:
-    """`short_conv` of one token."""
+) -> tuple[Tensor, Tensor]:
+    """`short_conv` of one token, and the inputs to keep."""
     wide = wide_type(x)
     taps = weight.squeeze(1).to(wide)  # (D, K)
-    seen = _last_inputs(x, gate_in, state.get("conv"), taps.shape[1])
-    state["conv"] = seen[:, 1:].clone()
+    seen = _last_inputs(x, gate_in, tail, taps.shape[1])
     y = torch.einsum("bkd,dk->bd", seen.to(wide), taps).unsqueeze(1)
     y = y if bias is None else y + bias
     y = F.silu(y) if activation == "silu" else y
-    return (y if gate_out is None else y * gate_out).to(x.dtype)
+    return (y if gate_out is None else y * gate_out).to(x.dtype), seen[:, 1:].clone()
 
 
 def _last_inputs(x: Tensor, gate: Tensor | None, tail: Tensor | None, n: int) -> Tensor:
@@ -133,6 +135,23 @@ def _slide(seen: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.conv2d(image, weight.unsqueeze(2), bias, groups=weight.shape[0]).squeeze(2).transpose(1, 2)
 
 
+class Inputs(NamedTuple):
+    """What goes into a convolution: arguments of `short_conv`, with the K - 1 inputs before the first token."""
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    gate_in: Tensor | None
+    gate_out: Tensor | None
+    tail: Tensor | None
+    silu: bool
+
+
+def _fast(given: Inputs) -> ModuleType | None:
+    """The Triton kernels, where they take so many taps."""
+    return gpu("short_conv", given.x) if given.weight.shape[2] <= UNROLLED else None
+
+
 def _forward(
     x: Tensor,
     weight: Tensor,
@@ -142,42 +161,32 @@ def _forward(
     tail: Tensor | None,
     silu: bool,
 ) -> Tensor:
-    fast = gpu("short_conv", x)
-    if fast is not None and weight.shape[2] <= UNROLLED:
-        return fast.forward(x, weight, bias, gate_in, gate_out, tail, silu)
-    u, w, b, i, o, before = _widen(x, weight, bias, gate_in, gate_out, tail)
+    given = Inputs(x, weight, bias, gate_in, gate_out, tail, silu)
+    if (fast := _fast(given)) is not None:
+        return fast.forward(given)
+    u, w, b, i, o, before = _widen(*given[:-1])
     y = _slide(_inputs_seen(u, i, before, w.shape[2] - 1), w, b)
     y = F.silu(y, inplace=True) if silu else y
     return (y if o is None else y.mul_(o)).to(x.dtype)
 
 
-def _backward(
-    grads: list[Tensor | None],
-    outputs: list[Tensor],
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    gate_in: Tensor | None,
-    gate_out: Tensor | None,
-    tail: Tensor | None,
-    silu: bool,
-) -> list[Tensor]:
+def _backward(grads: list[Tensor | None], outputs: list[Tensor], *inputs: Any) -> list[Tensor]:
     """Gradients of x, weight, bias, both gates and tail, as far as they are given.
 
     With dz the gradient of z: dw[j] = sum_t dz[t] seen[t + j], and that of seen is dz convolved with the taps reversed.
     """
-    fast = gpu("short_conv", x)
-    if fast is not None and weight.shape[2] <= UNROLLED:
-        return fast.backward(grads, outputs, x, weight, bias, gate_in, gate_out, tail, silu)
-    u, w, b, i, o, before = _widen(x, weight, bias, gate_in, gate_out, tail)
+    given = Inputs(*inputs)
+    if (fast := _fast(given)) is not None:
+        return fast.backward(grads[0], given)
+    u, w, b, i, o, before = _widen(*given[:-1])
     (dz,) = _widen(grads[0])
     seen = _inputs_seen(u, i, before, w.shape[2] - 1)
     d_out = None
-    if silu or o is not None:
+    if given.silu or o is not None:
         z = _slide(seen, w, b)
-        d_out = None if o is None else dz * (F.silu(z) if silu else z)
+        d_out = None if o is None else dz * (F.silu(z) if given.silu else z)
         dz = dz if o is None else dz * o
-        dz = torch.ops.aten.silu_backward(dz, z) if silu else dz
+        dz = torch.ops.aten.silu_backward(dz, z) if given.silu else dz
     n = w.shape[2] - 1
     zeros = _zeros_beside(dz, n)
     dseen = _slide(torch.cat((dz, zeros) if before is None else (zeros, dz, zeros), dim=1), w.flip(2), None)
@@ -214,15 +223,7 @@ def _widen(x: Tensor, *others: Tensor | None) -> list[Tensor | None]:
     return [None if tensor is None else tensor.to(wide) for tensor in (x, *others)]
 
 
-def _fake(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    gate_in: Tensor | None,
-    gate_out: Tensor | None,
-    tail: Tensor | None,
-    silu: bool,
-) -> Tensor:
+def _fake(x: Tensor, *others: Any) -> Tensor:
     return x.new_empty(x.shape)
 
 
@@ -239,7 +240,7 @@ def _backward_flops(x: Shape, weight: Shape, *rest: object) -> int:
 convolve = operator("short_conv", _forward, _backward, _fake, flops=_flops, backward_flops=_backward_flops)
 
 
-def inputs(B: int = 2, T: int = 63, D: int = 6, K: int = 4) -> dict[str, Tensor]:
+def example(B: int = 2, T: int = 63, D: int = 6, K: int = 4) -> dict[str, Tensor]:
     """Example arguments of `short_conv`."""
     x, gate_in, gate_out = (torch.randn(B, T, D, dtype=torch.float64) for _ in range(3))
     weight = torch.randn(D, 1, K, dtype=torch.float64) / K**0.5
@@ -252,7 +253,7 @@ def inputs(B: int = 2, T: int = 63, D: int = 6, K: int = 4) -> dict[str, Tensor]
     }
 
 
-INPUTS: tuple[dict[str, int], ...] = (
+EXAMPLES: tuple[dict[str, int], ...] = (
     {},
     {"T": 1},
     {"B": 1, "T": 100, "D": 17, "K": 3},

@@ -17,7 +17,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from archspec.kernels.contract import expect, expect_choice
+from archspec.kernels.contract import require, require_choice
 from archspec.kernels.library import Shape, operator
 
 SERIES = 16  # terms of (e^z - 1) / z for |z| < 1/2: the next is below 2^-17 / 17!, nothing in float64
@@ -29,13 +29,13 @@ def zoh(lam: Tensor, b: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
 
     lam and b (D, N), dt (D,) -> (D, N) each. S4D, DSS, S5. For small lam dt the factor of b is a series.
     """
-    lam, b, dt = _wide(lam), _wide(b), dt.double().unsqueeze(-1)
+    lam, b, dt = _exact(lam), _exact(b), dt.double().unsqueeze(-1)
     return torch.exp(lam * dt), b * dt * phi(lam * dt)
 
 
 def bilinear(lam: Tensor, b: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
     """Tustin's rule: (1 + lam dt/2) / (1 - lam dt/2) and dt / (1 - lam dt/2) b; (D, N) each. S4, LSSL."""
-    lam, b, dt = _wide(lam), _wide(b), dt.double().unsqueeze(-1)
+    lam, b, dt = _exact(lam), _exact(b), dt.double().unsqueeze(-1)
     below = 1 - lam * dt / 2
     return (1 + lam * dt / 2) / below, b * dt / below
 
@@ -63,10 +63,10 @@ def s4d_kernel(
 
     lam, b, c (D, N) complex, dt (D,); discretisation "zoh" or "bilinear"; conj_pairs: 2 Re in place of Re.
     """
-    expect("s4d_kernel", lam=(lam, "D N"), b=(b, "D N"), c=(c, "D N"), dt=(dt, "D"))
-    expect_choice("s4d_kernel", "discretisation", discretisation, ("zoh", "bilinear"))
+    require("s4d_kernel", lam=(lam, "D N"), b=(b, "D N"), c=(c, "D N"), dt=(dt, "D"))
+    require_choice("s4d_kernel", "discretisation", discretisation, ("zoh", "bilinear"))
     a, b = zoh(lam, b, dt) if discretisation == "zoh" else bilinear(lam, b, dt)
-    taps = power_sums(_wide(c) * b, a, length, _real(lam))
+    taps = power_sums(_exact(c) * b, a, length, _real(lam))
     return 2 * taps if conj_pairs else taps
 
 
@@ -75,8 +75,8 @@ def modal_kernel(residues: Tensor, log_poles: Tensor, length: int) -> Tensor:
 
     residues, log_poles (D, N), complex or real.
     """
-    expect("modal_kernel", residues=(residues, "D N"), log_poles=(log_poles, "D N"))
-    return power_sums(_wide(residues), torch.exp(_wide(log_poles)), length, _real(residues))
+    require("modal_kernel", residues=(residues, "D N"), log_poles=(log_poles, "D N"))
+    return power_sums(_exact(residues), torch.exp(_exact(log_poles)), length, _real(residues))
 
 
 def dss_softmax_kernel(lam: Tensor, w: Tensor, dt: Tensor, length: int, eps: float = 0.0) -> Tensor:
@@ -86,8 +86,8 @@ def dss_softmax_kernel(lam: Tensor, w: Tensor, dt: Tensor, length: int, eps: flo
     where lam has a positive real part all exponents are lowered by the largest. eps is added to |lam (e^(lam dt length)
     - 1)|^2, by which it divides; the published code has 1e-7 there.
     """
-    expect("dss_softmax_kernel", lam=(lam, "D N"), w=(w, "D N"), dt=(dt, "D"))
-    lam, w = _wide(lam), _wide(w)
+    require("dss_softmax_kernel", lam=(lam, "D N"), w=(w, "D N"), dt=(dt, "D"))
+    lam, w = _exact(lam), _exact(w)
     z = lam * dt.double().unsqueeze(-1)
     grows = z.real > 0  # then with l' = length - 1 - l the same formulas hold for -z
     falling = torch.where(grows, -z, z)
@@ -149,7 +149,7 @@ def hippo_legs_dplr(n: int) -> tuple[Tensor, Tensor, Tensor]:
     imaginary, basis = torch.linalg.eigh(-1j * skew)
     order = imaginary.argsort(descending=True)
     basis = basis[:, order].mH
-    return torch.complex(torch.full_like(b, -0.5), imaginary[order]), basis @ _wide(p), basis @ _wide(b)
+    return torch.complex(torch.full_like(b, -0.5), imaginary[order]), basis @ _exact(p), basis @ _exact(b)
 
 
 def dplr_kernel(
@@ -174,8 +174,8 @@ def dplr_kernel(
     out by 1 + z, unlike there, it has no pole at z = -1.
     """
     given = {"lam": lam, "p": p, "q": q, "b": b, "c": c}
-    expect("dplr_kernel", **{name: (x, "D N") for name, x in given.items()}, dt=(dt, "D"))
-    lam, p, q, b, c = (_both_halves(_wide(x)) if conj_pairs else _wide(x) for x in given.values())
+    require("dplr_kernel", **{name: (x, "D N") for name, x in given.items()}, dt=(dt, "D"))
+    lam, p, q, b, c = (_both_halves(_exact(x)) if conj_pairs else _exact(x) for x in given.values())
     half = dt.double().unsqueeze(-1) / 2
     c = c if truncated else c - _times_power(c, lam, p, q, half, length)
     rows = torch.stack((c * b, c * p, q.conj() * b, q.conj() * p), dim=1)
@@ -261,7 +261,7 @@ cauchy = operator(
 )
 
 
-def _wide(x: Tensor) -> Tensor:
+def _exact(x: Tensor) -> Tensor:
     return x.to(torch.complex128)
 
 

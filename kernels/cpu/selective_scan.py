@@ -7,28 +7,19 @@ from torch import Tensor
 
 from archspec.kernels.cpu.exponential import exp, sigmoid
 from archspec.kernels.cpu.threads import array, compiled, share, use_wide_vectors
+from archspec.kernels.scans.selective_scan import CHUNK, Inputs
 
 Array = NDArray[np.float32]
 
-CHUNK = 16  # tokens from one kept state to the next, as in archspec.kernels.scans.selective_scan
 LOCAL = 4096  # numbers of a block's states
 ONE, ZERO = np.float32(1), np.float32(0)
 
 
-def forward(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    h: Tensor,
-    train: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def forward(given: Inputs, train: bool) -> tuple[Tensor, Tensor, Tensor]:
     """y, the last state, and for training the state entering each chunk (B, chunks, N, D)."""
+    x, h = given.x, given.h
     batch, length, width = x.shape
-    N = A.shape[1]
+    N = given.A.shape[1]
     y, last = torch.empty(x.shape), torch.empty(h.shape)
     entering = torch.empty((batch, -(-length // CHUNK), N, width) if train else (0,))
     kept = entering if train else torch.empty(0, 0, N, width)
@@ -37,51 +28,39 @@ def forward(
         _scan,
         batch * -(-width // block),
         block,
-        *_arrays(x, dt, A, B, C, D, z, h),
-        D is not None,
-        z is not None,
+        *_arrays(given),
+        given.D is not None,
+        given.z is not None,
         train,
         *(tensor.numpy() for tensor in (y, last, kept)),
     )
     return y.to(x.dtype), last, entering
 
 
-def backward(
-    dy: Tensor,
-    dlast: Tensor,
-    entering: Tensor,
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    h: Tensor,
-) -> list[Tensor]:
+def backward(dy: Tensor, dlast: Tensor, entering: Tensor, given: Inputs) -> list[Tensor]:
     """Gradients of x, dt, A, B, C, then of D and z where they are given, and of h.
 
     What is summed over channels is summed within a block first, and then over the blocks in their order, so that the
     result does not depend on the number of threads.
     """
-    batch, length, width = x.shape
-    N = A.shape[1]
+    batch, length, width = given.x.shape
+    N = given.A.shape[1]
     block = _block(N)
     blocks = -(-width // block)
-    dx, ddt, dz = (torch.empty(x.shape) for _ in range(3))
-    dA, dD, dh = torch.empty(batch, width, N), torch.empty(batch, width), torch.empty(h.shape)
+    dx, ddt, dz = (torch.empty(given.x.shape) for _ in range(3))
+    dA, dD, dh = torch.empty(batch, width, N), torch.empty(batch, width), torch.empty(given.h.shape)
     dB, dC = (torch.empty(blocks, batch, length, N) for _ in range(2))
     share(
         _scan_back,
         batch * blocks,
         block,
         *(array(tensor) for tensor in (dy, dlast, entering)),
-        *_arrays(x, dt, A, B, C, D, z, h)[:-1],
-        z is not None,
+        *_arrays(given)[:-1],
+        given.z is not None,
         *(tensor.numpy() for tensor in (dx, ddt, dz, dA, dD, dh, dB, dC)),
     )
-    of_skip = [] if D is None else [dD.sum(0)]
-    of_gate = [] if z is None else [dz]
+    of_skip = [] if given.D is None else [dD.sum(0)]
+    of_gate = [] if given.z is None else [dz]
     return [dx, ddt, dA.sum(0), dB.sum(0), dC.sum(0), *of_skip, *of_gate, dh]
 
 
@@ -90,10 +69,9 @@ def _block(N: int) -> int:
     return max(16, min(256, LOCAL // max(N, 1) // 16 * 16))
 
 
-def _arrays(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, h: Tensor
-) -> list[Array]:
+def _arrays(given: Inputs) -> list[Array]:
     """The inputs as arrays; what is absent is a zero for each channel, or x in place of z."""
+    x, dt, A, B, C, D, z, h = given
     x = x.detach().float()
     skip = torch.zeros(x.shape[2]) if D is None else D
     return [array(tensor) for tensor in (x, dt, A, B, C, skip, x if z is None else z, h)]

@@ -11,19 +11,18 @@ from torch import Tensor
 
 from archspec.kernels.cpu.exponential import exp
 from archspec.kernels.cpu.threads import array, compiled, share, use_wide_vectors
+from archspec.kernels.scans.wkv import CHUNK, Inputs
 
 Array = NDArray[np.float32]
 
-CHUNK = 32  # tokens from one kept triple of sums to the next, as in archspec.kernels.scans.wkv
 BLOCK = 128  # channels
 ZERO, ONE = np.float32(0), np.float32(1)
 NUM, DEN, TOP, W, U, K, V, DY, DK, DV, G, H, P, DW, DU, ROWS = range(16)
 
 
-def forward(
-    w: Tensor, u: Tensor, k: Tensor, v: Tensor, num: Tensor, den: Tensor, top: Tensor, train: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def forward(given: Inputs, train: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """y, the last sums, and for training those entering each chunk (3, B, chunks, D)."""
+    w, u, k, v, num, den, top = given
     batch, length, width = k.shape
     y, last = torch.empty(k.shape), torch.empty(3, batch, width)
     entering = torch.empty((3, batch, -(-length // CHUNK), width) if train else (0,))
@@ -34,21 +33,9 @@ def forward(
     return y.to(v.dtype), *(x.clone() for x in last), entering
 
 
-def backward(
-    dy: Tensor,
-    dnum: Tensor,
-    dden: Tensor,
-    last: Tensor,
-    entering: Tensor,
-    w: Tensor,
-    u: Tensor,
-    k: Tensor,
-    v: Tensor,
-    num: Tensor,
-    den: Tensor,
-    top: Tensor,
-) -> list[Tensor]:
+def backward(dy: Tensor, dnum: Tensor, dden: Tensor, last: Tensor, entering: Tensor, given: Inputs) -> list[Tensor]:
     """Gradients of w, u, k, v, num and den; `last` is the max after the last token."""
+    w, u, k, v, *_ = given
     batch, _, width = k.shape
     dk, dv = torch.empty(k.shape), torch.empty(k.shape)
     sums = torch.empty(4, batch, width)  # gradients of w, u, num, den

@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from archspec.kernels.attention.blocks import Scores
+from archspec.kernels.attention.mask import Rules
 from archspec.kernels.gpu.attention_backward import gradients
 from archspec.kernels.gpu.attention_mask import key_blocks, masked_block, masked_count, sight, visible
 from archspec.kernels.gpu.attention_scores import (
@@ -34,24 +36,7 @@ MAX_WIDTH = 256  # of D and Dv: wider blocks do not fit
 
 
 def forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor | None,
-    alibi: Tensor | None,
-    sinks: Tensor | None,
-    key_mask: Tensor | None,
-    prefix_len: Tensor | None,
-    documents: Tensor | None,
-    global_tokens: Tensor | None,
-    causal: bool,
-    window: int,
-    dilation: int,
-    pattern: str,
-    stride: int,
-    summary: int,
-    scale: float,
-    softcap: float,
+    q: Tensor, k: Tensor, v: Tensor, scores: Scores, sinks: Tensor | None, rules: Rules
 ) -> tuple[Tensor, Tensor]:
     """Output (B, H, T, Dv) in the type of v, and the log-sum-exp of each query's visible scores and sink (B, H, T)."""
     (B, H, T, D), Dv = q.shape, v.shape[3]
@@ -60,12 +45,11 @@ def forward(
     if not lse.numel():
         return out, lse
     q, k, v = in_one_type(q, k, v)
-    seen = sight(key_mask, prefix_len, documents, global_tokens, causal, window, dilation, pattern, stride, summary)
-    score = scoring(q, k, bias, alibi, scale, softcap)
     sizes = _sizes(T, max(padded(D), padded(Dv)), q.element_size())
     grid = (triton.cdiv(T, sizes["ROWS"]) * B * H,)
     sinks = None if sinks is None else sinks.contiguous()
-    _forward_kernel[grid](rows(q), rows(k), rows(v), rows(out), lse, sinks, seen, score, **sizes)
+    settings = (sight(rules), scoring(q, k, scores))
+    _forward_kernel[grid](rows(q), rows(k), rows(v), rows(out), lse, sinks, *settings, **sizes)
     return out, lse
 
 
@@ -75,29 +59,16 @@ def backward(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    bias: Tensor | None,
-    alibi: Tensor | None,
+    scores: Scores,
     sinks: Tensor | None,
-    key_mask: Tensor | None,
-    prefix_len: Tensor | None,
-    documents: Tensor | None,
-    global_tokens: Tensor | None,
-    causal: bool,
-    window: int,
-    dilation: int,
-    pattern: str,
-    stride: int,
-    summary: int,
-    scale: float,
-    softcap: float,
+    rules: Rules,
     learns: bool = True,
 ) -> list[Tensor]:
     """Gradients of q, k, v and of those of bias, alibi and sinks that are there.
 
     Without `learns` those of bias and alibi, which cost a pass of their own, are zeros.
     """
-    seen = sight(key_mask, prefix_len, documents, global_tokens, causal, window, dilation, pattern, stride, summary)
-    return gradients(grads, outputs, q, k, v, bias, alibi, sinks, seen, scale, softcap, learns)
+    return gradients(grads, outputs, q, k, v, scores, sinks, sight(rules), learns)
 
 
 def _sizes(T: int, width: int, bytes_each: int) -> dict[str, int]:

@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from archspec.kernels.attention.mask import Rules
+
 SCANNED = tl.constexpr(1024)  # positions that `_narrowed` looks at together
 
 
@@ -30,19 +32,9 @@ class Sight(NamedTuple):
     key_mask: Tensor | None  # (B, S)
 
 
-def sight(
-    key_mask: Tensor | None = None,
-    prefix_len: Tensor | None = None,
-    documents: Tensor | None = None,
-    global_tokens: Tensor | None = None,
-    causal: bool = False,
-    window: int = 0,
-    dilation: int = 1,
-    pattern: str = "",
-    stride: int = 1,
-    summary: int = 1,
-) -> Sight:
-    """The rule of an operator's arguments."""
+def sight(rules: Rules) -> Sight:
+    """The rules as an argument of a kernel."""
+    causal, window, dilation, pattern, stride, summary, key_mask, prefix_len, documents, global_tokens = rules
     whole = dilation == 1 and pattern == "" and documents is None and key_mask is None
     patchy = pattern != "" or global_tokens is not None
     settings = (causal or pattern != "", window, dilation, pattern, stride, summary, whole, patchy)

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from archspec.kernels.attention.blocks import Scores
+
 LOG2E = tl.constexpr(1.4426950408889634)  # exp(x) = exp2(LOG2E x)
 LN2 = tl.constexpr(0.6931471805599453)
 
@@ -51,14 +53,14 @@ def rows(x: Tensor) -> Rows:
     return Rows(x, *x.stride(), heads, count, tl.constexpr(width), tl.constexpr(padded(width)))
 
 
-def scoring(q: Tensor, k: Tensor, bias: Tensor | None, alibi: Tensor | None, scale: float, softcap: float) -> Scoring:
-    """The arguments of an operator that make scores."""
+def scoring(q: Tensor, k: Tensor, scores: Scores) -> Scoring:
+    """What makes scores, as an argument of a kernel."""
     grid = None
-    if bias is not None:
-        bias = bias.expand(*q.shape[:3], k.shape[2])
+    if scores.bias is not None:
+        bias = scores.bias.expand(*q.shape[:3], k.shape[2])
         grid = Grid(bias, *bias.stride())
-    slopes = None if alibi is None else alibi.contiguous()
-    return Scoring(q.shape[1], float(scale), tl.constexpr(softcap), grid, slopes)
+    slopes = None if scores.alibi is None else scores.alibi.contiguous()
+    return Scoring(q.shape[1], float(scores.scale), tl.constexpr(scores.softcap), grid, slopes)
 
 
 def in_one_type(*tensors: Tensor) -> list[Tensor]:

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from archspec.kernels.attention.blocks import Scores
 from archspec.kernels.gpu.attention_scores import (
     LOG2E,
     accumulate,
@@ -48,7 +49,7 @@ def decode(
     sizes = _sizes(lines, max(padded(q.shape[3]), padded(Dv)), q.element_size())
     partial, lse, step = _stretches(out, visited, B * shared * triton.cdiv(lines, sizes["LINES"]), sizes["COLUMNS"])
     if out.numel():
-        score = scoring(q, k, None, None, scale, softcap)
+        score = scoring(q, k, Scores(scale, softcap, None, None))
         mask = None if key_mask is None else key_mask.contiguous()
         sinks = None if sinks is None else sinks.contiguous()
         grid = (partial.shape[0] * B * shared * triton.cdiv(lines, sizes["LINES"]),)
@@ -86,7 +87,7 @@ def latent_decode(q_latent: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tens
     programs = B * triton.cdiv(H * T, sizes["LINES"])
     partial, lse, step = _stretches(out, S, programs, sizes["COLUMNS"])
     if out.numel():
-        score = scoring(q, latent, None, None, scale, 0.0)
+        score = scoring(q, latent, Scores(scale, 0.0, None, None))
         tensors = (rows(q), rows(latent), rows(latent), rows(q_rope), rows(k_rope), partial, lse, None, None)
         _decode_kernel[(partial.shape[0] * programs,)](*tensors, score, B, 0, 0, step, **sizes)
         _combine(partial, lse, out)

@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from archspec.kernels.gpu.dplr_chunks import _inverse_kernel, _within_channels_kernel, _within_kernel
+from archspec.kernels.memory.dplr_chunks import Inputs
 
 
 @triton.jit
@@ -163,12 +164,9 @@ def _value_block(K: int, V: int) -> int:
     return min(_power(V), 64 if K <= 64 else 32 if K <= 128 else 16)
 
 
-def forward(
-    q: Tensor, a: Tensor, b: Tensor, v: Tensor, k: Tensor | None, beta: Tensor | None, decay: Tensor | None,
-    initial: Tensor, scale: float, C: int, train: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+def forward(given: Inputs, initial: Tensor, scale: float, C: int, train: bool) -> tuple[Tensor, Tensor, Tensor]:
     """As `_forward` of `memory.dplr`, in chunks of C tokens: y, the last state, the states entering each chunk."""
-    q, a, b, v, k, beta, decay = (x if x is None else x.contiguous() for x in (q, a, b, v, k, beta, decay))
+    q, a, b, v, k, beta, decay = (x if x is None else x.contiguous() for x in given)
     B, T, H, V = v.shape
     G, K = q.shape[2:]
     J, chunks = B * H, -(-T // C)
@@ -208,7 +206,7 @@ def forward(
 def backward_pass(
     near: Tensor, far: Tensor, inverse: Tensor, total: Tensor | None, loss: Tensor, dwritten: Tensor, carry: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """As `_backward_pass` of `memory.dplr`, whose `Terms` hold the first four arguments."""
+    """As `_backward_pass` of `memory.dplr_chunks`, whose `Terms` hold the first four arguments."""
     _, M, C, K = near.shape
     J, _, V = carry.shape
     total = near.new_ones(M, K) if total is None else total.squeeze(-1).expand(M, K).contiguous()

@@ -20,7 +20,7 @@ from torch import Tensor
 from archspec.kernels.gpu.matrix_memory_kernels import _keys_kernel, _outputs_kernel, _states_kernel
 from archspec.kernels.gpu.matrix_memory_tiles import NONE, SCALAR, VECTOR
 from archspec.kernels.memory.chunked import kept_type
-from archspec.kernels.memory.segments import chunk_length, is_vector
+from archspec.kernels.memory.segments import Inputs, chunk_length, is_vector
 
 TINIEST = -104.0  # the exponential of which is zero in float32
 TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
@@ -29,7 +29,8 @@ TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: t
 class Launch:
     """Tensors and settings that the kernels of one call share."""
 
-    def __init__(self, q: Tensor, k: Tensor, v: Tensor, decay: Tensor | None, exclusive: bool, chunk: int):
+    def __init__(self, given: Inputs):
+        q, k, v, decay, _, _, exclusive, chunk = given
         self.q, self.k, self.v = q.contiguous(), k.contiguous(), v.contiguous()
         self.B, self.T, self.H, self.V = v.shape
         self.G, self.K = q.shape[2:]
@@ -121,39 +122,17 @@ def _sums(v: Tensor, decay: Tensor | None, L: int, chunks: int) -> tuple[Tensor,
     return sums, fine, (0, 0, row, head) if constant else (batch, part, row, head)
 
 
-def forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    decay: Tensor | None,
-    initial: Tensor | None,
-    scale: float,
-    exclusive: bool,
-    chunk: int,
-    train: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def forward(given: Inputs, train: bool) -> tuple[Tensor, Tensor, Tensor]:
     """y (B, T, H, V), the last state (B, H, K, V), and for training the state that enters each chunk."""
-    run = Launch(q, k, v, decay, exclusive, chunk)
-    states, last = run.states(run.k, run.v, initial, 1.0, back=False)
-    y = run.outputs(run.v, states, scale, back=False)
+    run = Launch(given)
+    states, last = run.states(run.k, run.v, given.initial, 1.0, back=False)
+    y = run.outputs(run.v, states, given.scale, back=False)
     return y, last, states if train else states.new_empty((0, *states.shape[1:]))
 
 
-def backward(
-    grads: list[Tensor | None],
-    entering: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    decay: Tensor | None,
-    initial: Tensor | None,
-    scale: float,
-    exclusive: bool,
-    chunk: int,
-    learned: bool,
-) -> list[Tensor]:
+def backward(grads: list[Tensor | None], entering: Tensor, given: Inputs, learned: bool) -> list[Tensor]:
     """Gradients of q, k, v and, where they are given, of the decay and the initial state."""
-    run = Launch(q, k, v, decay, exclusive, chunk)
+    run, decay, scale = Launch(given), given.decay, given.scale
     dy = torch.zeros_like(run.v) if grads[0] is None else grads[0].contiguous()
     dstates, dinitial = run.states(run.q, dy, grads[1], scale, back=True)
     dv = run.outputs(dy, dstates, scale, back=True)
@@ -161,7 +140,7 @@ def backward(
     result = [dq, dk, dv]
     if decay is not None:
         result.append(_as_decay(dg, decay) if learned else torch.zeros_like(decay))
-    return result if initial is None else [*result, dinitial]
+    return result if given.initial is None else [*result, dinitial]
 
 
 def _as_decay(dg: Tensor, decay: Tensor) -> Tensor:

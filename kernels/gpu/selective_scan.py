@@ -11,27 +11,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-CHUNK = 16  # tokens from one kept state to the next, as in archspec.kernels.scans.selective_scan
+from archspec.kernels.scans.selective_scan import CHUNK, Inputs
+
 BLOCK = 32  # channels: a warp
 
 
-def forward(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    h: Tensor,
-    train: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def forward(given: Inputs, train: bool) -> tuple[Tensor, Tensor, Tensor]:
     """y, the last state, and for training the state entering each chunk (B, chunks, N, D)."""
+    x, h = given.x, given.h
     batch, length, width = x.shape
-    N = A.shape[1]
+    N = given.A.shape[1]
     y, last = torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(h)
     entering = h.new_empty((batch, triton.cdiv(length, CHUNK), N, width) if train else (0,))
-    x, dt, A, B, C, D, z, h = _prepared(x, dt, A, B, C, D, z, h)
+    x, dt, A, B, C, D, z, h = _prepared(*given)
     if not length:
         last.copy_(h)
     elif h.numel():
@@ -40,29 +32,18 @@ def forward(
     return y, last, entering
 
 
-def backward(
-    dy: Tensor,
-    dlast: Tensor,
-    entering: Tensor,
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    h: Tensor,
-) -> list[Tensor]:
+def backward(dy: Tensor, dlast: Tensor, entering: Tensor, given: Inputs) -> list[Tensor]:
     """Gradients of x, dt, A, B, C, then of D and z where they are given, and of h."""
+    x, h, D, z = given.x, given.h, given.D, given.z
     batch, length, width = x.shape
-    N = A.shape[1]
+    N = given.A.shape[1]
     blocks = triton.cdiv(width, BLOCK)
     dx, ddt, dz = (torch.empty(x.shape, dtype=h.dtype, device=x.device) for _ in range(3))
     dA, dD, dh = h.new_empty(batch, width, N), h.new_empty(batch, width), torch.empty_like(h)
     dB, dC = (h.new_empty(blocks, batch, length, N) for _ in range(2))
     settings = _settings(N, D, z)
     scratch = h.new_empty(batch, blocks, CHUNK + 1, settings["STATES"], BLOCK)
-    arguments = _prepared(x, dt, A, B, C, D, z, h)[:-1]
+    arguments = _prepared(*given)[:-1]
     if h.numel():
         tensors = (dy.contiguous(), dlast.contiguous(), entering, *arguments, scratch, dx, ddt, dz, dA, dD, dh, dB, dC)
         _scan_back[_grid(x)](*tensors, batch, length, width, N, entering.shape[1], **settings, num_warps=1)

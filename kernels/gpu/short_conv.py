@@ -5,22 +5,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from archspec.kernels.convolutions.short_conv import Inputs
+
 TOKENS = 32  # of one step of a program
 CHANNELS = 64
 STEPS = 8  # of one program where it adds up gradients of the taps: a partial sum for every TOKENS * STEPS tokens
 
 
-def forward(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    gate_in: Tensor | None,
-    gate_out: Tensor | None,
-    tail: Tensor | None,
-    silu: bool,
-) -> Tensor:
+def forward(given: Inputs) -> Tensor:
     """y (B, T, D) in the type of x."""
-    x, weight, bias, gate_in, gate_out, tail = _contiguous(x, weight, bias, gate_in, gate_out, tail)
+    x, weight, bias, gate_in, gate_out, tail = _contiguous(*given[:-1])
     B, T, D = x.shape
     y = torch.empty_like(x)
     if y.numel():
@@ -40,33 +34,23 @@ def forward(
             GATE_IN=gate_in is not None,
             GATE_OUT=gate_out is not None,
             TAIL=tail is not None,
-            SILU=silu,
+            SILU=given.silu,
             BLOCK_T=TOKENS,
             BLOCK_D=CHANNELS,
         )
     return y
 
 
-def backward(
-    grads: list[Tensor | None],
-    outputs: list[Tensor],
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    gate_in: Tensor | None,
-    gate_out: Tensor | None,
-    tail: Tensor | None,
-    silu: bool,
-) -> list[Tensor]:
+def backward(dy: Tensor, given: Inputs) -> list[Tensor]:
     """Gradients of x, weight, bias, both gates and tail, as far as they are given."""
-    x, weight, bias, gate_in, gate_out, tail, dy = _contiguous(x, weight, bias, gate_in, gate_out, tail, grads[0])
+    x, weight, bias, gate_in, gate_out, tail, dy = _contiguous(*given[:-1], dy)
     B, T, D = x.shape
     K = weight.shape[2]
     flags = {"GATE_IN": gate_in is not None, "TAIL": tail is not None, "BLOCK_T": TOKENS, "BLOCK_D": CHANNELS}
     parts = triton.cdiv(T, TOKENS * STEPS)
     dw = torch.empty(B, parts, K, D, dtype=torch.float32, device=x.device)
     db = torch.empty(B, parts, D, dtype=torch.float32, device=x.device)
-    changed = silu or gate_out is not None
+    changed = given.silu or gate_out is not None
     dz = torch.empty_like(dy) if changed else dy
     d_out = None if gate_out is None else torch.empty_like(gate_out)
     dx = torch.empty_like(x)
@@ -91,7 +75,7 @@ def backward(
             PADDED=triton.next_power_of_2(K),
             BIAS=bias is not None,
             GATE_OUT=gate_out is not None,
-            SILU=silu,
+            SILU=given.silu,
             STEPS=STEPS,
             **flags,
         )

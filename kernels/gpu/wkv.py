@@ -9,14 +9,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-CHUNK = 32  # tokens from one kept triple of sums to the next, as in archspec.kernels.scans.wkv
+from archspec.kernels.scans.wkv import CHUNK, Inputs
+
 BLOCK = 32  # channels: a warp
 
 
-def forward(
-    w: Tensor, u: Tensor, k: Tensor, v: Tensor, num: Tensor, den: Tensor, top: Tensor, train: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def forward(given: Inputs, train: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """y, the last sums, and for training those entering each chunk (3, B, chunks, D)."""
+    w, u, k, v, num, den, top = given
     batch, length, width = k.shape
     y = torch.empty_like(v, memory_format=torch.contiguous_format)
     sums = torch.stack((num, den, top))
@@ -27,21 +27,9 @@ def forward(
     return y, *(x.clone() for x in sums), entering
 
 
-def backward(
-    dy: Tensor,
-    dnum: Tensor,
-    dden: Tensor,
-    last: Tensor,
-    entering: Tensor,
-    w: Tensor,
-    u: Tensor,
-    k: Tensor,
-    v: Tensor,
-    num: Tensor,
-    den: Tensor,
-    top: Tensor,
-) -> list[Tensor]:
+def backward(dy: Tensor, dnum: Tensor, dden: Tensor, last: Tensor, entering: Tensor, given: Inputs) -> list[Tensor]:
     """Gradients of w, u, k, v, num and den; `last` is the max after the last token."""
+    w, u, k, v, num, _, top = given
     batch, length, width = k.shape
     dk, dv = (torch.empty(k.shape, dtype=num.dtype, device=k.device) for _ in range(2))
     carry = torch.stack((dnum, dden, -last))

@@ -34,7 +34,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archspec.kernels.contract import expect, expect_choice, expect_integers
+from archspec.kernels.contract import require, require_choice, require_integers
 from archspec.kernels.library import Shape, operator
 from archspec.kernels.loss.logit_chunks import loss_and_gradients
 from archspec.kernels.precision import linear_type, wide_type
@@ -42,7 +42,7 @@ from archspec.kernels.precision import linear_type, wide_type
 LOGITS_AT_ONCE = 2**23
 LEAST_TOKENS = 128
 
-INPUTS = (
+EXAMPLES = (
     {"B": 2, "T": 63, "D": 24, "V": 50},
     {"B": 1, "T": 1, "D": 3, "V": 2},
     {"B": 1, "T": 257, "D": 17, "V": 33},
@@ -52,7 +52,7 @@ INPUTS = (
 )
 
 
-def inputs(B: int = 2, T: int = 63, D: int = 24, V: int = 50) -> dict[str, Any]:
+def example(B: int = 2, T: int = 63, D: int = 24, V: int = 50) -> dict[str, Any]:
     """Example arguments; every fourth target or so is ignored, the first never."""
     targets = torch.randint(0, V, (B, T)).where(torch.rand(B, T) > 0.25, -100)
     targets[:1, :1] = V - 1
@@ -115,9 +115,9 @@ def linear_cross_entropy(
     that is neither below V nor ignore_index; a GPU would have to be waited for, so there the loss becomes NaN.
     """
     op = "linear_cross_entropy"
-    sizes = expect(op, x=(x, "... D"), weight=(weight, "V D"), bias=(bias, "V"))
-    expect_integers(op, x, targets=targets)
-    expect_choice(op, "reduction", reduction, ("mean", "sum", "none"))
+    sizes = require(op, x=(x, "... D"), weight=(weight, "V D"), bias=(bias, "V"))
+    require_integers(op, x, targets=targets)
+    require_choice(op, "reduction", reduction, ("mean", "sum", "none"))
     if targets.shape != x.shape[:-1]:
         raise ValueError(f"{op}: targets has shape {tuple(targets.shape)}, expected {tuple(x.shape[:-1])} like x")
     if chunk is not None and chunk < 1:
@@ -137,7 +137,7 @@ def linear_cross_entropy(
     return (total / counted.clamp(min=1)).masked_fill(counted == 0, torch.nan)
 
 
-def _expect_in_range(targets: Tensor, V: int, ignore_index: int) -> None:
+def _require_in_range(targets: Tensor, V: int, ignore_index: int) -> None:
     wrong = targets[((targets < 0) | (targets >= V)) & (targets != ignore_index)]
     if len(wrong):
         right = f"0 to {V - 1}, or ignore_index {ignore_index}"
@@ -160,7 +160,7 @@ def _total_forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The sum of the losses, and its gradients by x, weight and bias where wanted."""
     if targets.device.type == "cpu":
-        _expect_in_range(targets, len(weight), ignore_index)
+        _require_in_range(targets, len(weight), ignore_index)
     settings = (softcap, scale, z_loss, label_smoothing, ignore_index, chunk, train_x, train_weight)
     losses, *gradients = loss_and_gradients(x, weight, bias, targets, None, *settings)
     return losses.sum(), *gradients
@@ -221,7 +221,7 @@ def _each_forward(
 ) -> Tensor:
     """The loss of each token."""
     if targets.device.type == "cpu":
-        _expect_in_range(targets, len(weight), ignore_index)
+        _require_in_range(targets, len(weight), ignore_index)
     settings = (softcap, scale, z_loss, label_smoothing, ignore_index, chunk)
     return loss_and_gradients(x, weight, bias, targets, None, *settings, train_x=False, train_weight=False)[0]
 

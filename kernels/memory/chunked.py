@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from archspec.kernels.memory.scalar_decay import scalar_backward, scalar_forward
-from archspec.kernels.memory.segments import Segments
+from archspec.kernels.memory.segments import Inputs, Segments
 from archspec.kernels.memory.vector_decay import vector_backward, vector_forward
 
 
@@ -26,19 +26,10 @@ def kept_type(q: Tensor, k: Tensor, v: Tensor) -> torch.dtype:
     return torch.bfloat16 if v.dtype == torch.bfloat16 and v.is_cuda else torch.float32
 
 
-def chunked_forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    decay: Tensor | None,
-    initial: Tensor | None,
-    scale: float,
-    exclusive: bool,
-    chunk: int,
-    train: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def chunked_forward(given: Inputs, train: bool) -> tuple[Tensor, Tensor, Tensor]:
     """y (B, T, H, V), the last state (B, H, K, V), and for training the state that enters each chunk."""
-    s = Segments(q, k, v, decay, exclusive, chunk)
+    q, k, v, _, initial, scale, *_ = given
+    s = Segments(given)
     y = v.new_empty(v.shape)
     state = s.first_state(initial).clone(memory_format=torch.contiguous_format)
     held = state.new_empty(s.chunks + 1 if train else 0, *state.shape)
@@ -58,21 +49,10 @@ def chunked_forward(
     return y, s.as_given(state).clone(), held[:-1].to(kept_type(q, k, v))
 
 
-def chunked_backward(
-    grads: list[Tensor | None],
-    entering: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    decay: Tensor | None,
-    initial: Tensor | None,
-    scale: float,
-    exclusive: bool,
-    chunk: int,
-    learned: bool,
-) -> list[Tensor]:
+def chunked_backward(grads: list[Tensor | None], entering: Tensor, given: Inputs, learned: bool) -> list[Tensor]:
     """Gradients of q, k, v and, where they are given, of the decay and the initial state."""
-    s = Segments(q, k, v, decay, exclusive, chunk)
+    q, k, v, decay, initial, scale, *_ = given
+    s = Segments(given)
     dy = v.new_zeros(v.shape) if grads[0] is None else grads[0]
     dq, dk, dv = (torch.empty(x.shape, dtype=s.wide, device=x.device) for x in (q, k, v))
     ddecay = None if decay is None else torch.zeros(s.decay_shape, dtype=s.wide, device=q.device)

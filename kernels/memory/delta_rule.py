@@ -20,8 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archspec.kernels.contract import expect, expect_choice
+from archspec.kernels.contract import require, require_choice
 from archspec.kernels.memory.dplr import CHUNKS, initial_state, remember
+from archspec.kernels.memory.dplr_chunks import Inputs
 from archspec.kernels.state import State
 
 
@@ -50,7 +51,7 @@ def reference(
     return torch.stack(outputs, dim=1), S
 
 
-def inputs(
+def example(
     B: int = 2, T: int = 63, G: int = 2, H: int = 4, K: int = 8, V: int = 12, channels: bool = False
 ) -> dict[str, Tensor]:
     """Example arguments of `delta_rule`: unit keys, beta in [0, 2], a decay a head or, with `channels`, a channel."""
@@ -60,7 +61,7 @@ def inputs(
     return {"q": q, "k": k, "v": v, "beta": beta, "decay": decay}
 
 
-INPUTS = (
+EXAMPLES = (
     {"T": 1},
     {"T": 63},
     {"T": 63, "channels": True},
@@ -92,7 +93,7 @@ def delta_rule(
     """
     keys = "B T G K"
     gates = "B T H K" if decay is not None and decay.dim() == 4 else "B T H"
-    sizes = expect(
+    sizes = require(
         "delta_rule",
         q=(q, keys),
         k=(k, keys),
@@ -101,8 +102,8 @@ def delta_rule(
         decay=(decay, gates),
         read_key=(read_key, keys),
     )
-    _expect_groups("delta_rule", sizes)
-    expect_choice("delta_rule", "chunk", chunk, (None, *CHUNKS))
+    _require_groups("delta_rule", sizes)
+    require_choice("delta_rule", "chunk", chunk, (None, *CHUNKS))
     initial = initial_state("delta_rule", state, v, sizes)
     read_key = k if read_key is None else read_key
     if sizes["T"] == 1 and state is not None:
@@ -111,7 +112,7 @@ def delta_rule(
         last = _step(k, read_key, v, beta, memory)
         y = scale * _recall(last, q).unsqueeze(1)
     else:
-        y, last = remember(q, read_key, k, v, None, beta, decay, initial, scale, chunk)
+        y, last = remember(Inputs(q, read_key, k, v, None, beta, decay), initial, scale, chunk)
     if state is not None:
         state["memory"] = last
     return y.to(v.dtype)
@@ -134,7 +135,7 @@ def delta_product(
     0. The state is as in `delta_rule`; `chunk` counts steps.
     """
     gates = "B T H K" if decay is not None and decay.dim() == 4 else "B T H"
-    sizes = expect(
+    sizes = require(
         "delta_product",
         q=(q, "B T G K"),
         k=(k, "B T n G K"),
@@ -142,8 +143,8 @@ def delta_product(
         beta=(beta, "B T n H"),
         decay=(decay, gates),
     )
-    _expect_groups("delta_product", sizes)
-    expect_choice("delta_product", "chunk", chunk, (None, *CHUNKS))
+    _require_groups("delta_product", sizes)
+    require_choice("delta_product", "chunk", chunk, (None, *CHUNKS))
     n = sizes["n"]
     initial = initial_state("delta_product", state, v[:, :, 0], sizes)
     if sizes["T"] == 1 and state is not None:
@@ -155,7 +156,7 @@ def delta_product(
         late = F.pad(q.unsqueeze(2), (0, 0, 0, 0, n - 1, 0)).flatten(1, 2)
         early = None if decay is None else _first_of(decay, n)
         k, v, beta = (x.flatten(1, 2) for x in (k, v, beta))
-        y, last = remember(late, k, k, v, None, beta, early, initial, scale, chunk)
+        y, last = remember(Inputs(late, k, k, v, None, beta, early), initial, scale, chunk)
         y = y[:, n - 1 :: n]
     if state is not None:
         state["memory"] = last
@@ -167,7 +168,7 @@ def _first_of(decay: Tensor, n: int) -> Tensor:
     return F.pad(decay.unsqueeze(2), (0, 0) * (decay.dim() - 2) + (0, n - 1)).flatten(1, 2)
 
 
-def _expect_groups(op: str, sizes: dict[str, int]) -> None:
+def _require_groups(op: str, sizes: dict[str, int]) -> None:
     if sizes["G"] == 0 or sizes["H"] % sizes["G"]:
         raise ValueError(f"{op}: v has {sizes['H']} heads, expected a multiple of the {sizes['G']} heads of k")
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from archspec.kernels.precision import wide
+
 
 def elu_plus_one(x: Tensor) -> Tensor:
     """phi(x) = elu(x) + 1, positive (Katharopoulos et al. 2020, eq. 7)."""
@@ -57,7 +59,6 @@ def positive_random(x: Tensor, projection: Tensor) -> Tensor:
 
     phi(q) . phi(k) is exp(q . k) on average over rows of W that are normal with unit variance.
     """
-    wide = torch.promote_types(x.dtype, torch.float32)
-    y = x.to(wide)
+    y = wide(x)
     half = y.square().sum(-1, keepdim=True) / 2
-    return ((y @ projection.to(wide).mT - half).exp() / sqrt(projection.shape[0])).to(x.dtype)
+    return ((y @ projection.to(y.dtype).mT - half).exp() / sqrt(projection.shape[0])).to(x.dtype)

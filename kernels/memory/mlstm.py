@@ -14,15 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archspec.kernels.contract import expect
+from archspec.kernels.contract import require
 from archspec.kernels.memory.matrix_memory import remember, sums_of
-from archspec.kernels.state import State
+from archspec.kernels.precision import wide_type
+from archspec.kernels.state import State, recall
 
 FLOOR = -1e6  # of the log of the forget gate: its exponential is zero, and sums of it are numbers
-INPUTS = ({"T": 1}, {"T": 63}, {"T": 100, "H": 3, "G": 1, "V": 7}, {"T": 257}, {"B": 0, "T": 63})
+EXAMPLES = ({"T": 1}, {"T": 63}, {"T": 100, "H": 3, "G": 1, "V": 7}, {"T": 257}, {"B": 0, "T": 63})
 
 
-def inputs(B: int = 2, T: int = 63, H: int = 4, G: int = 4, K: int = 6, V: int = 5) -> dict[str, Tensor]:
+def example(B: int = 2, T: int = 63, H: int = 4, G: int = 4, K: int = 6, V: int = 5) -> dict[str, Tensor]:
     """Arguments of `mlstm` in float64."""
     shapes = {
         "q": (B, T, G, K),
@@ -67,7 +68,7 @@ def mlstm(
     "normaliser" (B, H, K), both times exp(-m), and "maximum" (B, H), m. Raises ValueError or TypeError where shapes,
     types or devices do not fit.
     """
-    sizes = expect(
+    sizes = require(
         "mlstm",
         q=(q, "B T G K"),
         k=(k, "B T G K"),
@@ -77,9 +78,10 @@ def mlstm(
     )
     if sizes["H"] % max(sizes["G"], 1):
         raise ValueError(f"mlstm: v has {sizes['H']} heads, expected a multiple of the {sizes['G']} of q")
-    wide = torch.promote_types(v.dtype, torch.float32)
+    wide = wide_type(v)
     keep, write = F.logsigmoid(forget_gate.double()).clamp(min=FLOOR), input_gate.double()
-    start = torch.zeros_like(keep[:, 0]) if state is None or "maximum" not in state else state["maximum"].double()
+    start = recall(state, "maximum")
+    start = torch.zeros_like(keep[:, 0]) if start is None else start.double()
     highest = running_maximum(keep.detach(), write.detach(), start.detach())
     maxima = torch.cat((start.detach().unsqueeze(1), highest), dim=1)
     decay = (keep + (maxima[:, :-1] - highest)).to(wide)

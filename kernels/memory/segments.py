@@ -1,14 +1,28 @@
 """How the matrix memory cuts a sequence: chunks, segments of a few chunks, and the layouts of their tensors."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SEGMENT = (
-    1 << 19
-)  # numbers of the largest intermediate tensor of a segment: what is computed at once stays in the cache
+from archspec.kernels.precision import wide_type
+
+SEGMENT = 1 << 19  # numbers of the largest intermediate tensor of a segment, which then stays in the cache
+
+
+class Inputs(NamedTuple):
+    """What goes into a matrix memory, and how: the shapes are those of `archspec.kernels.memory.matrix_memory`."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    decay: Tensor | None
+    initial: Tensor | None  # (B, H, K, V)
+    scale: float
+    exclusive: bool  # the token itself is not read
+    chunk: int
 
 
 def is_vector(decay: Tensor | None) -> bool:
@@ -31,11 +45,12 @@ class Segments:
     filled up with zeros, which write nothing.
     """
 
-    def __init__(self, q: Tensor, k: Tensor, v: Tensor, decay: Tensor | None, exclusive: bool, chunk: int):
+    def __init__(self, given: Inputs):
+        q, k, v, decay, _, _, exclusive, chunk = given
         self.B, self.T, self.H, self.V = v.shape
         self.G, self.K = q.shape[2:]
         self.R = self.H // max(self.G, 1)
-        self.wide = torch.float64 if torch.float64 in (q.dtype, k.dtype, v.dtype) else torch.float32
+        self.wide = wide_type(q, k, v)
         self.device = q.device
         self.vector = is_vector(decay)
         self.exclusive = exclusive

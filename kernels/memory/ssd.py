@@ -13,12 +13,13 @@ the chunked scan of transformers took 191 and 992.
 import torch
 from torch import Tensor
 
-from archspec.kernels.contract import expect
-from archspec.kernels.memory.matrix_memory import scan, step
-from archspec.kernels.state import State
+from archspec.kernels.contract import require
+from archspec.kernels.memory.matrix_scan import scan, step
+from archspec.kernels.precision import wide_type
+from archspec.kernels.state import State, recall
 
 
-def inputs(B: int = 2, T: int = 63, H: int = 6, P: int = 5, G: int = 2, N: int = 4) -> dict[str, Tensor]:
+def example(B: int = 2, T: int = 63, H: int = 6, P: int = 5, G: int = 2, N: int = 4) -> dict[str, Tensor]:
     """Arguments of `ssd` in float64."""
     x, A, B_, C, D = (_normal(*shape) for shape in ((B, T, H, P), (H,), (B, T, G, N), (B, T, G, N), (H,)))
     return {"x": x, "dt": torch.nn.functional.softplus(_normal(B, T, H)), "A": -A.exp(), "B": B_, "C": C, "D": D}
@@ -28,7 +29,7 @@ def _normal(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64)
 
 
-INPUTS = ({"T": 1}, {"T": 63}, {"T": 100, "G": 1}, {"T": 257, "H": 3, "G": 3, "P": 7}, {"B": 0, "T": 63})
+EXAMPLES = ({"T": 1}, {"T": 63}, {"T": 100, "G": 1}, {"T": 257, "H": 3, "G": 3, "P": 7}, {"B": 0, "T": 63})
 
 
 def reference(
@@ -60,8 +61,8 @@ def ssd(
 
     The state is in float32 or wider. Raises ValueError or TypeError where shapes, types or devices do not fit.
     """
-    initial = None if state is None else state.get("ssm")
-    sizes = expect(
+    initial = recall(state, "ssm")
+    sizes = require(
         "ssd",
         x=(x, "b T H P"),
         dt=(dt, "b T H"),
@@ -73,7 +74,7 @@ def ssd(
     )
     if sizes["H"] % max(sizes["G"], 1):
         raise ValueError(f"ssd: x has {sizes['H']} heads, expected a multiple of the {sizes['G']} groups of B")
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    wide = wide_type(x)
     dt = dt.to(wide)
     values, decay = (x.to(wide) * dt.unsqueeze(-1)).to(x.dtype), dt * A.to(wide)
     initial = None if initial is None else initial.mT  # (B, H, N, P)

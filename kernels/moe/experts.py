@@ -28,12 +28,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archspec.kernels.backend import gpu, on_gpu
-from archspec.kernels.contract import expect, expect_integers
+from archspec.kernels.contract import require, require_integers
 from archspec.kernels.library import operator
 from archspec.kernels.moe.grouped_linear import grouped_linear
 from archspec.kernels.precision import wide_type
 
-INPUTS = (
+EXAMPLES = (
     {"N": 37, "E": 8, "k": 2, "d_model": 24, "d_ff": 20},
     {"N": 1, "E": 2, "k": 1, "d_model": 16, "d_ff": 16},
     {"N": 63, "E": 7, "k": 3, "d_model": 33, "d_ff": 17},
@@ -43,7 +43,7 @@ INPUTS = (
 )
 
 
-def inputs(N: int = 37, E: int = 8, k: int = 2, d_model: int = 24, d_ff: int = 20) -> dict[str, Any]:
+def example(N: int = 37, E: int = 8, k: int = 2, d_model: int = 24, d_ff: int = 20) -> dict[str, Any]:
     """Example arguments of `experts_gated`: every fifth slot or so is nobody's."""
     widths = ((E, d_ff, d_model), (E, d_ff, d_model), (E, d_model, d_ff))
     w_gate, w_up, w_down = (torch.randn(*w, dtype=torch.float64) / w[-1] ** 0.5 for w in widths)
@@ -83,8 +83,8 @@ def sort_by_expert(experts: Tensor, n_experts: int) -> tuple[Tensor, Tensor, Ten
 
 def gather_rows(x: Tensor, order: Tensor, places: Tensor) -> Tensor:
     """Rows of x (N, D) for the sorted slots: (N k, D), place i holding token order[i] // k."""
-    expect("gather_rows", x=(x, "N D"))
-    expect_integers("gather_rows", x, order=order, places=places)
+    require("gather_rows", x=(x, "N D"))
+    require_integers("gather_rows", x, order=order, places=places)
     return _gather(x, order, places) if _takes_operator(x) else _gather_forward(x, order, places)
 
 
@@ -93,8 +93,8 @@ def combine_rows(rows: Tensor, weights: Tensor, order: Tensor, places: Tensor) -
 
     Products and sums are in float32 or wider. order and places are those of `sort_by_expert`.
     """
-    expect("combine_rows", rows=(rows, "R D"), weights=(weights, "N k"))
-    expect_integers("combine_rows", rows, order=order, places=places)
+    require("combine_rows", rows=(rows, "R D"), weights=(weights, "N k"))
+    require_integers("combine_rows", rows, order=order, places=places)
     return _combine(rows, weights, order, places) if _takes_operator(rows) else _bag(rows, weights, places)
 
 
@@ -117,7 +117,7 @@ def experts_gated(
     x (N, d_model), weights and experts (N, k), w_gate and w_up (E, d_ff, d_model), w_down (E, d_model, d_ff) -> (N,
     d_model).
     """
-    expect(
+    require(
         "experts_gated",
         x=(x, "N d_model"),
         weights=(weights, "N k"),
@@ -125,7 +125,7 @@ def experts_gated(
         w_up=(w_up, "E d_ff d_model"),
         w_down=(w_down, "E d_model d_ff"),
     )
-    _expect_slots("experts_gated", experts, weights)
+    _require_slots("experts_gated", experts, weights)
     order, places, ends = sort_by_expert(experts, w_gate.shape[0])
     rows = gather_rows(x, order, places)
     hidden = activation(grouped_linear(rows, w_gate, ends)) * grouped_linear(rows, w_up, ends)
@@ -147,7 +147,7 @@ def experts_plain(
     x (N, d_model), weights and experts (N, k), w_up (E, d_ff, d_model), w_down (E, d_model, d_ff), b_up (E, d_ff),
     b_down (E, d_model) -> (N, d_model).
     """
-    expect(
+    require(
         "experts_plain",
         x=(x, "N d_model"),
         weights=(weights, "N k"),
@@ -156,14 +156,14 @@ def experts_plain(
         b_up=(b_up, "E d_ff"),
         b_down=(b_down, "E d_model"),
     )
-    _expect_slots("experts_plain", experts, weights)
+    _require_slots("experts_plain", experts, weights)
     order, places, ends = sort_by_expert(experts, w_up.shape[0])
     hidden = activation(grouped_linear(gather_rows(x, order, places), w_up, ends, b_up))
     return combine_rows(grouped_linear(hidden, w_down, ends, b_down), weights, order, places)
 
 
-def _expect_slots(op: str, experts: Tensor, weights: Tensor) -> None:
-    expect_integers(op, weights, experts=experts)
+def _require_slots(op: str, experts: Tensor, weights: Tensor) -> None:
+    require_integers(op, weights, experts=experts)
     if experts.shape != weights.shape:
         raise ValueError(
             f"{op}: experts has shape {tuple(experts.shape)}, expected {tuple(weights.shape)} like weights"

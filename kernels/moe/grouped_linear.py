@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from archspec.kernels.backend import gpu
-from archspec.kernels.contract import expect, expect_integers
+from archspec.kernels.contract import require, require_integers
 from archspec.kernels.library import Shape, operator
 from archspec.kernels.precision import linear_type
 
-INPUTS = (
+EXAMPLES = (
     {"R": 74, "E": 8, "d_in": 24, "d_out": 20},
     {"R": 1, "E": 2, "d_in": 16, "d_out": 16},
     {"R": 189, "E": 7, "d_in": 33, "d_out": 17},
@@ -36,7 +36,7 @@ INPUTS = (
 )
 
 
-def inputs(R: int = 74, E: int = 8, d_in: int = 24, d_out: int = 20) -> dict[str, Tensor]:
+def example(R: int = 74, E: int = 8, d_in: int = 24, d_out: int = 20) -> dict[str, Tensor]:
     """Example arguments; counts are random, and about one row in ten is nobody's."""
     x, weight, bias = (torch.randn(*s, dtype=torch.float64) for s in ((R, d_in), (E, d_out, d_in), (E, d_out)))
     ends = torch.randint(0, R - R // 10 + 1, (E,)).sort().values
@@ -63,8 +63,8 @@ def grouped_linear(x: Tensor, weight: Tensor, ends: Tensor, bias: Tensor | None 
     last end are nobody's and give 0. The weight may be of another type than x; its gradient is in its own. Sums are in
     float32 or wider. Raises ValueError or TypeError for arguments of wrong shapes or types.
     """
-    sizes = expect("grouped_linear", x=(x, "R d_in"), weight=(weight, "E d_out d_in"), bias=(bias, "E d_out"))
-    expect_integers("grouped_linear", x, ends=ends)
+    sizes = require("grouped_linear", x=(x, "R d_in"), weight=(weight, "E d_out d_in"), bias=(bias, "E d_out"))
+    require_integers("grouped_linear", x, ends=ends)
     if ends.shape != (sizes["E"],):
         raise ValueError(f"grouped_linear: ends has shape {tuple(ends.shape)}, expected ({sizes['E']},), one an expert")
     return _grouped(x.to(linear_type(x)), weight, ends, bias)

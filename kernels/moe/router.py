@@ -16,8 +16,9 @@ import math
 import torch
 from torch import Tensor
 
-from archspec.kernels.contract import expect, expect_choice, expect_integers
-from archspec.kernels.state import State
+from archspec.kernels.contract import require, require_choice, require_integers
+from archspec.kernels.precision import wide
+from archspec.kernels.state import State, recall
 
 
 def reference_routing(
@@ -62,12 +63,12 @@ def top_k_routing(
     can be chosen; a group is as good as its best expert ("max", DeepSeek-V2) or its best two ("top2_sum",
     DeepSeek-V3). scale multiplies the weights. Raises ValueError for settings that are none of these.
     """
-    sizes = expect("top_k_routing", logits=(logits, "... E"), bias=(bias, "E"))
-    expect_choice("top_k_routing", "score", score, ("softmax", "sigmoid"))
-    expect_choice("top_k_routing", "order", order, ("score_then_top_k", "top_k_then_score"))
+    sizes = require("top_k_routing", logits=(logits, "... E"), bias=(bias, "E"))
+    require_choice("top_k_routing", "score", score, ("softmax", "sigmoid"))
+    require_choice("top_k_routing", "order", order, ("score_then_top_k", "top_k_then_score"))
     if not 0 < k <= sizes["E"]:
         raise ValueError(f"top_k_routing: k is {k}, expected 1 to {sizes['E']}, the number of experts")
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = wide(logits)
     values = logits if order == "top_k_then_score" else _score(logits, score)
     choice = values if bias is None else values + bias
     if n_groups is not None and top_k_groups is not None and top_k_groups < n_groups:
@@ -90,7 +91,7 @@ def _score(logits: Tensor, score: str) -> Tensor:
 
 def _limit_groups(choice: Tensor, k: int, n_groups: int, top_k_groups: int, group_score: str | None) -> Tensor:
     """choice (..., E) with -inf outside the best top_k_groups groups of E / n_groups neighbouring experts."""
-    expect_choice("top_k_routing", "group_score", group_score, ("max", "top2_sum"))
+    require_choice("top_k_routing", "group_score", group_score, ("max", "top2_sum"))
     if choice.shape[-1] % n_groups:
         raise ValueError(f"top_k_routing: n_groups is {n_groups}, expected a divisor of {choice.shape[-1]} experts")
     size = choice.shape[-1] // n_groups
@@ -110,7 +111,7 @@ def tokens_by_expert(scores: Tensor, n_places: int) -> tuple[Tensor, Tensor, Ten
 
     With N = B * E * n_places: their weights (N, 1), the experts (N, 1), and the tokens (N,) counted over B * T.
     """
-    sizes = expect("tokens_by_expert", scores=(scores, "B T E"))
+    sizes = require("tokens_by_expert", scores=(scores, "B T E"))
     B, T, E = scores.shape
     if not 0 < n_places <= T:
         raise ValueError(f"tokens_by_expert: n_places is {n_places}, expected 1 to {sizes['T']}, the tokens")
@@ -141,8 +142,8 @@ def admitted(
     (B, T), tokens of higher priority go first. Neither is causal, so neither takes a state. With a state, tokens of
     earlier calls count: it keeps "asked", how often each expert was asked for, (B, 1, E).
     """
-    expect("admitted", priority=(priority, "B T"))
-    expect_integers("admitted", priority, experts=experts)
+    require("admitted", priority=(priority, "B T"))
+    require_integers("admitted", priority, experts=experts)
     if experts.dim() != 3 or (priority is not None and experts.shape[:2] != priority.shape):
         right = "3 axes (B T k)" if priority is None else f"(B T k) with B, T = {tuple(priority.shape)}"
         raise ValueError(f"admitted: experts has shape {tuple(experts.shape)}, expected {right}")
@@ -168,7 +169,7 @@ def _queue(asked: Tensor, n_experts: int, state: State | None) -> Tensor:
     firsts = torch.searchsorted(by_expert, numbers)  # (B, E + 1)
     past = firsts[:, :-1]
     if state is not None:
-        before = state.get("asked")
+        before = recall(state, "asked")
         counts = firsts.diff(dim=1).unsqueeze(1)
         state["asked"] = counts if before is None else before + counts
         past = past if before is None else past - before.squeeze(1)
@@ -181,7 +182,7 @@ def load_balancing_loss(probs: Tensor, experts: Tensor, n_experts: int) -> Tenso
 
     probs (N, E), experts (N, k); 1 for k = 1 and even routing, k in general.
     """
-    expect("load_balancing_loss", probs=(probs, f"N {n_experts}"))
+    require("load_balancing_loss", probs=(probs, f"N {n_experts}"))
     counts = experts.new_zeros(n_experts + 1).scatter_add(0, experts.flatten() + 1, torch.ones_like(experts.flatten()))
     return n_experts * (counts[1:] / experts.shape[0] * probs.mean(0)).sum()
 

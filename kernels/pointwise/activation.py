@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archspec.kernels.backend import gpu, on_gpu
-from archspec.kernels.contract import expect
+from archspec.kernels.contract import require
 from archspec.kernels.library import operator
-from archspec.kernels.precision import wide_type
+from archspec.kernels.precision import wide
 
-INPUTS = (
+EXAMPLES = (
     {"B": 2, "T": 63, "F": 48},
     {"B": 1, "T": 1, "F": 1},
     {"B": 2, "T": 5, "F": 257},
@@ -29,7 +29,7 @@ INPUTS = (
 )
 
 
-def inputs(B: int = 2, T: int = 63, F: int = 48) -> dict[str, Tensor]:
+def example(B: int = 2, T: int = 63, F: int = 48) -> dict[str, Tensor]:
     """Arguments of swiglu."""
     gate, up = (torch.randn(B, T, F, dtype=torch.float64) for _ in range(2))
     return {"gate": 2.0 * gate, "up": up}
@@ -108,7 +108,7 @@ def laplace(x: Tensor) -> Tensor:
 
 
 def _checked(op: str, gate: Tensor, up: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    expect(op, gate=(gate, "... F"), up=(up, "... F"))
+    require(op, gate=(gate, "... F"), up=(up, "... F"))
     if up is None and gate.shape[-1] % 2:
         raise ValueError(f"{op}: gate has shape {tuple(gate.shape)}, expected an even number of channels without up")
     if up is not None and up.shape != gate.shape:
@@ -150,10 +150,6 @@ def _value_and_slope(x: Tensor, kind: str, alpha: float, limit: float) -> tuple[
     return kept * share, slope if kind == "silu" else slope * (x <= limit)
 
 
-def _wide(x: Tensor) -> Tensor:
-    return x.to(wide_type(x))
-
-
 def _forward(gate: Tensor, up: Tensor | None, kind: str, alpha: float, limit: float) -> Tensor:
     """act(gate) * up; kinds: "silu", "gelu", "gelu_tanh", "relu", "sigmoid", "clamped"."""
     shape, dtype = _result(gate, up)
@@ -161,8 +157,8 @@ def _forward(gate: Tensor, up: Tensor | None, kind: str, alpha: float, limit: fl
     if fast:
         return fast.forward(gate, up, shape, dtype, kind, alpha, limit)
     gate, up = _halves(gate, up)
-    up = _wide(up).clamp(-limit, limit) + 1.0 if kind == "clamped" else _wide(up)
-    return (_value_and_slope(_wide(gate), kind, alpha, limit)[0] * up).to(dtype)
+    up = wide(up).clamp(-limit, limit) + 1.0 if kind == "clamped" else wide(up)
+    return (_value_and_slope(wide(gate), kind, alpha, limit)[0] * up).to(dtype)
 
 
 def _backward(
@@ -180,8 +176,8 @@ def _backward(
     if fast:
         return fast.backward(dy, gate, up, kind, alpha, limit)
     first, second = _halves(gate, up)
-    value, slope = _value_and_slope(_wide(first), kind, alpha, limit)
-    dy, second = _wide(dy), _wide(second)
+    value, slope = _value_and_slope(wide(first), kind, alpha, limit)
+    dy, second = wide(dy), wide(second)
     dsecond = dy * value
     if kind == "clamped":
         dsecond = dsecond * (second.abs() <= limit)

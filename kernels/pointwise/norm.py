@@ -15,17 +15,20 @@ two float32 numbers a row. The kernels were compiled for sm_90 and checked in Tr
 a GPU.
 """
 
+from typing import Any, NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from archspec.kernels.backend import gpu, on_gpu
-from archspec.kernels.contract import expect
+from archspec.kernels.contract import require
 from archspec.kernels.library import operator
+from archspec.kernels.precision import wide
 
 MANY = 2**18  # numbers of an RMS norm whose backward pass is worth the call of an operator on a CPU
 
-INPUTS = (
+EXAMPLES = (
     {"B": 2, "T": 63, "D": 48},
     {"B": 1, "T": 1, "D": 1},
     {"B": 2, "T": 5, "D": 257},
@@ -35,7 +38,7 @@ INPUTS = (
 )
 
 
-def inputs(B: int = 2, T: int = 63, D: int = 48) -> dict[str, Tensor | float]:
+def example(B: int = 2, T: int = 63, D: int = 48) -> dict[str, Tensor | float]:
     """Arguments of rms_norm."""
     x = torch.randn(B, T, D, dtype=torch.float64)
     return {"x": x, "weight": 1.0 + 0.2 * torch.randn(D, dtype=torch.float64), "eps": 1e-5}
@@ -54,7 +57,7 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float, one_plus: bool = Fals
     As in Llama, the normalised value is cast back before it meets the weight. With one_plus the factor is 1 + weight,
     applied before the cast, as in Gemma.
     """
-    expect("rms_norm", x=(x, "... D"), weight=(weight, "D"))
+    require("rms_norm", x=(x, "... D"), weight=(weight, "D"))
     if on_gpu(x) or _trains_many(x, weight):
         return normalise(x, None, None, weight, None, eps, x.shape[-1], one_plus, False, False)[0]
     return _rms_norm(x, weight, eps, one_plus)
@@ -64,8 +67,8 @@ def add_rms_norm(
     x: Tensor, residual: Tensor, weight: Tensor | None, eps: float, one_plus: bool = False
 ) -> tuple[Tensor, Tensor]:
     """rms_norm(x + residual) and x + residual, both (..., D): what a block adds and what the next one reads."""
-    expect("add_rms_norm", x=(x, "... D"), residual=(residual, "... D"), weight=(weight, "D"))
-    _expect_same_shape("add_rms_norm", x, "residual", residual)
+    require("add_rms_norm", x=(x, "... D"), residual=(residual, "... D"), weight=(weight, "D"))
+    _require_same_shape("add_rms_norm", x, "residual", residual)
     if on_gpu(x):
         return normalise(x, residual, None, weight, None, eps, x.shape[-1], one_plus, False, False)[:2]
     total = x + residual
@@ -74,7 +77,7 @@ def add_rms_norm(
 
 def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Layer norm of x (..., D) with weight and bias (D,), either of them None."""
-    expect("layer_norm", x=(x, "... D"), weight=(weight, "D"), bias=(bias, "D"))
+    require("layer_norm", x=(x, "... D"), weight=(weight, "D"), bias=(bias, "D"))
     if on_gpu(x):
         return normalise(x, None, None, weight, bias, eps, x.shape[-1], False, True, False)[0]
     return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
@@ -84,8 +87,8 @@ def add_layer_norm(
     x: Tensor, residual: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
     """layer_norm(x + residual) and x + residual, both (..., D)."""
-    expect("add_layer_norm", x=(x, "... D"), residual=(residual, "... D"), weight=(weight, "D"), bias=(bias, "D"))
-    _expect_same_shape("add_layer_norm", x, "residual", residual)
+    require("add_layer_norm", x=(x, "... D"), residual=(residual, "... D"), weight=(weight, "D"), bias=(bias, "D"))
+    _require_same_shape("add_layer_norm", x, "residual", residual)
     if on_gpu(x):
         return normalise(x, residual, None, weight, bias, eps, x.shape[-1], False, True, False)[:2]
     total = x + residual
@@ -99,8 +102,8 @@ def gated_rms_norm(
 
     norm(x * silu(z)) * weight as in Mamba-2, or norm(x) * weight * silu(z) with norm_before_gate.
     """
-    sizes = expect("gated_rms_norm", x=(x, "... D"), z=(z, "... D"), weight=(weight, "D"))
-    _expect_same_shape("gated_rms_norm", x, "z", z)
+    sizes = require("gated_rms_norm", x=(x, "... D"), z=(z, "... D"), weight=(weight, "D"))
+    _require_same_shape("gated_rms_norm", x, "z", z)
     size = sizes["D"] if group_size is None else group_size
     if size < 1 or sizes["D"] % size:
         raise ValueError(f"gated_rms_norm: group_size is {size}, expected a divisor of D = {sizes['D']}")
@@ -109,7 +112,7 @@ def gated_rms_norm(
     return _gated_rms_norm(x, z, weight, eps, size, norm_before_gate)
 
 
-def _expect_same_shape(op: str, x: Tensor, name: str, other: Tensor) -> None:
+def _require_same_shape(op: str, x: Tensor, name: str, other: Tensor) -> None:
     if other.shape != x.shape:
         raise ValueError(f"{op}: {name} has shape {tuple(other.shape)}, expected {tuple(x.shape)} like x")
 
@@ -125,7 +128,7 @@ def _trains_many(x: Tensor, weight: Tensor | None) -> bool:
 def _rms_norm(x: Tensor, weight: Tensor | None, eps: float, one_plus: bool) -> Tensor:
     if weight is not None and not one_plus and x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64):
         return F.rms_norm(x, x.shape[-1:], weight, eps)
-    y = F.rms_norm(_wide(x), x.shape[-1:], None, eps)
+    y = F.rms_norm(wide(x), x.shape[-1:], None, eps)
     if weight is None:
         return y.to(x.dtype)
     if one_plus:
@@ -134,25 +137,34 @@ def _rms_norm(x: Tensor, weight: Tensor | None, eps: float, one_plus: bool) -> T
 
 
 def _gated_rms_norm(x: Tensor, z: Tensor, weight: Tensor, eps: float, size: int, norm_before_gate: bool) -> Tensor:
-    gate = F.silu(_wide(z))
-    y = _wide(x) if norm_before_gate else _wide(x) * gate
+    gate = F.silu(wide(z))
+    y = wide(x) if norm_before_gate else wide(x) * gate
     y = F.rms_norm(y.unflatten(-1, (-1, size)), (size,), None, eps).flatten(-2)
     y = weight * y.to(x.dtype)
     return (y * gate).to(x.dtype) if norm_before_gate else y
 
 
-def _wide(x: Tensor) -> Tensor:
-    """x in float32 where its own type is narrower."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+class Form(NamedTuple):
+    """Which norm of the family it is; group_size channels are normalised together."""
+
+    eps: float
+    group_size: int
+    one_plus: bool  # the factor of a channel is 1 + weight
+    centred: bool  # layer norm, the only one with a bias
+    gate_first: bool  # a gate is applied before the norm, otherwise after it
+
+    def casts_first(self, gate: Tensor | None) -> bool:
+        """Whether the result is cast to the type of the input before it is scaled, as in Llama."""
+        return not (self.one_plus or self.centred or (gate is not None and not self.gate_first))
 
 
 def _types(
-    x: Tensor, residual: Tensor | None, gate: Tensor | None, weight: Tensor | None, scaled_before_cast: bool
+    x: Tensor, residual: Tensor | None, gate: Tensor | None, weight: Tensor | None, form: Form
 ) -> tuple[torch.dtype, torch.dtype]:
     """Types of x + residual and of the result: Llama's order casts first, and a wider weight then widens the result."""
     total = x.dtype if residual is None else torch.promote_types(x.dtype, residual.dtype)
-    casts_last = scaled_before_cast or weight is None
-    return total, total if casts_last else torch.promote_types(total, weight.dtype)
+    widens = weight is not None and form.casts_first(gate)
+    return total, torch.promote_types(total, weight.dtype) if widens else total
 
 
 def _forward(
@@ -167,17 +179,12 @@ def _forward(
     centred: bool,
     gate_first: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The result, x + residual, and for each group of a row its mean and 1 / sqrt(...); what is not needed is empty.
-
-    gate_first: the gate is applied before the norm, otherwise after it. centred: layer norm, the only one with a bias.
-    """
-    scaled_before_cast = one_plus or centred or (gate is not None and not gate_first)
-    total_type, y_type = _types(x, residual, gate, weight, scaled_before_cast)
+    """The result, x + residual, and for each group of a row its mean and 1 / sqrt(...); what is not needed is empty."""
+    form = Form(eps, group_size, one_plus, centred, gate_first)
+    types = total_type, y_type = _types(x, residual, gate, weight, form)
     fast = gpu("norm", x)
     if fast:
-        return fast.forward(
-            x, residual, gate, weight, bias, eps, group_size, one_plus, centred, gate_first, total_type, y_type
-        )
+        return fast.forward(x, residual, gate, weight, bias, form, types)
     total = x if residual is None else x + residual
     value = _normalised_input(total, gate, group_size, gate_first)
     mean = value.mean(-1, keepdim=True) if centred else None
@@ -185,11 +192,11 @@ def _forward(
     rstd = value.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
     y = (value * rstd).flatten(-2)
     if weight is not None:
-        y = y if scaled_before_cast else y.to(total_type)
+        y = y.to(total_type) if form.casts_first(gate) else y
         factor = _factor(weight, one_plus, y.dtype)
         y = y.mul_(factor) if torch.promote_types(y.dtype, factor.dtype) == y.dtype else y * factor
     y = y if bias is None else y + bias
-    y = y if gate is None or gate_first else y * F.silu(_wide(gate))
+    y = y if gate is None or gate_first else y * F.silu(wide(gate))
     empty = x.new_empty(0)
     kept_mean = rstd.new_empty(0) if mean is None else mean.squeeze(-1)
     return y.to(y_type), empty if residual is None else total, kept_mean, rstd.squeeze(-1)
@@ -197,7 +204,7 @@ def _forward(
 
 def _normalised_input(total: Tensor, gate: Tensor | None, group_size: int, gate_first: bool) -> Tensor:
     """What the statistics are taken of, (..., groups, group_size)."""
-    value = _wide(total) * F.silu(_wide(gate)) if gate is not None and gate_first else _wide(total)
+    value = wide(total) * F.silu(wide(gate)) if gate is not None and gate_first else wide(total)
     return value.unflatten(-1, (value.shape[-1] // group_size, group_size))
 
 
@@ -205,29 +212,16 @@ def _factor(weight: Tensor, one_plus: bool, dtype: torch.dtype) -> Tensor:
     return 1.0 + weight.to(dtype) if one_plus else weight
 
 
-def _backward(
-    grads: list[Tensor | None],
-    outputs: list[Tensor],
-    x: Tensor,
-    residual: Tensor | None,
-    gate: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    group_size: int,
-    one_plus: bool,
-    centred: bool,
-    gate_first: bool,
-) -> list[Tensor]:
+def _backward(grads: list[Tensor | None], outputs: list[Tensor], *inputs: Any) -> list[Tensor]:
     """Gradients of what is present of x, residual, gate, weight and bias."""
+    (x, residual, gate, weight, bias), form = inputs[:5], Form(*inputs[5:])
     total, mean, rstd = outputs
     total = x if residual is None else total
     dy, dtotal = grads[0], None if residual is None else grads[1]
     dy = torch.zeros_like(total) if dy is None else dy
     fast = gpu("norm", x)
-    found = (fast.backward if fast else _gradients)(
-        dy, dtotal, residual is not None, total, gate, weight, mean, rstd, group_size, one_plus, centred, gate_first
-    )
+    run = fast.backward if fast else _gradients
+    found = run(dy, dtotal, residual is not None, total, gate, weight, mean, rstd, form)
     dx, dresidual, dgate, dweight, dbias = found
     wanted = ((x, dx), (residual, dresidual), (gate, dgate), (weight, dweight), (bias, dbias))
     return [gradient for tensor, gradient in wanted if tensor is not None]
@@ -242,24 +236,22 @@ def _gradients(
     weight: Tensor | None,
     mean: Tensor,
     rstd: Tensor,
-    group_size: int,
-    one_plus: bool,
-    centred: bool,
-    gate_first: bool,
+    form: Form,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor, Tensor]:
     """Gradients of x, residual, gate, weight, bias. The first two are equal and may not share memory."""
+    _, group_size, one_plus, centred, gate_first = form
     if gate is None and not centred:
-        dx, dweight = _rms_gradients(_wide(dy), _wide(total), weight, rstd, one_plus)
+        dx, dweight = _rms_gradients(wide(dy), wide(total), weight, rstd, one_plus)
         dx = dx if dtotal is None else dx + dtotal
         return dx, dx.clone() if adds else None, None, dweight, dweight
-    value, grad = _normalised_input(total, gate, group_size, gate_first), _wide(dy)
+    value, grad = _normalised_input(total, gate, group_size, gate_first), wide(dy)
     rstd = rstd.unsqueeze(-1)
     normed = (value - mean.unsqueeze(-1) if centred else value) * rstd
     factor = grad.new_ones(()) if weight is None else _factor(weight, one_plus, grad.dtype)
     dgate = None
     if gate is not None and not gate_first:
-        dgate = grad * normed.flatten(-2) * factor * _silu_slope(_wide(gate))
-        grad = grad * F.silu(_wide(gate))
+        dgate = grad * normed.flatten(-2) * factor * _silu_slope(wide(gate))
+        grad = grad * F.silu(wide(gate))
     rows = grad.flatten(0, -2) if grad.dim() > 1 else grad.unsqueeze(0)
     dweight, dbias = (rows * normed.flatten(-2).reshape(rows.shape)).sum(0), rows.sum(0)
     grad = (grad * factor).unflatten(-1, normed.shape[-2:])
@@ -267,8 +259,8 @@ def _gradients(
     dvalue = ((grad - grad.mean(-1, keepdim=True) if centred else grad) - pull) * rstd
     dx = dvalue.flatten(-2)
     if gate is not None and gate_first:
-        dgate = dx * _wide(total) * _silu_slope(_wide(gate))
-        dx = dx * F.silu(_wide(gate))
+        dgate = dx * wide(total) * _silu_slope(wide(gate))
+        dx = dx * F.silu(wide(gate))
     dx = dx if dtotal is None else dx + dtotal
     return dx, dx.clone() if adds else None, dgate, dweight, dbias
 
@@ -291,26 +283,17 @@ def _silu_slope(z: Tensor) -> Tensor:
 
 
 def _fake(
-    x: Tensor,
-    residual: Tensor | None,
-    gate: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    group_size: int,
-    one_plus: bool,
-    centred: bool,
-    gate_first: bool,
+    x: Tensor, residual: Tensor | None, gate: Tensor | None, weight: Tensor | None, bias: Tensor | None, *settings: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    scaled_before_cast = one_plus or centred or (gate is not None and not gate_first)
-    total_type, y_type = _types(x, residual, gate, weight, scaled_before_cast)
-    wide = torch.promote_types(total_type, torch.float32)
-    statistics = (*x.shape[:-1], x.shape[-1] // group_size)
+    form = Form(*settings)
+    total_type, y_type = _types(x, residual, gate, weight, form)
+    statistics_type = torch.promote_types(total_type, torch.float32)
+    statistics = (*x.shape[:-1], x.shape[-1] // form.group_size)
     return (
         x.new_empty(x.shape, dtype=y_type),
         x.new_empty(0) if residual is None else x.new_empty(x.shape, dtype=total_type),
-        x.new_empty(statistics if centred else 0, dtype=wide),
-        x.new_empty(statistics, dtype=wide),
+        x.new_empty(statistics if form.centred else 0, dtype=statistics_type),
+        x.new_empty(statistics, dtype=statistics_type),
     )
 
 

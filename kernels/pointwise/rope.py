@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from archspec.kernels.backend import gpu, on_gpu
-from archspec.kernels.contract import expect
+from archspec.kernels.contract import require
 from archspec.kernels.library import operator
+from archspec.kernels.precision import wide_type
 
 SMALL = 2**18  # numbers; with fewer the formulas cost a CPU less than a call of the operator
 
-INPUTS = (
+EXAMPLES = (
     {"B": 2, "H": 3, "T": 63, "D": 16, "R": 8},
     {"B": 1, "H": 1, "T": 1, "D": 2, "R": 1},
     {"B": 2, "H": 2, "T": 100, "D": 7, "R": 3},
@@ -34,7 +35,7 @@ INPUTS = (
 )
 
 
-def inputs(B: int = 2, H: int = 3, T: int = 63, D: int = 16, R: int = 8) -> dict[str, Tensor]:
+def example(B: int = 2, H: int = 3, T: int = 63, D: int = 16, R: int = 8) -> dict[str, Tensor]:
     """Arguments of rotate."""
     angle = torch.arange(T, dtype=torch.float64).unsqueeze(-1) * 10000.0 ** (-torch.arange(R) / R)
     return {"x": torch.randn(B, H, T, D, dtype=torch.float64), "cos": angle.cos(), "sin": angle.sin()}
@@ -61,7 +62,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> Te
 
     The result has the type of x. Raises ValueError where the tables do not fit x.
     """
-    _expect_tables("rotate", cos, sin, x=x)
+    _require_tables("rotate", cos, sin, x=x)
     if not on_gpu(x) and _is_small(x):
         return _formulas(x, cos, sin, interleaved)
     return turn(x, None, cos, sin, interleaved)[0]
@@ -69,7 +70,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> Te
 
 def rotate_pair(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> tuple[Tensor, Tensor]:
     """`rotate` of queries q (..., T, D) and keys k (..., T, D), which may differ in heads and channels."""
-    _expect_tables("rotate_pair", cos, sin, q=q, k=k)
+    _require_tables("rotate_pair", cos, sin, q=q, k=k)
     if q.dim() != k.dim() or (q.dim() > 2 and q.shape[0] != k.shape[0]):
         raise ValueError(f"rotate_pair: k has shape {tuple(k.shape)}, expected a batch like q, {tuple(q.shape)}")
     if not on_gpu(q) and _is_small(q, k):
@@ -82,14 +83,14 @@ def _is_small(*tensors: Tensor) -> bool:
     return torch.compiler.is_compiling() or sum(x.numel() for x in tensors) < SMALL
 
 
-def _expect_tables(op: str, cos: Tensor, sin: Tensor, **tensors: Tensor) -> None:
+def _require_tables(op: str, cos: Tensor, sin: Tensor, **tensors: Tensor) -> None:
     """The tables fit the tokens and channels of every tensor, and its first axis where they have one of their own."""
     for name, x in tensors.items():
         if cos.dim() == 3:
             between = " ".join(f"H{i}" for i in range(x.dim() - 3))
-            expect(op, **{name: (x, f"B {between} T D"), "cos": (cos, "B T R"), "sin": (sin, "B T R")})
+            require(op, **{name: (x, f"B {between} T D"), "cos": (cos, "B T R"), "sin": (sin, "B T R")})
         else:
-            expect(op, **{name: (x, "... T D"), "cos": (cos, "T R"), "sin": (sin, "T R")})
+            require(op, **{name: (x, "... T D"), "cos": (cos, "T R"), "sin": (sin, "T R")})
         if 2 * cos.shape[-1] > x.shape[-1]:
             raise ValueError(
                 f"{op}: cos must turn at most D = {x.shape[-1]} channels of {name}, found {2 * cos.shape[-1]}"
@@ -101,13 +102,9 @@ def _beside(table: Tensor, x: Tensor) -> Tensor:
     return table if table.dim() == 2 else table.view(table.shape[0], *(1,) * (x.dim() - 3), *table.shape[1:])
 
 
-def _wide_type(x: Tensor, table: Tensor) -> torch.dtype:
-    return torch.promote_types(torch.promote_types(x.dtype, table.dtype), torch.float32)
-
-
 def _formulas(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
     """The formulas as they stand; autograd follows them."""
-    n, wide = cos.shape[-1], _wide_type(x, cos)
+    n, wide = cos.shape[-1], wide_type(x, cos)
     cos, sin = _beside(cos.detach(), x).to(wide), _beside(sin.detach(), x).to(wide)
     turned, rest = x[..., : 2 * n], x[..., 2 * n :]
     first, second = turned.unflatten(-1, (n, 2)).unbind(-1) if interleaved else turned.chunk(2, dim=-1)
@@ -118,7 +115,7 @@ def _formulas(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
     """The same with a single temporary of half the size, written where the result goes."""
-    n, wide = cos.shape[-1], _wide_type(x, cos)
+    n, wide = cos.shape[-1], wide_type(x, cos)
     cos, sin = _beside(cos, x).to(wide), _beside(sin, x).to(wide)
     y = torch.empty(x.shape, dtype=wide, device=x.device)
     y[..., 2 * n :] = x[..., 2 * n :]

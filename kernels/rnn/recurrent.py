@@ -21,11 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archspec.kernels.contract import expect
+from archspec.kernels.contract import require
 from archspec.kernels.precision import autocast_type
-from archspec.kernels.state import State
+from archspec.kernels.state import State, recall
 
-INPUTS = (
+EXAMPLES = (
     {"B": 2, "T": 9, "D_in": 5, "D": 4},
     {"B": 1, "T": 1, "D_in": 1, "D": 1},
     {"B": 2, "T": 63, "D_in": 3, "D": 7},
@@ -33,7 +33,7 @@ INPUTS = (
 )
 
 
-def inputs(B: int = 2, T: int = 9, D_in: int = 5, D: int = 4) -> dict[str, Any]:
+def example(B: int = 2, T: int = 9, D_in: int = 5, D: int = 4) -> dict[str, Any]:
     """Example arguments of `lstm`, one layer in one direction."""
     shapes = ((4 * D, D_in), (4 * D, D), (4 * D,), (4 * D,))
     weights = [torch.randn(*shape, dtype=torch.float64) / D**0.5 for shape in shapes]
@@ -80,7 +80,7 @@ def lstm(
     whenever it is not 0. Raises ValueError for wrong numbers or shapes of weights, and for a state in both directions.
     """
     bias = _check("lstm", 4, x, weights, state, depth, bidirectional)
-    start = _start(x, weights, state, depth, bidirectional, ("h", "c"))
+    start = _start("lstm", x, weights, state, depth, bidirectional, "h", "c")
     if torch.compiler.is_compiling():  # the fused kernel of a CPU does not go through the compiler
         y, h, c = _lstm_by_steps(x, *start, weights, bias, depth, dropout, bidirectional)
     else:
@@ -101,7 +101,7 @@ def gru(
 ) -> Tensor:
     """PyTorch's GRU; arguments are those of `lstm`."""
     bias = _check("gru", 3, x, weights, state, depth, bidirectional)
-    (h,) = _start(x, weights, state, depth, bidirectional, ("h",))
+    (h,) = _start("gru", x, weights, state, depth, bidirectional, "h")
     y, h = torch.gru(x, h, list(weights), bias, depth, dropout, _train(dropout), bidirectional, True)
     if state is not None:
         state["h"] = h
@@ -120,7 +120,7 @@ def rnn(
 ) -> Tensor:
     """PyTorch's RNN with tanh, or with relu; other arguments are those of `lstm`."""
     bias = _check("rnn", 1, x, weights, state, depth, bidirectional)
-    (h,) = _start(x, weights, state, depth, bidirectional, ("h",))
+    (h,) = _start("rnn", x, weights, state, depth, bidirectional, "h")
     run = torch.rnn_relu if relu else torch.rnn_tanh
     y, h = run(x, h, list(weights), bias, depth, dropout, _train(dropout), bidirectional, True)
     if state is not None:
@@ -131,7 +131,7 @@ def rnn(
 def _check(
     op: str, gates: int, x: Tensor, weights: Sequence[Tensor], state: State | None, depth: int, bidirectional: bool
 ) -> bool:
-    """Check number, shapes and types of the weights and the state; returns whether there are biases."""
+    """Check number, shapes and types of the weights; returns whether there are biases."""
     ways = 2 if bidirectional else 1
     if len(weights) not in (2 * ways * depth, 4 * ways * depth):
         right = f"{2 * ways * depth} or, with biases, {4 * ways * depth}"
@@ -144,12 +144,10 @@ def _check(
         below = "D_in" if cell < ways else ways * width
         b, d = biases or (None, None)
         rows = f"{gates * width}"
-        expect(op, x=(x, "B T D_in"), W=(w, f"{rows} {below}"), U=(u, f"{rows} {width}"), b=(b, rows), d=(d, rows))
+        require(op, x=(x, "B T D_in"), W=(w, f"{rows} {below}"), U=(u, f"{rows} {width}"), b=(b, rows), d=(d, rows))
     for weight in weights:
         if weight.dtype != x.dtype and autocast_type(x) is None:
             raise TypeError(f"{op}: weights holds a tensor of {weight.dtype}, expected {x.dtype} like x")
-    for name, past in (state or {}).items():
-        expect(op, x=(x, "B T D_in"), **{name: (past, f"{depth} B {width}")})
     return each == 4
 
 
@@ -159,13 +157,15 @@ def _train(dropout: float) -> bool:
 
 
 def _start(
-    x: Tensor, weights: Sequence[Tensor], state: State | None, depth: int, bidirectional: bool, names: tuple[str, ...]
+    op: str, x: Tensor, weights: Sequence[Tensor], state: State | None, depth: int, bidirectional: bool, *names: str
 ) -> list[Tensor]:
     """The tensors of the state of these names, or zeros (layers and directions, B, D) where it holds none."""
-    if state:
-        return [state[name] for name in names]
-    zeros = x.new_zeros(2 * depth if bidirectional else depth, x.shape[0], weights[1].shape[-1])
-    return [zeros] * len(names)
+    width = weights[1].shape[-1]
+    past = {name: recall(state, name) for name in names}
+    for name, start in past.items():
+        require(op, x=(x, "B T D_in"), **{name: (start, f"{depth} B {width}")})
+    zeros = x.new_zeros(2 * depth if bidirectional else depth, x.shape[0], width)
+    return [zeros if start is None else start for start in past.values()]
 
 
 def _lstm_by_steps(

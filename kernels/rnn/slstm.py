@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archspec.kernels.contract import expect
+from archspec.kernels.contract import require
 from archspec.kernels.precision import wide_type
-from archspec.kernels.state import State
+from archspec.kernels.state import State, recall
 
-INPUTS = (
+EXAMPLES = (
     {"B": 2, "T": 5, "H": 2, "D": 3},
     {"B": 1, "T": 1, "H": 1, "D": 1},
     {"B": 2, "T": 63, "H": 3, "D": 5},
@@ -30,7 +30,7 @@ INPUTS = (
 )
 
 
-def inputs(B: int = 2, T: int = 5, H: int = 2, D: int = 3) -> dict[str, Tensor]:
+def example(B: int = 2, T: int = 5, H: int = 2, D: int = 3) -> dict[str, Tensor]:
     """Example arguments of `slstm`."""
     x, weight, bias = (torch.randn(*s, dtype=torch.float64) for s in ((B, T, 4, H, D), (4, H, D, D), (4, H, D)))
     return {"x": 2 * x, "weight": weight / D**0.5, "bias": bias}
@@ -56,15 +56,14 @@ def slstm(x: Tensor, weight: Tensor, bias: Tensor | None = None, state: State | 
     Gates stand in the order i, f, z, o. weight[g, h, d, e] leads from channel e of head h to channel d of its gate g.
     Raises ValueError or TypeError for arguments of wrong shapes or types.
     """
-    expect("slstm", x=(x, "B T 4 H D"), weight=(weight, "4 H D D"), bias=(bias, "4 H D"))
+    require("slstm", x=(x, "B T 4 H D"), weight=(weight, "4 H D D"), bias=(bias, "4 H D"))
     wide = wide_type(x)
     gates = x.to(wide) if bias is None else x.to(wide) + bias.to(wide)
     mixing = weight.to(wide).transpose(0, 1).flatten(1, 2).mT  # (H, D, 4 D)
-    if state:
-        h, c, n, m = (state[name].to(wide) for name in "hcnm")
-    else:
-        h = c = n = gates.new_zeros(x.shape[0], *x.shape[3:])
-        m = torch.full_like(h, -torch.inf)  # of nothing: the first step then takes m = i
+    empty = gates.new_zeros(x.shape[0], *x.shape[3:])
+    nothing = torch.full_like(empty, -torch.inf)  # the first step then takes m = i
+    past = ((recall(state, name), start) for name, start in zip("hcnm", (empty, empty, empty, nothing), strict=True))
+    h, c, n, m = (start if held is None else held.to(wide) for held, start in past)
     outputs = []
     for now in gates.unbind(1):
         h, c, n, m = _step(now, mixing, h, c, n, m)

@@ -21,12 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archspec.kernels.backend import cpu, gpu
-from archspec.kernels.contract import expect
+from archspec.kernels.contract import require
 from archspec.kernels.library import operator
-from archspec.kernels.state import State
+from archspec.kernels.precision import wide_type
+from archspec.kernels.state import State, recall
 
 BLOCK = 32  # tokens
-INPUTS: tuple[dict[str, int], ...] = (
+EXAMPLES: tuple[dict[str, int], ...] = (
     {"B": 2, "T": 63},
     {"T": 1, "D": 5},
     {"T": 100, "D": 33},
@@ -35,7 +36,7 @@ INPUTS: tuple[dict[str, int], ...] = (
 )
 
 
-def inputs(B: int = 2, T: int = 63, D: int = 7) -> dict[str, Tensor]:
+def example(B: int = 2, T: int = 63, D: int = 7) -> dict[str, Tensor]:
     """Arguments of `linear_scan` for tests and measurements."""
     decay = torch.sigmoid(torch.randn(B, T, D, dtype=torch.float64) + 2)
     return {"decay": decay, "x": torch.randn(B, T, D, dtype=torch.float64)}
@@ -65,11 +66,11 @@ def linear_scan(decay: Tensor | None, x: Tensor, log_decay: Tensor | None = None
         raise ValueError("linear_scan: expected either decay or log_decay")
     name, given = ("log_decay", log_decay) if decay is None else ("decay", decay)
     assert given is not None
-    h = None if state is None else state.get("h")
+    h = recall(state, "h")
     axes = "D" if given.dim() == 1 else "B T D"
-    sizes = expect("linear_scan", **{name: (given, axes)}, x=(x, "B T D"), state=(h, "B D"))
-    wide = _wide(given, x)
-    a = given if decay is not None else torch.exp(given.to(_wide(given)))
+    sizes = require("linear_scan", **{name: (given, axes)}, x=(x, "B T D"), state=(h, "B D"))
+    wide = wide_type(given, x)
+    a = given if decay is not None else torch.exp(given.to(wide_type(given)))
     if wide.is_complex:
         a, x = a.to(wide), x.to(wide)
     h = x.new_zeros(sizes["B"], sizes["D"], dtype=wide) if h is None else h.to(wide)
@@ -90,14 +91,6 @@ def unit_input(log_decay: Tensor) -> Tensor:
     square = -torch.expm1(2 * log_decay)
     root = square.detach().sqrt()
     return root + (square - square.detach()) / (2 * root.clamp(min=5e-4))
-
-
-def _wide(*tensors: Tensor) -> torch.dtype:
-    """The type to compute in."""
-    wide = torch.float32
-    for x in tensors:
-        wide = torch.promote_types(wide, x.dtype)
-    return wide
 
 
 def _conj(x: Tensor) -> Tensor:

@@ -17,18 +17,20 @@ Measured on one core with AVX-512, D 1024, N 16, T 1024: 11 ms forward, 43 ms wi
 """
 
 from math import prod
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from archspec.kernels.backend import cpu, gpu
-from archspec.kernels.contract import expect
+from archspec.kernels.contract import require
 from archspec.kernels.library import Shape, operator
-from archspec.kernels.state import State
+from archspec.kernels.precision import wide_type
+from archspec.kernels.state import State, recall
 
 CHUNK = 16  # tokens; (CHUNK, N, D) float32 products of a usual layer fit the second-level cache
-INPUTS: tuple[dict[str, int], ...] = (
+EXAMPLES: tuple[dict[str, int], ...] = (
     {"B": 2, "T": 63},
     {"T": 1, "D": 5, "N": 3},
     {"T": 100, "D": 33, "N": 16},
@@ -37,7 +39,7 @@ INPUTS: tuple[dict[str, int], ...] = (
 )
 
 
-def inputs(B: int = 2, T: int = 63, D: int = 7, N: int = 4) -> dict[str, Tensor]:
+def example(B: int = 2, T: int = 63, D: int = 7, N: int = 4) -> dict[str, Tensor]:
     """Arguments of `selective_scan` for tests and measurements."""
 
     def normal(*shape: int) -> Tensor:
@@ -90,8 +92,8 @@ def selective_scan(
 
     D and z are left out where they are None. Raises ValueError for shapes that do not fit together.
     """
-    h = None if state is None else state.get("ssm")
-    sizes = expect(
+    h = recall(state, "ssm")
+    sizes = require(
         "selective_scan",
         x=(x, "B T D"),
         dt=(dt, "B T D"),
@@ -102,27 +104,35 @@ def selective_scan(
         z=(z, "B T D"),
         state=(h, "B D N"),
     )
-    h = x.new_zeros(sizes["B"], sizes["D"], sizes["N"], dtype=_wide(x)) if h is None else h.to(_wide(x))
+    wide = wide_type(x)
+    h = x.new_zeros(sizes["B"], sizes["D"], sizes["N"], dtype=wide) if h is None else h.to(wide)
+    given = Inputs(x, dt, A, B, C, D, z, h)
     if sizes["T"] == 1 and state is not None:
-        y, state["ssm"] = _step(x, dt, A, B, C, D, z, h)
+        y, state["ssm"] = _step(given)
         return y
-    tensors = (x, dt, A, B, C, D, z, h)
-    train = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    y, last, _ = scan(*tensors, train)
+    train = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
+    y, last, _ = scan(*given, train)
     if state is not None:
         state["ssm"] = last
     return y
 
 
-def _wide(x: Tensor) -> torch.dtype:
-    """The type to compute in."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
+class Inputs(NamedTuple):
+    """What goes into a scan, in the shapes of the equations above; h (B, D, N) is the state before the first token."""
+
+    x: Tensor
+    dt: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor | None
+    z: Tensor | None
+    h: Tensor
 
 
-def _step(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, h: Tensor
-) -> tuple[Tensor, Tensor]:
+def _step(given: Inputs) -> tuple[Tensor, Tensor]:
     """One token: T = 1."""
+    x, dt, A, B, C, D, z, h = given
     like, wide = x.dtype, h.dtype
     x, dt, A, B, C = (tensor.to(wide) for tensor in (x, dt, A, B, C))
     h = torch.exp(dt.mT * A) * h + (dt * x).mT * B
@@ -144,18 +154,9 @@ def _chunk_states(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, h: Tensor) -> tup
     return decay, states
 
 
-def vectorised_forward(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    h: Tensor,
-    train: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def vectorised_forward(given: Inputs, train: bool) -> tuple[Tensor, Tensor, Tensor]:
     """y, the last state, and for training the state entering each chunk (B, chunks, N, D)."""
+    x, dt, A, B, C, D, z, h = given
     like = x.dtype
     x, dt, A, B, C, h = (tensor.to(h.dtype) for tensor in (x, dt, A.mT, B, C, h.mT))  # h is (B, N, D) here
     y = torch.empty_like(x)
@@ -182,20 +183,9 @@ def _read(C: Tensor, states: Tensor) -> Tensor:
     return (C.transpose(0, 1).unsqueeze(2) @ states[1:]).squeeze(2).transpose(0, 1)
 
 
-def vectorised_backward(
-    dy: Tensor,
-    dlast: Tensor,
-    entering: Tensor,
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    h: Tensor,
-) -> list[Tensor]:
+def vectorised_backward(dy: Tensor, dlast: Tensor, entering: Tensor, given: Inputs) -> list[Tensor]:
     """Gradients of x, dt, A, B, C, then of D and z where they are given, and of h."""
+    x, dt, A, B, C, D, z, h = given
     wide = h.dtype
     x, dt, A, B, C, dy = (tensor.to(wide) for tensor in (x, dt, A.mT, B, C, dy))
     skip = x.new_zeros(()) if D is None else D.to(wide)
@@ -241,28 +231,17 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     fast = gpu("selective_scan", x) or cpu("selective_scan", x)
     run = vectorised_forward if fast is None else fast.forward
-    return run(x, dt, A, B, C, D, z, h, train)
+    return run(Inputs(x, dt, A, B, C, D, z, h), train)
 
 
-def _backward(
-    grads: list[Tensor | None],
-    outputs: list[Tensor],
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    h: Tensor,
-    train: bool,
-) -> list[Tensor]:
-    dy = torch.zeros_like(x) if grads[0] is None else grads[0]
-    dlast = torch.zeros_like(h) if grads[1] is None else grads[1]
-    entering = outputs[0] if train else _forward(x, dt, A, B, C, D, z, h, True)[2]
-    fast = gpu("selective_scan", x) or cpu("selective_scan", x)
+def _backward(grads: list[Tensor | None], outputs: list[Tensor], *inputs: Any) -> list[Tensor]:
+    given, train = Inputs(*inputs[:-1]), inputs[-1]
+    dy = torch.zeros_like(given.x) if grads[0] is None else grads[0]
+    dlast = torch.zeros_like(given.h) if grads[1] is None else grads[1]
+    entering = outputs[0] if train else _forward(*given, True)[2]
+    fast = gpu("selective_scan", given.x) or cpu("selective_scan", given.x)
     run = vectorised_backward if fast is None else fast.backward
-    return run(dy, dlast, entering, x, dt, A, B, C, D, z, h)
+    return run(dy, dlast, entering, given)
 
 
 def _entering(x: Shape, N: int, train: bool) -> Shape:
@@ -270,18 +249,10 @@ def _entering(x: Shape, N: int, train: bool) -> Shape:
     return (x[0], -(-x[1] // CHUNK), N, x[2]) if train else (0,)
 
 
-def _fake(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    h: Tensor,
-    train: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return x.new_empty(x.shape), h.new_empty(h.shape), h.new_empty(_entering(x.shape, A.shape[1], train))
+def _fake(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    given, train = Inputs(*inputs[:-1]), inputs[-1]
+    entering = _entering(given.x.shape, given.A.shape[1], train)
+    return given.x.new_empty(given.x.shape), given.h.new_empty(given.h.shape), given.h.new_empty(entering)
 
 
 def _flops(x: Shape, dt: Shape, A: Shape, *_: object) -> int:

@@ -41,7 +41,7 @@ class Call(nn.Module):
         super().__init__()
         module = importlib.import_module(f"archspec.kernels.{family}")
         self.function = getattr(module, FAMILIES[family])
-        given = module.inputs(**next(sizes for sizes in module.INPUTS if not {0, 1} & set(sizes.values())))
+        given = module.example(**next(sizes for sizes in module.EXAMPLES if not {0, 1} & set(sizes.values())))
         self.plain = {k: v for k, v in given.items() if not isinstance(v, Tensor)} | SETTINGS.get(family, {})
         self.names = [k for k, v in given.items() if isinstance(v, Tensor)]
         self.tensors = [cast(given[name], dtype) for name in self.names]
@@ -147,9 +147,9 @@ def test_strides_do_not_matter(family):
 @every_family
 def test_an_empty_batch(family):
     module = importlib.import_module(f"archspec.kernels.{family}")
-    empty = next((sizes for sizes in module.INPUTS if 0 in sizes.values()), None)
-    assert empty is not None, "INPUTS has no empty batch"
-    given = {k: cast(v, torch.float32) if isinstance(v, Tensor) else v for k, v in module.inputs(**empty).items()}
+    empty = next((sizes for sizes in module.EXAMPLES if 0 in sizes.values()), None)
+    assert empty is not None, "EXAMPLES has no empty batch"
+    given = {k: cast(v, torch.float32) if isinstance(v, Tensor) else v for k, v in module.example(**empty).items()}
     leaves = [v.requires_grad_() for v in given.values() if isinstance(v, Tensor) and v.is_floating_point()]
     y = getattr(module, FAMILIES[family])(**given, **SETTINGS.get(family, {}))
     y = y if isinstance(y, Tensor) else y[0]

@@ -11,6 +11,8 @@ pytest.importorskip("triton")
 if torch.cuda.is_available():
     pytest.skip("the tests of the operator run these kernels on the GPU", allow_module_level=True)
 
+from archspec.kernels.attention.blocks import Scores
+from archspec.kernels.attention.mask import Rules
 from archspec.kernels.gpu import attention, attention_backward, decode_attention
 
 SETTINGS: dict[str, Any] = {
@@ -44,6 +46,11 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(
         decode_attention, "_sizes", lambda *_: {"LINES": 16, "COLUMNS": 16, "num_warps": 4, "num_stages": 1}
     )
+
+
+def arguments(s: dict[str, Any]) -> tuple[Scores, Tensor | None, Rules]:
+    """Settings as the kernels take them."""
+    return Scores(*(s[n] for n in Scores._fields)), s["sinks"], Rules(*(s[n] for n in Rules._fields))
 
 
 def visible(T: int, S: int, batch: int, s: dict[str, Any]) -> Tensor:
@@ -121,7 +128,7 @@ def compare(q: Tensor, k: Tensor, v: Tensor, s: dict[str, Any], dtype: torch.dty
     leaves = [x.double().requires_grad_() for x in (q, k, v, *(s[n] for n in trained))]
     wanted = definition(*leaves[:3], s | dict(zip(trained, leaves[3:], strict=True)))
     with poisoned():
-        out, lse = attention.forward(q, k, v, *s.values())
+        out, lse = attention.forward(q, k, v, *arguments(s))
     seen = ~wanted[1].isinf()
     assert out.dtype == dtype
     assert torch.equal(~lse.isinf(), seen)
@@ -131,7 +138,7 @@ def compare(q: Tensor, k: Tensor, v: Tensor, s: dict[str, Any], dtype: torch.dty
     dlse = torch.randn_like(lse)
     right = torch.autograd.grad(wanted, leaves, (dout.double(), dlse.double()))
     with poisoned():
-        got = attention.backward([dout, dlse], [out, lse], q, k, v, *s.values())
+        got = attention.backward([dout, dlse], [out, lse], q, k, v, *arguments(s))
     for name, ours, theirs in zip(("q", "k", "v", *trained), got, right, strict=True):
         assert_close(f"gradient of {name}", ours, theirs, TOLERANCE[dtype])
 
@@ -215,7 +222,7 @@ def test_scores(options):
 def test_large_scores_and_absent_sinks():
     q, k, v = torch.randn(1, 2, 9, D), torch.randn(1, 1, 20, D), torch.randn(1, 1, 20, DV)
     options = SETTINGS | {"causal": True, "scale": 300.0, "sinks": torch.tensor([-torch.inf, 700.0])}
-    out, _ = attention.forward(q, k, v, *options.values())
+    out, _ = attention.forward(q, k, v, *arguments(options))
     assert_close("out", out, definition(q.double(), k.double(), v.double(), options)[0], 1e-2)
     agree(5, 20, sinks=torch.tensor([-torch.inf, 80.0, 0.0]), key_mask=torch.zeros(B, 20, dtype=torch.bool))
 
@@ -224,23 +231,24 @@ def test_gradients_of_one_output():
     q, k, v = torch.randn(B, H, 5, D), torch.randn(B, SHARED, 9, D), torch.randn(B, SHARED, 9, DV)
     leaves = [x.double().requires_grad_() for x in (q, k, v)]
     wanted = definition(*leaves, SETTINGS)
-    out, lse = attention.forward(q, k, v, *SETTINGS.values())
+    out, lse = attention.forward(q, k, v, *arguments(SETTINGS))
     for grads in ([torch.randn_like(out), None], [None, torch.randn_like(lse)]):
         total = sum((y * g.double()).sum() for y, g in zip(wanted, grads, strict=True) if g is not None)
         right = torch.autograd.grad(total, leaves, retain_graph=True, materialize_grads=True)
-        for ours, theirs in zip(attention.backward(grads, [out, lse], q, k, v, *SETTINGS.values()), right, strict=True):
+        got = attention.backward(grads, [out, lse], q, k, v, *arguments(SETTINGS))
+        for ours, theirs in zip(got, right, strict=True):
             assert_close("gradient", ours, theirs, 2e-5)
 
 
 def test_types_that_differ_and_numbers_that_are_none():
     q, k, v = torch.randn(B, H, 20, D), torch.randn(B, SHARED, 20, D).half(), torch.randn(B, SHARED, 20, DV).half()
     options = SETTINGS | {"causal": True}
-    out, _ = attention.forward(q, k, v, *options.values())
+    out, _ = attention.forward(q, k, v, *arguments(options))
     assert out.dtype == torch.float16
     assert_close("out", out, definition(q.double(), k.double(), v.double(), options)[0], 1e-3)
     q[0, 1, 7, 3] = torch.nan
     k[1, 0, 18, 2] = torch.inf
-    out, lse = attention.forward(q, k, v, *options.values())
+    out, lse = attention.forward(q, k, v, *arguments(options))
     rows = out.isnan().any(-1)
     assert rows[0, 1, 7]
     assert rows[1, :, 18:].any()
@@ -254,8 +262,8 @@ def test_nothing(sizes):
     batch, T, S = sizes
     q, k, v = torch.randn(batch, H, T, D), torch.randn(batch, SHARED, S, D), torch.randn(batch, SHARED, S, DV)
     with poisoned():
-        out, lse = attention.forward(q, k, v, *SETTINGS.values())
-        found = attention.backward([out, None], [out, lse], q, k, v, *SETTINGS.values())
+        out, lse = attention.forward(q, k, v, *arguments(SETTINGS))
+        found = attention.backward([out, None], [out, lse], q, k, v, *arguments(SETTINGS))
         few = attention.decode(q, k, v, None, None, 0, 0.3, 0.0)
     assert not out.any()
     assert not few.any()

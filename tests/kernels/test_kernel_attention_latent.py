@@ -7,21 +7,21 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from archspec.kernels.attention import blocks as attention_blocks
 from archspec.kernels.attention import latent as family
-from archspec.kernels.attention.latent import attend_latents, inputs, latent_attention, reference
+from archspec.kernels.attention.latent import attend_latents, example, latent_attention, reference
 
 # a single key leaves gradients of zero, of which rounding is all
-LENGTHS = [sizes for sizes in family.INPUTS if sizes.get("S", 0) > 1]
+LENGTHS = [sizes for sizes in family.EXAMPLES if sizes.get("S", 0) > 1]
 
 
 @pytest.mark.parametrize("sizes", LENGTHS, ids=str)
 @pytest.mark.parametrize("fused", [False, True])
 def test_is_attention_over_the_keys_and_values_of_each_head(sizes, fused, monkeypatch):
     monkeypatch.setattr(family, "PAIRS_FUSED", 0 if fused else 1 << 40)
-    check(lambda *x: latent_attention(*x, scale=0.3), lambda *x: reference(*x, scale=0.3), [*inputs(**sizes).values()])
+    check(lambda *x: latent_attention(*x, scale=0.3), lambda *x: reference(*x, scale=0.3), [*example(**sizes).values()])
 
 
 def test_the_usual_scale_is_that_of_the_width_of_a_key():
-    given = inputs(T=3)
+    given = example(T=3)
     assert_close("scale", latent_attention(**given), latent_attention(**given, scale=12**-0.5))
     assert_close("scale", latent_attention(**given), reference(**given))
 
@@ -33,7 +33,7 @@ def naive(q_latent, q_rope, latent, k_rope, scale):
 
 
 def latents(T, S):
-    given = inputs(T=T, S=S)
+    given = example(T=T, S=S)
     q_latent = given["q_nope"] @ given["w_k"]
     return [q_latent, *(given[name] for name in ("q_rope", "latent", "k_rope"))]
 
@@ -68,7 +68,7 @@ def naive_products(q_latent, q_rope, latent, k_rope):
 
 
 def test_no_key_or_value_of_a_head_is_made():
-    given = {name: x.float() for name, x in inputs(B=1, H=8, S=256, N=32, V=32, L=64).items()}
+    given = {name: x.float() for name, x in example(B=1, H=8, S=256, N=32, V=32, L=64).items()}
     widest = 8 * 256 * 32  # numbers of the keys of all heads
     sizes = []
 
@@ -84,7 +84,7 @@ def test_no_key_or_value_of_a_head_is_made():
 
 
 def test_dropout_keeps_the_mean():
-    given = {name: x.float() for name, x in inputs(B=1, S=64).items()}
+    given = {name: x.float() for name, x in example(B=1, S=64).items()}
     many = {name: x.expand(4000, *x.shape[1:]) if x.dim() == 4 else x for name, x in given.items()}
     y = latent_attention(**many, dropout=0.5)
     assert y.std(0).max() > 0.01
@@ -92,7 +92,7 @@ def test_dropout_keeps_the_mean():
 
 
 def test_compiles():
-    given = inputs(T=3, S=9)
+    given = example(T=3, S=9)
     compiles(lambda *x: latent_attention(*x), *(x.float() for x in given.values()))
 
 
@@ -101,16 +101,16 @@ def test_exports_with_a_length_left_open():
         def forward(self, q_nope, q_rope, latent, k_rope, w_k, w_v):
             return latent_attention(q_nope, q_rope, latent, k_rope, w_k, w_v)
 
-    short, long = ({name: x.float() for name, x in inputs(T=T, S=T).items()} for T in (9, 100))
+    short, long = ({name: x.float() for name, x in example(T=T, S=T).items()} for T in (9, 100))
     length = torch.export.Dim("length", min=2, max=4096)
     shapes = {name: {2: length} if x.dim() == 4 else None for name, x in short.items()}
     program = torch.export.export(Model(), tuple(short.values()), dynamic_shapes=shapes)
     assert_close("exported", program.module()(*long.values()), latent_attention(**long), 1e-5)
 
 
-@pytest.mark.parametrize("sizes", family.INPUTS, ids=str)
+@pytest.mark.parametrize("sizes", family.EXAMPLES, ids=str)
 def test_the_example_arguments_fit(sizes):
-    given = inputs(**sizes)
+    given = example(**sizes)
     assert latent_attention(**given).shape == (*given["q_nope"].shape[:3], given["w_v"].shape[1])
 
 
@@ -127,7 +127,7 @@ def test_the_example_arguments_fit(sizes):
     ids=["k_rope", "w_v", "T"],
 )
 def test_a_broken_contract_is_one_clear_error(change, message):
-    given = inputs() | {name: torch.zeros(shape, dtype=torch.float64) for name, shape in change.items()}
+    given = example() | {name: torch.zeros(shape, dtype=torch.float64) for name, shape in change.items()}
     with pytest.raises(ValueError) as error:
         latent_attention(**given)
     assert str(error.value) == f"latent_attention: {message}"

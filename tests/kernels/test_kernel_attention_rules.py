@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from archspec.kernels.attention import blocks as attention_blocks
 from archspec.kernels.attention import softmax as family
 from archspec.kernels.attention import tiles as attention_tiles
+from archspec.kernels.attention.blocks import Scores
 from archspec.kernels.attention.mask import Rules, document_ids, visible
 from archspec.kernels.attention.operators import attend, attend_one
 from archspec.kernels.attention.softmax import attention
@@ -357,7 +358,7 @@ def test_a_bias_without_a_gradient(in_tiles):
 
 def test_the_log_sum_exp_has_a_gradient(in_tiles):
     (q, k, v), _ = tensors(33, 33)
-    settings = (None, None, None, None, None, None, None, True, 9, 1, "", 1, 1, 0.3, 0.0)
+    settings = (*Scores(0.3, 0.0, None, None), None, *Rules(causal=True, window=9, stride=1, summary=1))
 
     def naive(q, k):
         scores = q @ k.repeat_interleave(H // SHARED, 1).mT * 0.3
@@ -377,7 +378,8 @@ def test_the_log_sum_exp_has_a_gradient(in_tiles):
 def test_the_operators_are_operators():
     q, k, v = (x[:, :, :9].float().requires_grad_() for x in tensors(9, 9)[0])
     alibi, sinks = torch.rand(H, requires_grad=True), torch.randn(H, requires_grad=True)
-    is_an_operator(attend, q, k, v, None, alibi, sinks, None, None, None, None, True, 4, 1, "", 1, 1, 0.3, 0.0)
+    rules = Rules(causal=True, window=4, stride=1, summary=1)
+    is_an_operator(attend, q, k, v, *Scores(0.3, 0.0, None, alibi), sinks, *rules)
     is_an_operator(attend_one, q[:, :, :1].detach().requires_grad_(), k, v, None, sinks, 0, 0.3, 2.0)
 
 
@@ -456,7 +458,7 @@ def test_a_broken_contract_is_one_clear_error(options, message):
 
 
 def test_the_example_arguments_fit():
-    for sizes in family.INPUTS:
-        given = family.inputs(**sizes)
+    for sizes in family.EXAMPLES:
+        given = family.example(**sizes)
         y = attention(**given)
         assert y.shape == (*given["q"].shape[:3], given["v"].shape[3])

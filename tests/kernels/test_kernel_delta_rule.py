@@ -13,7 +13,7 @@ KINDS = ("none", "head", "channel")
 
 def example(kind, read_key=False, **sizes):
     """Arguments q, k, v, beta, decay, read_key, state."""
-    given = delta.inputs(channels=kind == "channel", **sizes)
+    given = delta.example(channels=kind == "channel", **sizes)
     q, k, v, beta = (given[name] for name in ("q", "k", "v", "beta"))
     p = 0.5 * k + 0.1 * normal(*k.shape) if read_key else None
     state = normal(v.shape[0], v.shape[2], k.shape[3], v.shape[3])
@@ -59,7 +59,7 @@ def test_delta_rule(T, chunk, read_key, kind, face):
 @faces("torch")
 @pytest.mark.parametrize("T", [1, 31, 100])
 def test_dplr(T, face):
-    check(through_dplr, right_dplr, [*general.inputs(T=T).values(), normal(2, 3, 8, 12)], face, LOOSE)
+    check(through_dplr, right_dplr, [*general.example(T=T).values(), normal(2, 3, 8, 12)], face, LOOSE)
 
 
 @faces("torch")
@@ -82,7 +82,7 @@ def test_delta_rule_on_a_gpu(sizes, kind, face):
 @pytest.mark.parametrize(("chunk", "T"), [(16, 20), (64, 40)])
 def test_kernels_with_several_tiles_in_a_chunk(chunk, T, face):
     """Both of a chunk of 64, which is inverted in halves, and of tiles of 16 tokens with a decay a channel."""
-    given = [*general.inputs(B=1, T=T, H=1, K=16, V=16).values(), normal(1, 1, 16, 16)]
+    given = [*general.example(B=1, T=T, H=1, K=16, V=16).values(), normal(1, 1, 16, 16)]
 
     def run(q, k, v, a, b, decay, state):
         memory = {"memory": state}
@@ -177,7 +177,7 @@ def test_gated_deltanet_2_and_rwkv_7():
     got = through(16, 1.0)(q, k, write * v, torch.ones_like(v[..., 0]), decay, erase * k, state)
     for ours, theirs in zip(got, gdn2(q, k, v, decay, erase, write, state), strict=True):
         assert_close("Gated DeltaNet-2", ours, theirs)
-    given = general.inputs(T=50)
+    given = general.example(T=50)
     assert_close("RWKV-7", general.dplr(**given, chunk=16), rwkv7(*given.values())[0])
 
 
@@ -205,7 +205,7 @@ def test_delta_product(n, kind):
 
 
 def test_without_the_low_rank_term_it_is_a_plain_memory():
-    q, k, v, a, b, decay = general.inputs(T=40).values()
+    q, k, v, a, b, decay = general.example(T=40).values()
     y = general.dplr(q, k, v, a, 0 * b, decay)
     sums = decay.cumsum(1)
     scores = torch.einsum("bthk,bshk,btshk->bhts", q, k, (sums[:, :, None] - sums[:, None]).clamp(max=0).exp()).tril()
@@ -215,7 +215,7 @@ def test_without_the_low_rank_term_it_is_a_plain_memory():
 @pytest.mark.parametrize("gradients", [False, True])
 def test_whole_is_in_pieces_is_token_by_token(gradients):
     q, k, v, beta, decay, p, _ = example("channel", True, T=37)
-    steps = general.inputs(T=37)
+    steps = general.example(T=37)
     with torch.set_grad_enabled(gradients):
         whole, whole2 = delta.delta_rule(q, k, v, beta, decay, read_key=p), general.dplr(**steps)
         for cuts in pieces(37):
@@ -232,7 +232,7 @@ def test_whole_is_in_pieces_is_token_by_token(gradients):
 
 def test_states_of_16_bit_inputs_are_float32():
     state = {}
-    given = {name: x.bfloat16() for name, x in delta.inputs(T=5).items()}
+    given = {name: x.bfloat16() for name, x in delta.example(T=5).items()}
     assert delta.delta_rule(**given, state=state).dtype == torch.bfloat16
     assert state["memory"].dtype == torch.float32
 
@@ -262,7 +262,7 @@ def test_flops(kind):
     """The formulas against what the counter sees in the computation itself."""
     for given, run in (
         (example(kind, T=70), through(32)),
-        ([*general.inputs(T=70).values(), normal(2, 3, 8, 12)], through_dplr),
+        ([*general.example(T=70).values(), normal(2, 3, 8, 12)], through_dplr),
     ):
         leaves = [None if x is None else x.requires_grad_() for x in given]
         with FlopCounterMode(display=False) as counter:
@@ -289,26 +289,26 @@ def test_operator(kind):
 
 
 def test_compile():
-    given = {name: x.float() for name, x in delta.inputs(T=30).items()}
+    given = {name: x.float() for name, x in delta.example(T=30).items()}
     compiles(delta.delta_rule, *given.values())
-    compiles(general.dplr, *(x.float() for x in general.inputs(T=30).values()))
+    compiles(general.dplr, *(x.float() for x in general.example(T=30).values()))
 
 
 def test_meta():
-    given = {name: x.to("meta", torch.float32) for name, x in delta.inputs(T=100).items()}
+    given = {name: x.to("meta", torch.float32) for name, x in delta.example(T=100).items()}
     assert delta.delta_rule(**given).shape == given["v"].shape
 
 
-@pytest.mark.parametrize("sizes", delta.INPUTS)
+@pytest.mark.parametrize("sizes", delta.EXAMPLES)
 def test_example_inputs(sizes):
-    given = delta.inputs(**sizes)
+    given = delta.example(**sizes)
     y = delta.delta_rule(**given)
     assert_close("y", y, delta.reference(**given)[0])
 
 
-@pytest.mark.parametrize("sizes", general.INPUTS)
+@pytest.mark.parametrize("sizes", general.EXAMPLES)
 def test_example_inputs_of_dplr(sizes):
-    given = general.inputs(**sizes)
+    given = general.example(**sizes)
     y = general.dplr(**given)
     assert_close("y", y, general.reference(**given)[0])
 
@@ -327,7 +327,7 @@ def test_example_inputs_of_dplr(sizes):
     ],
 )  # fmt: skip
 def test_a_broken_contract_is_one_clear_error(change, message):
-    given = dict(delta.inputs(T=5))
+    given = dict(delta.example(T=5))
     for name, value in change.items():
         made = normal(*value) if isinstance(value, tuple) else value
         given[name] = {"memory": made} if name == "state" else made

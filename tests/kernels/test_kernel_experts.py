@@ -27,10 +27,10 @@ def choice(case="random"):
 
 
 @faces("torch", "triton")
-@pytest.mark.parametrize("sizes", grouped.INPUTS, ids=str)
+@pytest.mark.parametrize("sizes", grouped.EXAMPLES, ids=str)
 @pytest.mark.parametrize("biased", [False, True])
 def test_grouped_linear(sizes, biased, face):
-    given = grouped.inputs(**sizes)
+    given = grouped.example(**sizes)
     ends = given["ends"].to(face.device)
     arguments = [given["x"], given["weight"], given["bias"] if biased else None]
 
@@ -45,7 +45,7 @@ def test_grouped_linear(sizes, biased, face):
 
 @faces("torch", "triton")
 def test_grouped_linear_of_strided_tensors_and_two_types(face):
-    given = grouped.inputs()
+    given = grouped.example()
     ends = given["ends"].to(face.device)
     x = given["x"].mT.contiguous().mT.half().to(face.device).requires_grad_()
     weight = given["weight"].mT.contiguous().mT.float().to(face.device).requires_grad_()
@@ -164,7 +164,7 @@ def test_only_chosen_experts_are_computed():
 
 
 def test_flops_are_those_of_the_products():
-    given = grouped.inputs(R=27, E=4)
+    given = grouped.example(R=27, E=4)
     x, weight = given["x"].requires_grad_(), given["weight"].requires_grad_()
     ends = torch.tensor([3, 3, 20, 27])
     with FlopCounterMode(display=False) as direct:
@@ -185,7 +185,7 @@ def test_expert_weights_of_unused_experts_have_zero_gradients():
 
 
 def test_operators():
-    given = {name: t.requires_grad_() if t.is_floating_point() else t for name, t in grouped.inputs().items()}
+    given = {name: t.requires_grad_() if t.is_floating_point() else t for name, t in grouped.example().items()}
     is_an_operator(grouped._grouped, *given.values())
     is_an_operator(grouped._grouped, given["x"], given["weight"], given["ends"], None)
     order, places, _ = kernel.sort_by_expert(choice("dropped"), E)
@@ -231,14 +231,14 @@ def test_a_compiled_layer_multiplies_chosen_rows_only():
 )
 def test_contract(change, error, message):
     with pytest.raises(error) as raised:
-        grouped_linear(**(grouped.inputs() | change))
+        grouped_linear(**(grouped.example() | change))
     assert str(raised.value) == message
 
 
 @faces("torch", "triton")
 @pytest.mark.parametrize(("trained", "products"), [({"x"}, 1), ({"weight", "bias"}, 1), ({"x", "weight"}, 2)])
 def test_what_is_frozen_costs_no_product(trained, products, face):
-    given = {name: t.float() if t.is_floating_point() else t for name, t in grouped.inputs(R=9, E=3).items()}
+    given = {name: t.float() if t.is_floating_point() else t for name, t in grouped.example(R=9, E=3).items()}
     every, some = (
         {name: t.to(face.device).requires_grad_(name in names) for name, t in given.items()}
         for names in ({"x", "weight", "bias"}, trained)
@@ -260,7 +260,7 @@ def test_float64_stays_float64_where_the_operators_run(monkeypatch):
 
 
 def test_whole_numbers_on_another_device_are_named():
-    given = grouped.inputs()
+    given = grouped.example()
     with pytest.raises(ValueError, match="grouped_linear: ends is on meta, expected cpu"):
         grouped_linear(**given | {"ends": given["ends"].to("meta")})
     x, weights, *rest = gated_inputs()

@@ -21,7 +21,7 @@ SETTINGS = (
 
 
 def arguments(biased=True, **sizes):
-    given = kernel.inputs(**sizes)
+    given = kernel.example(**sizes)
     return [given["x"], given["weight"], given["targets"], given["bias"] if biased else None]
 
 
@@ -46,7 +46,7 @@ def test_is_its_equation(settings, reduction, face):
     check(chunked, naive, [x.to(face.device) for x in arguments(B=2, T=10, D=6, V=33)], face)
 
 
-@pytest.mark.parametrize("sizes", kernel.INPUTS[1:-1], ids=str)
+@pytest.mark.parametrize("sizes", kernel.EXAMPLES[1:-1], ids=str)
 @pytest.mark.parametrize("biased", [False, True])
 def test_sizes(sizes, biased):
     check(*compared(reduction="sum"), arguments(biased, **sizes))
@@ -242,7 +242,7 @@ def test_follows_autocast():
 )
 def test_contract(change, error, message):
     with pytest.raises(error) as raised:
-        linear_cross_entropy(**(kernel.inputs(T=4) | change))
+        linear_cross_entropy(**(kernel.example(T=4) | change))
     assert str(raised.value) == f"linear_cross_entropy: {message}"
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from definitions import scans
 from kernel_checks import assert_close, check, compiles, faces, is_an_operator, normal, pieces
 
-from archspec.kernels.scans.linear_scan import INPUTS, inputs, linear_scan, reference, scan, unit_input
+from archspec.kernels.scans.linear_scan import EXAMPLES, example, linear_scan, reference, scan, unit_input
 
 both = faces("torch", "compiled")
 all_faces = faces("torch", "compiled", "triton")
@@ -26,9 +26,9 @@ def turned(x):
 @both
 @pytest.mark.parametrize("number", ["real", "complex"])
 @pytest.mark.parametrize("moves", [True, False], ids=["moves", "constant"])
-@pytest.mark.parametrize("sizes", INPUTS, ids=str)
+@pytest.mark.parametrize("sizes", EXAMPLES, ids=str)
 def test_outputs_state_and_gradients(face, sizes, moves, number):
-    decay, x = inputs(**sizes).values()
+    decay, x = example(**sizes).values()
     if x.numel() == 0:
         return
     given = [decay if moves else decay[0, 0].clone(), x, normal(x.shape[0], x.shape[2])]
@@ -43,21 +43,21 @@ def test_triton(face, moves, number, monkeypatch):
 
     monkeypatch.setattr(kernels, "TIME", 8)  # a tile takes the interpreter long
     monkeypatch.setattr(kernels, "BLOCK", 2)
-    decay, x = inputs(T=11, D=3).values()
+    decay, x = example(T=11, D=3).values()
     given = [decay if moves else decay[0, 0].clone(), x, normal(2, 3)]
     check(with_state, reference, given if number == "real" else [turned(t) for t in given], face)
 
 
 @both
 def test_a_complex_decay_of_real_inputs(face):
-    decay, x = inputs(T=40).values()
+    decay, x = example(T=40).values()
     check(lambda a, x: linear_scan(a, x), lambda a, x: reference(a, x)[0], [turned(decay), x], face)
     check(lambda a, x: linear_scan(a, x), lambda a, x: reference(a, x)[0], [decay, turned(x)], face)
 
 
 @both
 def test_logarithms_of_decays(face):
-    decay, x = inputs(T=40).values()
+    decay, x = example(T=40).values()
     check(
         lambda g, x: linear_scan(None, x, log_decay=g),
         lambda g, x: reference(torch.exp(g), x)[0],
@@ -75,7 +75,7 @@ def test_logarithms_of_decays(face):
 @pytest.mark.parametrize("gradients", [False, True])
 @pytest.mark.parametrize("number", ["real", "complex"])
 def test_whole_is_in_pieces_is_token_by_token(face, gradients, number):
-    decay, x = (t if number == "real" else turned(t) for t in inputs(T=70).values())
+    decay, x = (t if number == "real" else turned(t) for t in example(T=70).values())
     with torch.set_grad_enabled(gradients):
         for narrow in (False, True):
             if narrow:
@@ -91,7 +91,7 @@ def test_whole_is_in_pieces_is_token_by_token(face, gradients, number):
 
 @both
 def test_earlier_tokens_do_not_depend_on_later_ones_to_the_bit(face):
-    decay, x = (t.float() for t in inputs(T=100, D=33).values())
+    decay, x = (t.float() for t in example(T=100, D=33).values())
     whole = linear_scan(decay, x)
     for length in (2, 31, 32, 33, 71):
         assert torch.equal(linear_scan(decay[:, :length], x[:, :length]), whole[:, :length])
@@ -100,7 +100,7 @@ def test_earlier_tokens_do_not_depend_on_later_ones_to_the_bit(face):
 @both
 @pytest.mark.parametrize("factor", [0.0, 1e-30, 1.0, -1.0])
 def test_extreme_decays(face, factor):
-    decay, x = inputs(T=100).values()
+    decay, x = example(T=100).values()
     tiny = dict.fromkeys((torch.float16, torch.bfloat16), 3e-2)
     check(with_state, reference, [torch.full_like(decay, factor), x, normal(2, 7)], face, tiny)
 
@@ -120,7 +120,7 @@ def test_long_sequences(face):
 
 @both
 def test_nan_reaches_its_channel_and_later_tokens_alone(face):
-    decay, x = (t.float() for t in inputs(T=80).values())
+    decay, x = (t.float() for t in example(T=80).values())
     for broken in (decay, x):
         kept = broken[0, 40, 2].clone()
         broken[0, 40, 2] = torch.nan
@@ -131,7 +131,7 @@ def test_nan_reaches_its_channel_and_later_tokens_alone(face):
 
 
 def test_threads_change_no_bit():
-    decay, x = (t.float().requires_grad_() for t in inputs(B=3, T=40, D=600).values())
+    decay, x = (t.float().requires_grad_() for t in example(B=3, T=40, D=600).values())
 
     def run(threads):
         torch.set_num_threads(threads)
@@ -144,7 +144,7 @@ def test_threads_change_no_bit():
 
 @both
 def test_models_that_are_this_recurrence(face):
-    f, x = (t.float() for t in inputs(T=50, D=6).values())
+    f, x = (t.float() for t in example(T=50, D=6).values())
     o, z = torch.rand_like(x), torch.tanh(x)
     assert_close("qrnn", o * linear_scan(f, (1 - f) * z), scans.qrnn(z.double(), f.double(), o.double()), 1e-5)
     assert_close("min_gru", linear_scan(1 - f, f * x), scans.min_gru(f.double(), x.double()), 1e-5)
@@ -168,7 +168,7 @@ def test_rg_lru_against_its_definition_and_transformers(face):
     from transformers.models.recurrent_gemma import RecurrentGemmaConfig
     from transformers.models.recurrent_gemma.modeling_recurrent_gemma import RecurrentGemmaRglru
 
-    r, x = (t.float() for t in inputs(T=50, D=8).values())
+    r, x = (t.float() for t in example(T=50, D=8).values())
     i, lam = torch.rand_like(x), torch.randn(8)
     reset = torch.zeros(2, 50, dtype=torch.bool)
     reset[:, 0] = reset[1, 20] = True
@@ -195,7 +195,7 @@ def test_unit_input_and_its_slope():
 
 def test_states_are_float32_or_wider_and_own_their_memory():
     state = {}
-    decay, x = (t.bfloat16() for t in inputs(T=5).values())
+    decay, x = (t.bfloat16() for t in example(T=5).values())
     for c in (slice(0, 5), slice(0, 1)):
         h = linear_scan(decay[:, c], x[:, c], state=state)
         assert (h.dtype, state["h"].dtype) == (torch.bfloat16, torch.float32)
@@ -226,7 +226,7 @@ def test_a_broken_contract_is_one_clear_error(arguments, message):
 
 
 def test_operator_compile_and_meta():
-    decay, x = (t.float().requires_grad_() for t in inputs(T=40).values())
+    decay, x = (t.float().requires_grad_() for t in example(T=40).values())
     for a in (decay, decay[0, 0].detach().requires_grad_()):
         is_an_operator(scan, a, x, torch.zeros(2, 7))
     compiles(lambda a, x: linear_scan(a, x), decay.detach(), x.detach())

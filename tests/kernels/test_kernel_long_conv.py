@@ -12,9 +12,9 @@ def run(u, k, d=None, pre_gate=None, post_gate=None, state=None):
     return long_conv(u, k, d, pre_gate=pre_gate, post_gate=post_gate, state=state)
 
 
-@pytest.mark.parametrize("sizes", family.INPUTS)
+@pytest.mark.parametrize("sizes", family.EXAMPLES)
 def test_every_size(sizes):
-    u, k, d, pre, post = family.inputs(**sizes).values()
+    u, k, d, pre, post = family.example(**sizes).values()
     for given in ([u, k, d, pre, post], [u, k], [u, k, d], [u, k, None, pre], [u, k, None, None, post]):
         check(run, family.reference, given)
 
@@ -22,7 +22,7 @@ def test_every_size(sizes):
 @pytest.mark.parametrize("points", [1, 100, 700])
 def test_in_groups_of_channels_and_sequences(points, monkeypatch):
     monkeypatch.setattr(family, "CACHED", points)
-    check(run, family.reference, list(family.inputs(3, 30, 5).values()))
+    check(run, family.reference, list(family.example(3, 30, 5).values()))
 
 
 def test_against_conv1d():
@@ -49,7 +49,7 @@ def test_taps_beyond_the_sequence_count_for_nothing():
 @pytest.mark.parametrize("gradients", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_in_pieces(gradients, dtype):
-    u, _, d, pre, post = (x.to(dtype) for x in family.inputs(2, 41, 5).values())
+    u, _, d, pre, post = (x.to(dtype) for x in family.example(2, 41, 5).values())
     k = normal(60, 5).to(dtype)
     whole = family.reference(u, k, d, pre, post)
     with torch.set_grad_enabled(gradients):
@@ -60,7 +60,7 @@ def test_in_pieces(gradients, dtype):
 
 
 def test_gradients_flow_through_the_state():
-    leaves = [x.requires_grad_() for x in family.inputs(2, 20, 3).values()]
+    leaves = [x.requires_grad_() for x in family.example(2, 20, 3).values()]
     u, k, d, pre, post = leaves
     state = {}
     cuts = (slice(0, 7), slice(7, 8), slice(8, 20))
@@ -82,7 +82,7 @@ def test_a_constant_kernel_sums_a_long_sequence():
 
 
 def test_not_a_number_reaches_its_own_channel():
-    u, k, *_ = family.inputs(1, 30, 3).values()
+    u, k, *_ = family.example(1, 30, 3).values()
     u[0, 5, 1] = torch.nan
     y = long_conv(u, k)
     assert y[0, 5:, 1].isnan().all()
@@ -100,7 +100,7 @@ def test_fft_size_is_the_least_length_of_small_primes():
 
 
 def test_no_spectrum_is_kept_for_the_backward_pass():
-    tensors = [x.requires_grad_() for x in family.inputs(2, 64, 8).values()]
+    tensors = [x.requires_grad_() for x in family.example(2, 64, 8).values()]
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         run(*tensors)
@@ -136,20 +136,20 @@ def test_a_kernel_shorter_than_the_tokens_so_far_is_refused():
 
 
 def test_is_an_operator():
-    u, k, d, pre, post = (x.requires_grad_() for x in family.inputs(2, 9, 3).values())
+    u, k, d, pre, post = (x.requires_grad_() for x in family.example(2, 9, 3).values())
     is_an_operator(convolve, u, k, d, pre, post, 9)
     is_an_operator(convolve, u, k, None, None, post[:, 5:], 4)
 
 
 def test_compile_and_meta():
-    u, k, d, pre, post = (x.float() for x in family.inputs(2, 30, 5).values())
+    u, k, d, pre, post = (x.float() for x in family.example(2, 30, 5).values())
     compiles(run, u, k, d, pre, post)
     compiles(lambda u, k: long_conv(u, k, state={}), u, k, gradients=False)
     assert long_conv(*(x.to("meta", torch.bfloat16) for x in (u, k, d))).shape == u.shape
 
 
 def test_no_matrix_product_is_counted():
-    u, k, d, pre, post = (x.requires_grad_() for x in family.inputs().values())
+    u, k, d, pre, post = (x.requires_grad_() for x in family.example().values())
     with FlopCounterMode(display=False) as counter:
         run(u, k, d, pre, post).sum().backward()
         family._forward(u.detach(), k.detach(), d.detach(), None, None, u.shape[1])

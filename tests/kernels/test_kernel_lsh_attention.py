@@ -11,10 +11,10 @@ from archspec.kernels.attention.lsh import attend, hash_buckets, keys_of, lsh_at
 TOLERANCE = {torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
-@pytest.mark.parametrize("sizes", family.INPUTS)
+@pytest.mark.parametrize("sizes", family.EXAMPLES)
 @pytest.mark.parametrize(("causal", "wrap"), [(True, False), (True, True), (False, False), (False, True)])
 def test_every_size(sizes, causal, wrap):
-    qk, v, buckets = family.inputs(**sizes).values()
+    qk, v, buckets = family.example(**sizes).values()
     settings = {"causal": causal, "wrap": wrap}
     check(
         lambda qk, v: lsh_attention(qk, v, 8, 1, buckets=buckets, **settings),
@@ -29,7 +29,7 @@ def test_every_size(sizes, causal, wrap):
 @pytest.mark.parametrize("unit_keys", [False, True])
 def test_every_chunk(chunk, look_back, wrap, unit_keys, monkeypatch):
     """In blocks of any number of chunks, the last of them shorter."""
-    qk, v, buckets = family.inputs(1, 23).values()
+    qk, v, buckets = family.example(1, 23).values()
     monkeypatch.setattr(family, "CACHED", 5000)
     settings = {"causal": True, "wrap": wrap, "unit_keys": unit_keys}
     check(
@@ -41,7 +41,7 @@ def test_every_chunk(chunk, look_back, wrap, unit_keys, monkeypatch):
 
 
 def test_against_the_definition_with_large_negative_masks():
-    qk, v, buckets = family.inputs(2, 32, R=3).values()
+    qk, v, buckets = family.example(2, 32, R=3).values()
     wanted = definition(qk.transpose(1, 2), v.transpose(1, 2), buckets, 8).transpose(1, 2)
     assert_close("y", lsh_attention(qk, v, 8, 1, buckets=buckets, causal=True, wrap=True), wanted)
     within = lsh_attention(qk, v, 8, 1, buckets=buckets, causal=True)
@@ -81,7 +81,7 @@ def test_the_two_norms_of_keys():
 
 
 def test_one_bucket_and_one_chunk_is_attention():
-    qk, v, _ = family.inputs(1, 40).values()
+    qk, v, _ = family.example(1, 40).values()
     buckets = torch.zeros(1, 2, 1, 40, dtype=torch.long)
     mask = torch.ones(40, 40, dtype=torch.bool).tril(-1)
     mask[0, 0] = True
@@ -93,7 +93,7 @@ def test_one_bucket_and_one_chunk_is_attention():
 @pytest.mark.parametrize("wrap", [False, True])
 @pytest.mark.parametrize("gradients", [False, True])
 def test_a_step_is_the_last_token_of_the_whole_so_far(wrap, gradients):
-    qk, v, _ = family.inputs(2, 30).values()
+    qk, v, _ = family.example(2, 30).values()
     rotations = random_rotations(2, 8, 2, 4)
     settings = {"rotations": rotations, "causal": True, "wrap": wrap}
     state = {}
@@ -111,13 +111,13 @@ def test_a_step_is_the_last_token_of_the_whole_so_far(wrap, gradients):
 
 
 def test_a_first_call_with_a_state_is_the_whole():
-    qk, v, buckets = family.inputs().values()
+    qk, v, buckets = family.example().values()
     settings = {"buckets": buckets, "causal": True}
     assert torch.equal(lsh_attention(qk, v, 8, 1, state={}, **settings), lsh_attention(qk, v, 8, 1, **settings))
 
 
 def test_gradients_flow_through_the_state():
-    qk, v, buckets = family.inputs(1, 9).values()
+    qk, v, buckets = family.example(1, 9).values()
     qk, v = qk.requires_grad_(), v.requires_grad_()
     state, settings = {}, {"causal": True}
     lsh_attention(qk[:, :, :8], v[:, :, :8], 4, 1, buckets=buckets[..., :8], state=state, **settings)
@@ -140,7 +140,7 @@ def test_memory_and_time_are_linear():
 
 def test_extreme_scores():
     """Float32 scores of +-1e4: exact neighbours, no overflow."""
-    qk, v, buckets = family.inputs(1, 40).values()
+    qk, v, buckets = family.example(1, 40).values()
     y = lsh_attention(1e4 * qk.float(), v.float(), 8, 1, buckets=buckets, causal=True)
     assert_close("y", y, reference(1e4 * qk.float(), v.float(), buckets, 8, 1, causal=True), 1e-2)
 
@@ -168,7 +168,7 @@ def test_contract(change, message):
 
 
 def test_is_an_operator_and_compiles():
-    qk, v, buckets = family.inputs(1, 20).values()
+    qk, v, buckets = family.example(1, 20).values()
     order = family._chunks(buckets, 8).flatten(0, 1)
     q, values = (x.flatten(0, 1).requires_grad_() for x in (qk, v))
     is_an_operator(attend, q, keys_of(q, False).detach().requires_grad_(), values, order, 1, True, False)
@@ -179,7 +179,7 @@ def test_is_an_operator_and_compiles():
 
 
 def test_flops():
-    qk, v, buckets = family.inputs(1, 20).values()
+    qk, v, buckets = family.example(1, 20).values()
     order = family._chunks(buckets, 8).flatten(0, 1)
     q, values = (x.flatten(0, 1).requires_grad_() for x in (qk, v))
     k = keys_of(q, False).detach().requires_grad_()

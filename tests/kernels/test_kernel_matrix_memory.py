@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from kernel_checks import Face, assert_close, check, compiles, faces, is_an_operator, normal, pieces
 from torch.utils.flop_counter import FlopCounterMode
 
-from archspec.kernels.memory import chunked
+from archspec.kernels.memory import chunked, matrix_scan
 from archspec.kernels.memory import matrix_memory as mm
+from archspec.kernels.memory.segments import Inputs
 
 KINDS = (0, 1, 2, 3, 4)
 # sums of many roundings of the gradient of the output, which end in few numbers: the gradient of a constant decay
@@ -16,7 +17,7 @@ TOLERANCE = {torch.bfloat16: 1e-1, torch.float16: 2e-2}
 
 def arguments(**sizes):
     """Inputs by name, with a first state."""
-    given = mm.inputs(**sizes)
+    given = mm.example(**sizes)
     (B, _, H, V), K = given["v"].shape, given["k"].shape[3]
     return {**given, "initial": normal(B, H, K, V)}
 
@@ -42,7 +43,7 @@ def compare(given, face, scale=1.0, **options):
     check(op, definition(tuple(given), scale), list(given.values()), face, TOLERANCE)
 
 
-@pytest.mark.parametrize("sizes", [s for s in mm.INPUTS if s.get("B") != 0], ids=str)
+@pytest.mark.parametrize("sizes", [s for s in mm.EXAMPLES if s.get("B") != 0], ids=str)
 @pytest.mark.parametrize("chunk", [16, 64])
 def test_is_its_definition(sizes, chunk):
     compare(arguments(**sizes), Face("torch"), scale=0.7, chunk=chunk)
@@ -89,8 +90,9 @@ def test_grids_have_one_axis(monkeypatch):
     for name in ("_states_kernel", "_outputs_kernel", "_keys_kernel"):
         monkeypatch.setattr(kernels, name, Kernel())
     q, v = torch.empty(1000, 65, 80, 16, device="meta"), torch.empty(1000, 65, 80, 8, device="meta")
-    _, _, entering = kernels.forward(q, q, v, None, None, 1.0, False, 64, True)
-    kernels.backward([v, None], entering, q, q, v, None, None, 1.0, False, 64, False)
+    given = Inputs(q, q, v, None, None, 1.0, False, 64)
+    _, _, entering = kernels.forward(given, True)
+    kernels.backward([v, None], entering, given, False)
     assert grids == [(80_000,), (160_000,), (80_000,), (160_000,), (160_000,)]
 
 
@@ -107,7 +109,7 @@ def test_only_the_last_state_is_used(face):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("options", [{}, {"normalise": True}, {"bonus": True}], ids=str)
 def test_whole_is_in_pieces_is_token_by_token(kind, options):
-    given = mm.inputs(T=37, decay=kind)
+    given = mm.example(T=37, decay=kind)
     options = {"bonus": normal(4, 6)} if "bonus" in options else options
     if "normalise" in options:
         given["q"], given["k"] = given["q"].exp(), given["k"].exp()
@@ -135,7 +137,7 @@ def test_gradients_of_one_token_pass_through_its_state(kind):
 
 
 def test_normalised_is_divided_by_what_the_value_one_gives():
-    given = mm.inputs(T=40, decay=3)
+    given = mm.example(T=40, decay=3)
     q, k, v, g = given["q"].exp(), given["k"].exp(), given["v"], given["decay"]
     y = mm.matrix_memory(q, k, v, g, normalise=True, chunk=16)
     top, below = (mm.reference(q, k, x, g)[0] for x in (v, torch.ones_like(v)))
@@ -175,7 +177,7 @@ def test_extreme_decays_are_finite_and_right(face, kind, mean):
 @pytest.mark.parametrize("kind", [3, 4])
 @pytest.mark.parametrize("bonus", [0, 1])
 def test_a_decay_of_minus_infinity_starts_anew(face, kind, bonus):
-    given = {name: x.float() for name, x in mm.inputs(T=24, B=1, H=2, G=2, K=3, decay=kind, bonus=bonus).items()}
+    given = {name: x.float() for name, x in mm.example(T=24, B=1, H=2, G=2, K=3, decay=kind, bonus=bonus).items()}
     cut = 11
     given["decay"][:, cut] = -torch.inf
     given["decay"][:, ::5] = -torch.inf
@@ -212,7 +214,7 @@ def test_long_sequences(kind, factor):
 
 
 def test_nan_stays():
-    given = mm.inputs(T=40, decay=3)
+    given = mm.example(T=40, decay=3)
     given["v"][0, 20] = torch.nan
     y = mm.matrix_memory(**given, chunk=16)
     assert y[0, 20:].isnan().all()
@@ -221,7 +223,7 @@ def test_nan_stays():
 
 
 def test_normalised_sums_may_be_larger_than_float16_holds():
-    q, k, v = (x.abs().half() for x in mm.inputs(T=257, K=64, V=8).values())
+    q, k, v = (x.abs().half() for x in mm.example(T=257, K=64, V=8).values())
     q, k = 16 * q, 4 * k
     wanted = mm.reference(q, k, v)[0] / mm.reference(q, k, torch.ones_like(v))[0]
     assert wanted.numel()
@@ -243,7 +245,7 @@ def test_no_tokens_leave_the_state_as_it_was(kind):
 
 
 def test_mixed_types_give_the_type_of_values():
-    given = mm.inputs(T=20, decay=4)
+    given = mm.example(T=20, decay=4)
     state = {}
     q, k, v = given["q"].bfloat16(), given["k"].float(), given["v"].bfloat16()
     y = mm.matrix_memory(q, k, v, given["decay"].float(), state=state)
@@ -254,15 +256,16 @@ def test_mixed_types_give_the_type_of_values():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sizes", [{"T": 40}, {"T": 33, "H": 4, "G": 1}, {"T": 5}], ids=str)
 def test_flops_are_those_of_the_vectorised_path(kind, sizes):
-    given = mm.inputs(decay=kind, **sizes)
+    given = mm.example(decay=kind, **sizes)
     q, k, v, g = (given.get(name) for name in ("q", "k", "v", "decay"))
+    inputs = Inputs(q, k, v, g, None, 1.0, False, 16)
     with FlopCounterMode(display=False) as plain:
-        y, _, entering = chunked.chunked_forward(q, k, v, g, None, 1.0, False, 16, True)
+        y, _, entering = chunked.chunked_forward(inputs, True)
         forward = plain.get_total_flops()
-        chunked.chunked_backward([y, None], entering, q, k, v, g, None, 1.0, False, 16, True)
+        chunked.chunked_backward([y, None], entering, inputs, True)
     leaves = [None if x is None else x.requires_grad_() for x in (q, k, v, g)]
     with FlopCounterMode(display=False) as counted:
-        y, _ = mm.scan(*leaves, None, chunk=16)
+        y, _ = matrix_scan.scan(*leaves, None, chunk=16)
         assert counted.get_total_flops() == forward
         y.sum().backward()
     assert counted.get_total_flops() == plain.get_total_flops()
@@ -273,12 +276,12 @@ def test_torch_library(kind):
     given = arguments(T=20, B=1, H=2, G=2, K=3, V=2, decay=kind)
     q, k, v, g, S = (given.get(name) for name in ("q", "k", "v", "decay", "initial"))
     leaves = [None if x is None else x.float().requires_grad_() for x in (q, k, v, g, S)]
-    is_an_operator(mm._scan, *leaves, 0.5, False, 8, True)
+    is_an_operator(matrix_scan.memory_of_matrices, *leaves, 0.5, False, 8, True)
 
 
 @pytest.mark.parametrize("kind", [1, 4])
 def test_compiles_with_a_bonus_and_a_state(kind):
-    given = {name: x.float() for name, x in mm.inputs(T=20, decay=kind, bonus=1).items()}
+    given = {name: x.float() for name, x in mm.example(T=20, decay=kind, bonus=1).items()}
     q, k, v, g, u = given.values()
     compiles(lambda *x: mm.matrix_memory(*x[:4], bonus=x[4], normalise=True), q.exp(), k.exp(), v, g, u.exp())
     state = {"memory": torch.randn(2, 4, 6, 5)}
@@ -291,7 +294,7 @@ def test_compiles_with_a_bonus_and_a_state(kind):
 
 
 def test_a_decay_that_is_not_trained_gets_no_gradient_and_costs_none():
-    given = mm.inputs(T=20, decay=3)
+    given = mm.example(T=20, decay=3)
     q, k, v = (given[name].requires_grad_() for name in "qkv")
     wanted = torch.autograd.grad(mm.reference(q, k, v, given["decay"])[0].sum(), (q, k, v))
     ours = torch.autograd.grad(mm.matrix_memory(q, k, v, given["decay"], chunk=8).sum(), (q, k, v))
@@ -300,10 +303,10 @@ def test_a_decay_that_is_not_trained_gets_no_gradient_and_costs_none():
 
 
 def test_memory_grows_by_one_state_a_chunk_in_training_alone():
-    given = mm.inputs(T=64, decay=3)
+    given = mm.example(T=64, decay=3)
     q, k, v, g = given.values()
-    assert mm._scan(q, k, v, g, None, 1.0, False, 16, False)[2].numel() == 0
-    assert mm._scan(q, k, v, g, None, 1.0, False, 16, True)[2].numel() == 4 * 2 * 4 * 6 * 5
+    assert matrix_scan.memory_of_matrices(q, k, v, g, None, 1.0, False, 16, False)[2].numel() == 0
+    assert matrix_scan.memory_of_matrices(q, k, v, g, None, 1.0, False, 16, True)[2].numel() == 4 * 2 * 4 * 6 * 5
 
 
 @pytest.mark.parametrize(
@@ -325,7 +328,7 @@ def test_memory_grows_by_one_state_a_chunk_in_training_alone():
     ],
 )
 def test_a_broken_contract_is_one_clear_error(change, message):
-    given = {**mm.inputs(), **{name: torch.zeros(shape) for name, shape in change.items()}}
+    given = {**mm.example(), **{name: torch.zeros(shape) for name, shape in change.items()}}
     state = {"memory": given.pop("memory")} if "memory" in given else None
     with pytest.raises(ValueError) as error:
         mm.matrix_memory(**given, state=state)
@@ -334,4 +337,4 @@ def test_a_broken_contract_is_one_clear_error(change, message):
 
 def test_a_chunk_of_nothing_is_refused():
     with pytest.raises(ValueError, match="matrix_memory: chunk is 0, expected at least 1"):
-        mm.matrix_memory(**mm.inputs(), chunk=0)
+        mm.matrix_memory(**mm.example(), chunk=0)

@@ -7,6 +7,7 @@ from kernel_checks import assert_close, check, normal, pieces
 
 from archspec.kernels.memory import feature_maps, mlstm
 from archspec.kernels.memory import matrix_memory as mm
+from archspec.kernels.memory.fixed_decays import lightning_decays, linear_lightning_decays, retention_decays
 
 B, T, H, K, V = 2, 70, 4, 6, 5
 
@@ -35,7 +36,7 @@ def test_linear_attention(qkv):
     assert_close("normaliser", state["normaliser"], n)
 
 
-@pytest.mark.parametrize("decays", [mm.retention_decays(H), mm.lightning_decays(H, 1, 3)], ids=["RetNet", "lightning"])
+@pytest.mark.parametrize("decays", [retention_decays(H), lightning_decays(H, 1, 3)], ids=["RetNet", "lightning"])
 def test_a_constant_a_head(qkv, decays):
     both(remembered(*qkv, decays.double()), papers.retention(*qkv, decays.double()))
 
@@ -77,27 +78,27 @@ def test_lightning_attention_of_transformers():
     with torch.no_grad():
         theirs, memory = layer(x, (None, None), None)
         q, k, v = layer.act_fn(layer.qkv_proj(x)).unflatten(-1, (heads, 3 * width)).split(width, -1)
-        y, state = remembered(q, k, v, mm.lightning_decays(heads, 1, 3))
+        y, state = remembered(q, k, v, lightning_decays(heads, 1, 3))
         ours = layer.out_proj(torch.sigmoid(layer.output_gate(x)) * layer.norm(y.flatten(2)))
     assert_close("y", ours, theirs, 1e-5)
     assert_close("state", state, memory, 1e-5)
 
 
 def test_decays_of_each_name():
-    assert_close("retention", mm.retention_decays(8), papers.retnet_decay(8), 1e-7)
-    assert mm.retention_decays(2).exp().tolist() == pytest.approx([1 - 1 / 32, 1 - 1 / 64], abs=1e-7)
+    assert_close("retention", retention_decays(8), papers.retnet_decay(8), 1e-7)
+    assert retention_decays(2).exp().tolist() == pytest.approx([1 - 1 / 32, 1 - 1 / 64], abs=1e-7)
     for layer in range(3):
-        assert_close("lightning", mm.lightning_decays(8, layer, 3), papers.lightning_decay(8, layer, 3), 1e-7)
-    assert mm.lightning_decays(4, 0, 2).tolist() == pytest.approx([-1 / 4, -1 / 16, -1 / 64, -1 / 256], rel=2e-5)
-    assert mm.linear_lightning_decays(4, 0, 2).tolist() == [0.0, -2.0, -4.0, -6.0]
-    assert mm.linear_lightning_decays(4, 1, 2).tolist() == [0.0, -1.0, -2.0, -3.0]
+        assert_close("lightning", lightning_decays(8, layer, 3), papers.lightning_decay(8, layer, 3), 1e-7)
+    assert lightning_decays(4, 0, 2).tolist() == pytest.approx([-1 / 4, -1 / 16, -1 / 64, -1 / 256], rel=2e-5)
+    assert linear_lightning_decays(4, 0, 2).tolist() == [0.0, -2.0, -4.0, -6.0]
+    assert linear_lightning_decays(4, 1, 2).tolist() == [0.0, -1.0, -2.0, -3.0]
 
 
 def gates(T=63, H=4, **sizes):
-    return list(mlstm.inputs(T=T, H=H, **sizes).values())
+    return list(mlstm.example(T=T, H=H, **sizes).values())
 
 
-@pytest.mark.parametrize("sizes", [s for s in mlstm.INPUTS if s.get("B") != 0], ids=str)
+@pytest.mark.parametrize("sizes", [s for s in mlstm.EXAMPLES if s.get("B") != 0], ids=str)
 def test_mlstm_is_its_definition(sizes):
     def definition(*x):
         return mlstm.reference(*x, scale=0.4)

@@ -61,7 +61,7 @@ def test_rows_wider_than_a_block(face, D):
 
 def test_more_rows_than_programs(face, monkeypatch):
     if face.name == "triton":
-        monkeypatch.setattr("archspec.kernels.gpu.norm.PROGRAMS", 2)
+        monkeypatch.setattr("archspec.kernels.gpu.norm_backward.PROGRAMS", 2)
     given = [normal(7, 20, 64), normal(64), normal(64)]
     check(lambda x, w, b: norm.layer_norm(x, w, b, EPS), naive_layer_norm, given, face)
 

@@ -103,14 +103,14 @@ def test_contract(change, message):
     assert str(raised.value) == message
 
 
-@pytest.mark.parametrize("sizes", slstm_kernel.INPUTS[:3], ids=str)
+@pytest.mark.parametrize("sizes", slstm_kernel.EXAMPLES[:3], ids=str)
 def test_slstm_is_its_equations(sizes):
-    given = slstm_kernel.inputs(**sizes)
+    given = slstm_kernel.example(**sizes)
     check(slstm, slstm_kernel.reference, list(given.values()))
 
 
 def test_slstm_pieces_with_a_state_are_the_whole_and_so_are_gradients():
-    x, weight, bias = slstm_kernel.inputs(T=T).values()
+    x, weight, bias = slstm_kernel.example(T=T).values()
     x.requires_grad_()
     whole = slstm(x, weight, bias)
     probe = torch.randn_like(whole)
@@ -139,7 +139,7 @@ def test_slstm_first_step_is_the_first_input_whatever_its_gate():
 
 
 def test_slstm_compiles_and_names_a_wrong_shape():
-    x, weight, bias = (t.float() for t in slstm_kernel.inputs(T=3).values())
+    x, weight, bias = (t.float() for t in slstm_kernel.example(T=3).values())
     compiles(slstm, x, weight, bias)
     with pytest.raises(ValueError) as raised:
         slstm(x, weight[..., :2], bias)

@@ -17,13 +17,13 @@ def with_state(x, dt, A, B, C, D, z, h):
 
 
 def floats(**sizes):
-    return {k: v.float() for k, v in s6.inputs(**sizes).items()}
+    return {k: v.float() for k, v in s6.example(**sizes).items()}
 
 
 @both
-@pytest.mark.parametrize("sizes", s6.INPUTS, ids=str)
+@pytest.mark.parametrize("sizes", s6.EXAMPLES, ids=str)
 def test_outputs_state_and_gradients(face, sizes):
-    given = s6.inputs(**sizes)
+    given = s6.example(**sizes)
     if given["x"].numel() == 0:
         return
     first = normal(given["x"].shape[0], *given["A"].shape)
@@ -33,7 +33,7 @@ def test_outputs_state_and_gradients(face, sizes):
 @faces("triton")
 @pytest.mark.parametrize("T", [2, 19])
 def test_triton(face, T):
-    given = s6.inputs(T=T, D=5, N=3)
+    given = s6.example(T=T, D=5, N=3)
     check(with_state, s6.reference, [*given.values(), normal(2, 5, 3)], face)
 
 
@@ -41,7 +41,7 @@ def test_triton(face, T):
 @pytest.mark.parametrize("absent", [("D",), ("z",), ("D", "z")])
 @pytest.mark.parametrize("T", [1, 18])
 def test_without_skip_or_gate(face, absent, T):
-    given = s6.inputs(B=1, T=T, D=3, N=2)
+    given = s6.example(B=1, T=T, D=3, N=2)
     names = [name for name in given if name not in absent]
     tensors = [given[name] for name in names]
     check(
@@ -55,7 +55,7 @@ def test_without_skip_or_gate(face, absent, T):
 @both
 @pytest.mark.parametrize("gradients", [False, True])
 def test_whole_is_in_pieces_is_token_by_token(face, gradients):
-    given = s6.inputs(T=37)
+    given = s6.example(T=37)
     A, D = given.pop("A"), given.pop("D")
     with torch.set_grad_enabled(gradients):
         for dtype, limit in ((torch.float64, 1e-11), (torch.float32, 2e-5)):
@@ -75,7 +75,7 @@ def test_whole_is_in_pieces_is_token_by_token(face, gradients):
 
 @both
 def test_gradients_flow_through_the_state(face):
-    given = {k: v.requires_grad_() for k, v in s6.inputs(T=40).items()}
+    given = {k: v.requires_grad_() for k, v in s6.example(T=40).items()}
     moving = {k: v for k, v in given.items() if v.dim() == 3}
     state = {}
     rest = {"A": given["A"], "D": given["D"], "state": state}
@@ -101,7 +101,7 @@ def test_earlier_tokens_do_not_depend_on_later_ones_to_the_bit(face):
 @faces("torch", "compiled", "triton")
 @pytest.mark.parametrize("rate", [0.0, -69.0, -6e4], ids=["decay 1", "decay 1e-30", "decay 0"])
 def test_extreme_decays(face, rate):
-    given = s6.inputs(B=1, T=20, D=3, N=2)
+    given = s6.example(B=1, T=20, D=3, N=2)
     given["A"] = torch.full_like(given["A"], rate)
     given["dt"] = torch.ones_like(given["dt"])
     # gradients of a decay of 1e-30 are too small for float16
@@ -161,7 +161,7 @@ def test_against_the_definition_and_transformers(face):
 
 def test_states_of_16_bit_inputs_are_float32():
     state = {}
-    given = {k: v.bfloat16() for k, v in s6.inputs(T=5).items()}
+    given = {k: v.bfloat16() for k, v in s6.example(T=5).items()}
     assert s6.selective_scan(**given, state=state).dtype == torch.bfloat16
     assert state["ssm"].dtype == torch.float32
     given = {k: v[:, :1] if v.dim() == 3 else v for k, v in given.items()}
@@ -211,8 +211,8 @@ def test_flops_are_those_of_the_vectorised_path(absent):
     given.update(dict.fromkeys(absent))
     first = torch.zeros(2, 7, 4)
     with FlopCounterMode(display=False) as counter:
-        y, last, entering = s6.vectorised_forward(*given.values(), first, True)
-        s6.vectorised_backward(y, last, entering, *given.values(), first)
+        y, last, entering = s6.vectorised_forward(s6.Inputs(*given.values(), first), True)
+        s6.vectorised_backward(y, last, entering, s6.Inputs(*given.values(), first))
     counted = counter.get_total_flops()
     with FlopCounterMode(display=False) as counter:
         s6.selective_scan(**{k: v if v is None else v.requires_grad_() for k, v in given.items()}).sum().backward()

@@ -12,10 +12,10 @@ from archspec.kernels.convolutions.short_conv import convolve, short_conv
 ARGUMENTS = ("x", "weight", "bias", "gate_in", "gate_out")
 
 
-@pytest.mark.parametrize("sizes", family.INPUTS)
+@pytest.mark.parametrize("sizes", family.EXAMPLES)
 @pytest.mark.parametrize("activation", [None, "silu"])
 def test_every_size_in_pytorch(sizes, activation):
-    tensors = list(family.inputs(**sizes).values())
+    tensors = list(family.example(**sizes).values())
 
     def fast(x, weight, bias, gate_in=None, gate_out=None):
         return short_conv(x, weight, bias, activation, gate_in=gate_in, gate_out=gate_out)
@@ -40,7 +40,7 @@ def test_every_size_in_pytorch(sizes, activation):
     ],
 )
 def test_every_combination_of_arguments(face, T, D, K, given, silu):
-    tensors = {**family.inputs(2, T, D, K), "tail": normal(2, K - 1, D)}
+    tensors = {**family.example(2, T, D, K), "tail": normal(2, K - 1, D)}
     chosen = [tensors[name] if name in given.split() else None for name in (*ARGUMENTS, "tail")]
     check(
         lambda *t: convolve(*t, silu),
@@ -83,7 +83,7 @@ def test_against_lfm2():
 @pytest.mark.parametrize(("K", "activation", "gated"), [(1, None, False), (4, "silu", False), (3, None, True)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_in_pieces(K, activation, gated, dtype):
-    x, w, b, i, o = (t.to(dtype) for t in family.inputs(2, 19, 6, K).values())
+    x, w, b, i, o = (t.to(dtype) for t in family.example(2, 19, 6, K).values())
 
     def run(part, state):
         gates = {"gate_in": i[:, part], "gate_out": o[:, part]} if gated else {}
@@ -100,7 +100,7 @@ def test_in_pieces(K, activation, gated, dtype):
 
 
 def test_gradients_flow_through_the_state():
-    x, w, b, i, o = (t.requires_grad_() for t in family.inputs(2, 9, 3).values())
+    x, w, b, i, o = (t.requires_grad_() for t in family.example(2, 9, 3).values())
     state = {}
     parts = [
         short_conv(x[:, c], w, b, "silu", state, i[:, c], o[:, c]) for c in (slice(0, 2), slice(2, 3), slice(3, 9))
@@ -113,7 +113,7 @@ def test_gradients_flow_through_the_state():
 
 
 def test_any_layout_and_mixed_types():
-    x, w, b, *_ = family.inputs(2, 20, 6).values()
+    x, w, b, *_ = family.example(2, 20, 6).values()
     turned = x.transpose(0, 2).contiguous().transpose(0, 2)
     assert_close("y", short_conv(turned, w.expand(6, 1, 4), b), family.reference(x, w, b))
     mixed = short_conv(x.bfloat16(), w.float(), b)
@@ -145,13 +145,13 @@ def test_contract(change, message):
 
 
 def test_is_an_operator():
-    tensors = [t.requires_grad_() for t in family.inputs(2, 9, 3).values()]
+    tensors = [t.requires_grad_() for t in family.example(2, 9, 3).values()]
     is_an_operator(convolve, *tensors, normal(2, 3, 3), True)
     is_an_operator(convolve, *tensors[:2], None, None, None, None, False)
 
 
 def test_compile():
-    x, w, b, i, o = (t.float() for t in family.inputs(2, 30, 5).values())
+    x, w, b, i, o = (t.float() for t in family.example(2, 30, 5).values())
     compiles(lambda x, w, b: short_conv(x, w, b, "silu"), x, w, b)
     compiles(lambda x, w, i, o: short_conv(x, w, None, None, {}, i, o), x, w, i, o)
 
@@ -163,7 +163,7 @@ def test_meta():
 
 @pytest.mark.parametrize("T", [1, 33])
 def test_flops_are_those_of_a_depthwise_convolution(T):
-    tensors = family.inputs(2, T, 6)
+    tensors = family.example(2, T, 6)
     x, w = (tensors[name].requires_grad_() for name in ("x", "weight"))
     with FlopCounterMode(display=False) as ours:
         y = short_conv(x, w, None, "silu", {} if T == 1 else None)
@@ -177,7 +177,7 @@ def test_flops_are_those_of_a_depthwise_convolution(T):
 
 
 def test_backward_recomputes_rather_than_keeps():
-    tensors = [t.requires_grad_() for t in family.inputs(2, 64, 8).values()]
+    tensors = [t.requires_grad_() for t in family.example(2, 64, 8).values()]
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.data_ptr()), lambda t: t):
         short_conv(*tensors[:3], "silu", None, *tensors[3:])
@@ -191,7 +191,7 @@ def test_large_widths_are_summed_in_parts(monkeypatch):
         check(
             convolve_plain,
             family.reference,
-            list(family.inputs(3, 13, 6).values())[:3],
+            list(family.example(3, 13, 6).values())[:3],
             SimpleNamespace(name="torch", dtypes=(torch.float64,), device="cpu"),
         )
 

@@ -10,14 +10,14 @@ from archspec.kernels.memory.ssd import ssd
 
 
 def arguments(**sizes):
-    return list(family.inputs(**sizes).values())
+    return list(family.example(**sizes).values())
 
 
 def definition(*tensors):
     return family.reference(*tensors)[0]
 
 
-@pytest.mark.parametrize("sizes", [s for s in family.INPUTS if s.get("B") != 0], ids=str)
+@pytest.mark.parametrize("sizes", [s for s in family.EXAMPLES if s.get("B") != 0], ids=str)
 @pytest.mark.parametrize("chunk", [16, 64])
 def test_is_its_definition(sizes, chunk):
     check(lambda *x: ssd(*x, chunk=chunk), definition, arguments(**sizes), tolerance={torch.bfloat16: 6e-2})
@@ -104,7 +104,7 @@ def test_transformers_scan():
 )
 def test_a_broken_contract_is_one_clear_error(name, shape, message):
     with pytest.raises(ValueError) as error:
-        ssd(**{**family.inputs(), name: torch.zeros(shape)})
+        ssd(**{**family.example(), name: torch.zeros(shape)})
     assert str(error.value) == message
 
 
@@ -115,5 +115,5 @@ def test_groups_that_do_not_divide_the_heads_are_refused():
 
 def test_a_state_of_another_shape_is_refused():
     with pytest.raises(ValueError) as error:
-        ssd(**family.inputs(), state={"ssm": torch.zeros(2, 6, 4, 5)})
+        ssd(**family.example(), state={"ssm": torch.zeros(2, 6, 4, 5)})
     assert str(error.value) == ("ssd: state has shape (2, 6, 4, 5), expected (b H P N) with b = 2, H = 6, P = 5, N = 4")

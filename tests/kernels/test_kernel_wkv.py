@@ -3,7 +3,7 @@ import torch
 from definitions.scans import rwkv4_wkv
 from kernel_checks import assert_close, check, compiles, faces, is_an_operator, normal, pieces
 
-from archspec.kernels.scans.wkv import INPUTS, average, inputs, reference, wkv
+from archspec.kernels.scans.wkv import EXAMPLES, average, example, reference, wkv
 
 both = faces("torch", "compiled")
 all_faces = faces("torch", "compiled", "triton")
@@ -18,13 +18,13 @@ def with_sums(w, u, k, v, num, den):
 
 
 def floats(**sizes):
-    return {k: v.float() for k, v in inputs(**sizes).items()}
+    return {k: v.float() for k, v in example(**sizes).items()}
 
 
 @both
-@pytest.mark.parametrize("sizes", INPUTS, ids=str)
+@pytest.mark.parametrize("sizes", EXAMPLES, ids=str)
 def test_outputs_state_and_gradients(face, sizes):
-    given = inputs(**sizes)
+    given = example(**sizes)
     B, _, D = given["k"].shape
     if B == 0:
         return
@@ -34,14 +34,14 @@ def test_outputs_state_and_gradients(face, sizes):
 @faces("triton")
 @pytest.mark.parametrize("T", [2, 35])
 def test_triton(face, T):
-    given = inputs(B=1, T=T, D=3)
+    given = example(B=1, T=T, D=3)
     check(with_sums, reference, [*given.values(), normal(1, 3), 1 + torch.rand(1, 3, dtype=torch.float64)], face)
 
 
 @all_faces
 @pytest.mark.parametrize("T", [2, 9])
 def test_from_nothing(face, T):
-    given = inputs(B=1, T=T, D=2)
+    given = example(B=1, T=T, D=2)
     check(lambda *x: wkv(*x), lambda *x: reference(*x)[0], list(given.values()), face)
     first = {k: v[:, :1].float() if v.dim() == 3 else v.float() for k, v in given.items()}
     assert_close("one token", wkv(**first), first["v"], 1e-6)
@@ -50,7 +50,7 @@ def test_from_nothing(face, T):
 @both
 @pytest.mark.parametrize("gradients", [False, True])
 def test_whole_is_in_pieces_is_token_by_token(face, gradients):
-    w, u, k, v = inputs(T=70).values()
+    w, u, k, v = example(T=70).values()
     with torch.set_grad_enabled(gradients):
         for dtype, limit in ((torch.float64, 1e-11), (torch.float32, 2e-5)):
             w, u, k, v = (x.to(dtype).requires_grad_(gradients) for x in (w, u, k, v))
@@ -63,7 +63,7 @@ def test_whole_is_in_pieces_is_token_by_token(face, gradients):
 
 @both
 def test_gradients_flow_through_the_state(face):
-    given = [x.requires_grad_() for x in inputs(T=70).values()]
+    given = [x.requires_grad_() for x in example(T=70).values()]
     w, u, k, v = given
     wanted = torch.autograd.grad(wkv(*given).sin().sum(), given)
     for cuts in ([slice(0, 40), slice(40, 70)], [slice(0, 69), slice(69, 70)]):
@@ -84,7 +84,7 @@ def test_earlier_tokens_do_not_depend_on_later_ones_to_the_bit(face):
 @both
 @pytest.mark.parametrize("scale", [1e3, 1e30])
 def test_keys_of_any_size(face, scale):
-    w, u, k, v = inputs(T=70).values()
+    w, u, k, v = example(T=70).values()
     given = [x.float().requires_grad_() for x in (w, u, k * scale, v)]
     leaves = [x.detach().double().requires_grad_() for x in given]
     y, wanted = wkv(*given), rwkv4_wkv(*leaves)
@@ -101,7 +101,7 @@ def test_keys_of_any_size(face, scale):
 @pytest.mark.parametrize("log_decay", [0.0, -69.0, -1e30, -torch.inf], ids=["1", "1e-30", "all but 0", "0"])
 @pytest.mark.parametrize("bonus", [0.0, 200.0, -200.0])
 def test_extreme_decays_and_bonuses(face, log_decay, bonus):
-    w, u, k, v = inputs(T=70).values()
+    w, u, k, v = example(T=70).values()
     w, u = torch.full_like(w, log_decay), torch.full_like(u, bonus)
     given = [x.float().requires_grad_() for x in (w, u, k, v)]
     leaves = [x.detach().double().requires_grad_() for x in given]
@@ -168,7 +168,7 @@ def test_against_the_definition_and_transformers(face):
 
 def test_states_of_16_bit_inputs_are_float32():
     state = {}
-    w, u, k, v = (x.bfloat16() for x in inputs(T=5).values())
+    w, u, k, v = (x.bfloat16() for x in example(T=5).values())
     for c in (slice(0, 5), slice(0, 1)):
         assert wkv(w, u, k[:, c], v[:, c], state).dtype == torch.bfloat16
         assert {x.dtype for x in state.values()} == {torch.float32}

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from archspec.kernels.contract import expect, expect_choice, expect_integers
+from archspec.kernels.contract import require, require_choice, require_integers
 from archspec.kernels.library import operator
 
 
@@ -139,14 +139,17 @@ def test_results_do_not_follow_strides(inputs):
 )
 def test_a_broken_contract_is_one_clear_error(arguments, message):
     with pytest.raises((ValueError, TypeError)) as error:
-        expect("op", **arguments)
+        require("op", **arguments)
     assert str(error.value) == message
 
 
 def test_contract_sizes_and_settings():
-    assert expect("op", x=(torch.zeros(5, 2, 3), "... T D"), y=(None, "T"), w=(torch.zeros(3), "D")) == {"T": 2, "D": 3}
-    expect_integers("op", ids=torch.zeros(2, dtype=torch.long), more=None)
+    assert require("op", x=(torch.zeros(5, 2, 3), "... T D"), y=(None, "T"), w=(torch.zeros(3), "D")) == {
+        "T": 2,
+        "D": 3,
+    }
+    require_integers("op", ids=torch.zeros(2, dtype=torch.long), more=None)
     with pytest.raises(TypeError, match=r"op: ids is torch.float32, expected whole numbers"):
-        expect_integers("op", ids=torch.zeros(2))
+        require_integers("op", ids=torch.zeros(2))
     with pytest.raises(ValueError, match="op: kind is 'b', expected one of 'a', None"):
-        expect_choice("op", "kind", "b", ("a", None))
+        require_choice("op", "kind", "b", ("a", None))

@@ -4,7 +4,7 @@
     y = out_proj(x_0 v)                            k(t) = MLP(features(t)) (exp(-|decay| t) + shift),  sine activations
 
 Positions are fractions of filter_len, which is fixed, so a filter's tap does not depend on how long the input is.
-State while decoding: every input of every long convolution, and the last short_conv - 1 inputs of the short one; beside
+State while decoding: every input of every long convolution, and the last d_conv - 1 inputs of the short one; beside
 it the filters, evaluated once, filter_len numbers a channel in float32 (counted with the state). Cost O(T log T
 d_model) to train beside the projections, O(T d_model) a decoded token.
 
@@ -27,7 +27,7 @@ class Hyena(MixerComponent):
 
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {"filter_order": 8},
-        {"order": 3, "filter_order": 4, "num_inner_mlps": 0, "emb_dim": 5, "short_conv": 2, "filter_len": 40,
+        {"order": 3, "filter_order": 4, "num_inner_mlps": 0, "emb_dim": 5, "d_conv": 2, "filter_len": 40,
          "bias": False, "train_freq": False, "sine_freq": 10.0},
         {"filter_order": 8, "num_inner_mlps": 1, "train_positions": True, "train_decay": True, "decay_shift": 0.05,
          "dropout": 0.25},
@@ -37,7 +37,7 @@ class Hyena(MixerComponent):
     kind: Literal["hyena"] = "hyena"
     d_model: Width = inherited("width of the residual stream")
     order: Order = field("gates; there are order - 1 long convolutions", 2)
-    short_conv: Size = field("taps of the short convolution of the projections", 3)
+    d_conv: Size = field("taps of the short convolution of the projections", 3)
     bias: bool = field("bias of the input and output projections", True)
     filter_len: Size = derived("taps of a filter, the longest sequence; the unit of positions", "max_seq_len")
     filter_order: Width = field("width of the filter network", 64)
@@ -103,14 +103,14 @@ class Hyena(MixerComponent):
                 shape=("B", "T", width),
                 inputs=("in_proj",),
                 params=(
-                    Param("short_filter.weight", (width, 1, self.short_conv)),
+                    Param("short_filter.weight", (width, 1, self.d_conv)),
                     Param("short_filter.bias", (width,)),
                 ),
                 outputs=self.streams,
                 kernel="short_conv",
-                kept=(Kept("conv", ("B", self.short_conv - 1, width)),),
+                kept=(Kept("conv", ("B", self.d_conv - 1, width)),),
                 channels=width,
-                taps=self.short_conv,
+                taps=self.d_conv,
             ),
             *self._filter(),
             *self._recurrence(),

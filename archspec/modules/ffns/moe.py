@@ -14,6 +14,7 @@ from archspec.kernels.moe.router import (
     top_k_routing,
 )
 from archspec.kernels.pointwise.activation import relu2
+from archspec.kernels.precision import wide
 from archspec.kernels.state import State
 from archspec.layers.ffns.moe import MoE as Config
 from archspec.modules.projection import linear
@@ -66,7 +67,8 @@ class MoE(nn.Module):
             logits = self.router(x * torch.empty_like(x).uniform_(1 - c.jitter, 1 + c.jitter))
         else:
             logits = self.router(x)
-        logits = at_least_float32(logits)  # (B, T, n_experts)
+        # Scores of experts differ by less than 16 bits can tell.
+        logits = wide(logits)  # (B, T, n_experts)
         if c.temperature != 1.0:
             logits = logits / c.temperature
         if c.z_loss and self.training:
@@ -176,8 +178,3 @@ class MoE(nn.Module):
         if c.correction_bias:
             self.correction_bias.add_(torch.sign(self.load.mean() - self.load), alpha=c.bias_update_rate)
             self.load.zero_()
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Scores of experts differ by less than 16 bits can tell."""
-    return x if x.dtype == torch.float64 else x.float()

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.layers.heads.classification import ClassificationHead as Config
+from archspec.modules.pooling import last_token, mean_token
 from archspec.modules.projection import linear
 
 
@@ -37,19 +38,3 @@ class ClassificationHead(nn.Module):
         if c.dropout:
             x = F.dropout(x, c.dropout, self.training)
         return self.proj(x)  # (B, n_classes)
-
-
-def last_token(x: Tensor, mask: Tensor | None) -> Tensor:
-    """The last real token of x (B, T, D) by mask (B, T) -> (B, D)."""
-    if mask is None:
-        return x[:, -1]
-    last = (mask * torch.arange(x.shape[1], device=x.device)).argmax(dim=1)  # (B,)
-    return x[torch.arange(x.shape[0], device=x.device), last]
-
-
-def mean_token(x: Tensor, mask: Tensor | None) -> Tensor:
-    """The mean of the real tokens of x (B, T, D) by mask (B, T) -> (B, D)."""
-    if mask is None:
-        return x.mean(dim=1)
-    real = mask.unsqueeze(-1).to(x.dtype)  # (B, T, 1)
-    return (x * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)

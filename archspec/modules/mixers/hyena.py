@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from archspec.kernels.convolutions.long_conv import long_conv
 from archspec.kernels.convolutions.short_conv import short_conv
+from archspec.kernels.precision import wide, wide_type
 from archspec.kernels.state import State, advance, once, substate
 from archspec.layers.mixers.hyena import Hyena as Config
 from archspec.modules.projection import linear
@@ -28,7 +29,7 @@ class Hyena(nn.Module):
             self.decay = nn.Parameter(torch.empty(c.filter_dim))
         self.in_proj = linear(c, "in_proj", c.d_model, (c.order + 1) * c.d_model, bias=c.bias)
         self.short_filter = nn.Conv1d(
-            (c.order + 1) * c.d_model, (c.order + 1) * c.d_model, c.short_conv, groups=(c.order + 1) * c.d_model
+            (c.order + 1) * c.d_model, (c.order + 1) * c.d_model, c.d_conv, groups=(c.order + 1) * c.d_model
         )
         self.filter_in = linear(c, "filter_in", c.emb_dim, c.filter_order)
         self.filter_inner = nn.ModuleList(
@@ -96,15 +97,9 @@ class Hyena(nn.Module):
         return torch.exp(-t * decay.abs()) + c.decay_shift
 
 
-def wide(x: Tensor) -> Tensor:
-    """x in float32 where its own type is narrower."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
 def fractions(n: int, length: int, like: Tensor) -> Tensor:
     """The first n of `length` positions as fractions from 0 to 1, (n, 1), on the device of `like` and as wide."""
-    dtype = torch.promote_types(like.dtype, torch.float32)
-    return torch.arange(n, device=like.device, dtype=dtype).unsqueeze(-1) / max(length - 1, 1)
+    return torch.arange(n, device=like.device, dtype=wide_type(like)).unsqueeze(-1) / max(length - 1, 1)
 
 
 def features(n: int, length: int, bands: int, like: Tensor) -> Tensor:
@@ -117,8 +112,7 @@ def features(n: int, length: int, bands: int, like: Tensor) -> Tensor:
 
 def decays(n: int, slow: float, fast: float, target: float, like: Tensor) -> Tensor:
     """Decay rates of n channels, (n,): exp(-rate t) is `target` at t = slow in the first, at t = fast in the last."""
-    dtype = torch.promote_types(like.dtype, torch.float32)
-    return torch.linspace(-log(target) / slow, -log(target) / fast, n, device=like.device, dtype=dtype)
+    return torch.linspace(-log(target) / slow, -log(target) / fast, n, device=like.device, dtype=wide_type(like))
 
 
 def check_length(n: int, filter_len: int) -> None:

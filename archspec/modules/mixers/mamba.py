@@ -1,17 +1,17 @@
 """Mamba, as a module. What it computes is said in `archspec.layers.mixers.mamba`."""
 
-from math import log
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kernels.convolutions.short_conv import short_conv
+from archspec.kernels.precision import wide
 from archspec.kernels.scans.selective_scan import selective_scan
 from archspec.kernels.state import State
 from archspec.layers.mixers.mamba import Mamba as Config
 from archspec.modules import submodule
 from archspec.modules.projection import linear
+from archspec.modules.step_sizes import step_bias
 
 
 class Mamba(nn.Module):
@@ -58,14 +58,3 @@ class Mamba(nn.Module):
         A = -torch.exp(wide(self.A_log))
         y = selective_scan(x, dt, A, B, C, D=self.D, z=z, state=state)
         return self.out_proj(y)
-
-
-def wide(x: Tensor) -> Tensor:
-    """x in float32 where its own type is narrower: errors of a decay add up over the sequence."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def step_bias(like: Tensor, smallest: float, largest: float) -> Tensor:
-    """What softplus turns into step sizes drawn log-uniformly from [smallest, largest], in the shape of `like`."""
-    dt = torch.empty_like(like, dtype=torch.float32).uniform_(log(smallest), log(largest)).exp()
-    return dt + torch.log(-torch.expm1(-dt))

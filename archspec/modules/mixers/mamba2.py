@@ -1,7 +1,5 @@
 """Mamba-2, as a module. What it computes is said in `archspec.layers.mixers.mamba2`."""
 
-from math import log
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,9 +7,11 @@ from torch import Tensor, nn
 from archspec.kernels.convolutions.short_conv import short_conv
 from archspec.kernels.memory.ssd import ssd
 from archspec.kernels.pointwise.norm import gated_rms_norm
+from archspec.kernels.precision import wide
 from archspec.kernels.state import State
 from archspec.layers.mixers.mamba2 import Mamba2 as Config
 from archspec.modules.projection import linear
+from archspec.modules.step_sizes import step_bias
 
 
 class Mamba2(nn.Module):
@@ -60,14 +60,3 @@ class Mamba2(nn.Module):
         else:
             y = y * F.silu(z)
         return self.out_proj(y)
-
-
-def wide(x: Tensor) -> Tensor:
-    """x in float32 where its own type is narrower: errors of a decay add up over the sequence."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def step_bias(like: Tensor, smallest: float, largest: float) -> Tensor:
-    """What softplus turns into step sizes drawn log-uniformly from [smallest, largest], in the shape of `like`."""
-    dt = torch.empty_like(like, dtype=torch.float32).uniform_(log(smallest), log(largest)).exp()
-    return dt + torch.log(-torch.expm1(-dt))

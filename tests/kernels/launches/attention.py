@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from archspec.kernels.attention.blocks import Scores
+from archspec.kernels.attention.mask import Rules
 from archspec.kernels.gpu import attention
 
 B, H, T = 2, 8, 256
@@ -19,11 +21,10 @@ def both_passes(
 ) -> None:
     """Forward and backward of one variant."""
     q, k, v = (normal(B, *shape, dtype=dtype) for shape in ((H, T, D), (shared, S, D), (shared, S, Dv)))
-    settings: dict[str, Any] = dict.fromkeys(("bias", "alibi", "sinks", "key_mask", "prefix_len"))
-    settings |= {"documents": None, "global_tokens": None, "causal": True, "window": 0, "dilation": 1}
-    settings |= {"pattern": "", "stride": 0, "summary": 0, "scale": D**-0.5, "softcap": 0.0} | options
-    out, lse = attention.forward(q, k, v, *settings.values())
-    attention.backward([out, None], [out, lse], q, k, v, *settings.values())
+    scores = Scores(D**-0.5, options.pop("softcap", 0.0), options.pop("bias", None), options.pop("alibi", None))
+    arguments = (scores, options.pop("sinks", None), Rules(**{"causal": True} | options))
+    out, lse = attention.forward(q, k, v, *arguments)
+    attention.backward([out, None], [out, lse], q, k, v, *arguments)
 
 
 def launches() -> None:

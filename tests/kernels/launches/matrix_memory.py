@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from archspec.kernels.memory.matrix_memory import scan
+from archspec.kernels.memory.matrix_scan import scan
 
 
 def run(K: int, V: int, decay: str, dtype: torch.dtype, H: int = 4, G: int = 4, exclusive: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 import torch
 
+from archspec.kernels.convolutions.short_conv import Inputs
 from archspec.kernels.gpu import short_conv
 
 
@@ -16,8 +17,8 @@ def launches() -> None:
         (2, (None, None, None, None, False)),
     ):
         weight = torch.zeros(1536, 1, K)
-        short_conv.forward(x, weight, *arguments)
-        short_conv.backward([x], [], x, weight, *arguments)
+        short_conv.forward(Inputs(x, weight, *arguments))
+        short_conv.backward(x, Inputs(x, weight, *arguments))
     wide = x.float()
-    short_conv.forward(wide, weight, *arguments)
-    short_conv.backward([wide], [], wide, weight, *arguments)
+    short_conv.forward(Inputs(wide, weight, *arguments))
+    short_conv.backward(wide, Inputs(wide, weight, *arguments))
