@@ -61,6 +61,7 @@ class FunctionText:
             "        super().__init__()",
             *(f"        {line}" for line in [*members, *self.start(function)]),
             "",
+            *(["    @atomic"] if keeps_state(function) else []),
             *header("forward", signature(function)),
             *forward_docstring(self.writer, function, width),
             *body,
@@ -135,6 +136,7 @@ class FunctionText:
         found = {type(part) for value in expressions(function) for part in walk(value)}
         takes_state = any(p.of == "state" for p in function.parameters)
         names = {"State": takes_state, "substate": Substate in found, "once": Once in found}
+        names["atomic"] = keeps_state(function)
         for name in (name for name, needed in names.items() if needed):
             self.writer.need("archspec.kernels.state", name)
 
@@ -145,6 +147,11 @@ class FunctionText:
         if function.of.aux_losses:
             self.writer.need("torch", "")
         return ([AUX_LOSS] if function.of.aux_losses else []) + ([UPDATE_BIAS] if function.of.moves_biases else [])
+
+
+def keeps_state(function: Function) -> bool:
+    """Whether a call that fails must leave the state as it was: that of a whole model."""
+    return isinstance(function.of, Spec) and any(p.of == "state" for p in function.parameters)
 
 
 def expressions(function: Function) -> list[Expression]:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from archspec.kernels.state import once, substate
+from archspec.kernels.state import atomic, once, substate
 from archspec.language.model import Spec
 from archspec.layers.base import Component
 from archspec.lowering import Function, lower_model
@@ -117,6 +117,8 @@ class Model(Interpreted):
             module, _, leaf = replaced.rpartition(".")
             setattr(self.get_submodule(module), leaf, self.get_parameter(used))
         import_module(f"archspec.modules.inits.{spec.init.kind}").init_weights(self, spec.init)
+
+    forward = atomic(Interpreted.forward)
 
     def aux_loss(self) -> Tensor:
         """The sum of the routers' losses of the last forward pass in training."""

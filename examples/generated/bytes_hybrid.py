@@ -19,7 +19,7 @@ from archspec.kernels.pointwise.rope import rope_tables, rotate_pair
 from archspec.kernels.pointwise.rope_frequencies import default_frequencies
 from archspec.kernels.precision import wide
 from archspec.kernels.scans.selective_scan import selective_scan
-from archspec.kernels.state import State, advance, append, substate
+from archspec.kernels.state import State, advance, append, atomic, substate
 
 VOCAB_SIZE = 256  # number of token ids
 D_MODEL = 128  # width of the residual stream
@@ -324,6 +324,7 @@ class Model(nn.Module):
         self.head.proj.weight = self.embedding.token.weight  # tied
         init_weights(self)
 
+    @atomic
     def forward(self, tokens: Tensor, state: State | None = None) -> Tensor:
         """tokens (B, T) ids -> (B, T, VOCAB_SIZE).
 

@@ -13,7 +13,7 @@ from archspec.kernels.convolutions.short_conv import short_conv
 from archspec.kernels.pointwise.norm import rms_norm
 from archspec.kernels.precision import wide
 from archspec.kernels.scans.selective_scan import selective_scan
-from archspec.kernels.state import State, substate
+from archspec.kernels.state import State, atomic, substate
 
 VOCAB_SIZE = 65024  # number of token ids
 D_MODEL = 4096  # width of the residual stream
@@ -166,6 +166,7 @@ class Model(nn.Module):
         self.head = LMHead()
         init_weights(self)
 
+    @atomic
     def forward(self, tokens: Tensor, state: State | None = None) -> Tensor:
         """tokens (B, T) ids -> (B, T, VOCAB_SIZE).
 

@@ -11,7 +11,7 @@ from archspec.kernels.pointwise.activation import geglu
 from archspec.kernels.pointwise.norm import rms_norm
 from archspec.kernels.pointwise.rope import rope_tables, rotate_pair
 from archspec.kernels.pointwise.rope_frequencies import default_frequencies
-from archspec.kernels.state import State, advance, append, substate
+from archspec.kernels.state import State, advance, append, atomic, substate
 
 VOCAB_SIZE = 256000  # number of token ids
 D_MODEL = 2304  # width of the residual stream
@@ -238,6 +238,7 @@ class Model(nn.Module):
         self.head.proj.weight = self.embedding.token.weight  # tied
         init_weights(self)
 
+    @atomic
     def forward(self, tokens: Tensor, state: State | None = None) -> Tensor:
         """tokens (B, T) ids -> (B, T, VOCAB_SIZE).
 

@@ -14,7 +14,7 @@ from archspec.kernels.moe.router import load_balancing_loss, top_k_routing
 from archspec.kernels.pointwise.activation import geglu
 from archspec.kernels.pointwise.norm import rms_norm
 from archspec.kernels.precision import wide
-from archspec.kernels.state import State, append, substate
+from archspec.kernels.state import State, append, atomic, substate
 
 VOCAB_SIZE = 256000  # number of token ids
 D_MODEL = 8192  # width of the residual stream
@@ -250,6 +250,7 @@ class Model(nn.Module):
         self.head.proj.weight = self.embedding.token.weight  # tied
         init_weights(self)
 
+    @atomic
     def forward(self, tokens: Tensor, state: State | None = None) -> Tensor:
         """tokens (B, T) ids -> (B, T, VOCAB_SIZE).
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from archspec.kernels.attention.softmax import attention
 from archspec.kernels.pointwise.norm import layer_norm
-from archspec.kernels.state import State, advance, append, substate
+from archspec.kernels.state import State, advance, append, atomic, substate
 
 VOCAB_SIZE = 50257  # number of token ids
 D_MODEL = 768  # width of the residual stream
@@ -188,6 +188,7 @@ class Model(nn.Module):
         self.head.proj.weight = self.embedding.token.weight  # tied
         init_weights(self)
 
+    @atomic
     def forward(self, tokens: Tensor, state: State | None = None) -> Tensor:
         """tokens (B, T) ids -> (B, T, VOCAB_SIZE).
 

@@ -13,7 +13,7 @@ from archspec.kernels.convolutions.long_conv import long_conv
 from archspec.kernels.convolutions.short_conv import short_conv
 from archspec.kernels.pointwise.norm import layer_norm
 from archspec.kernels.precision import wide, wide_type
-from archspec.kernels.state import State, advance, once, substate
+from archspec.kernels.state import State, advance, atomic, once, substate
 
 VOCAB_SIZE = 16  # number of token ids
 D_MODEL = 256  # width of the residual stream
@@ -225,6 +225,7 @@ class Model(nn.Module):
         self.head.proj.weight = self.embedding.token.weight  # tied
         init_weights(self)
 
+    @atomic
     def forward(self, tokens: Tensor, state: State | None = None) -> Tensor:
         """tokens (B, T) ids -> (B, T, VOCAB_SIZE).
 

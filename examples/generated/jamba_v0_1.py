@@ -17,7 +17,7 @@ from archspec.kernels.pointwise.activation import swiglu
 from archspec.kernels.pointwise.norm import rms_norm
 from archspec.kernels.precision import wide
 from archspec.kernels.scans.selective_scan import selective_scan
-from archspec.kernels.state import State, append, substate
+from archspec.kernels.state import State, append, atomic, substate
 
 VOCAB_SIZE = 65536  # number of token ids
 D_MODEL = 4096  # width of the residual stream
@@ -315,6 +315,7 @@ class Model(nn.Module):
         self.head = LMHead()
         init_weights(self)
 
+    @atomic
     def forward(self, tokens: Tensor, state: State | None = None) -> Tensor:
         """tokens (B, T) ids -> (B, T, VOCAB_SIZE).
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kernels.rnn.recurrent import lstm
-from archspec.kernels.state import State, substate
+from archspec.kernels.state import State, atomic, substate
 
 VOCAB_SIZE = 10000  # number of token ids
 D_MODEL = 1500  # width of the residual stream
@@ -114,6 +114,7 @@ class Model(nn.Module):
         self.head = LMHead()
         init_weights(self)
 
+    @atomic
     def forward(self, tokens: Tensor, state: State | None = None) -> Tensor:
         """tokens (B, T) ids -> (B, T, VOCAB_SIZE).
 

@@ -13,7 +13,7 @@ from archspec.kernels.convolutions.short_conv import short_conv
 from archspec.kernels.memory.ssd import ssd
 from archspec.kernels.pointwise.norm import gated_rms_norm, rms_norm
 from archspec.kernels.precision import wide
-from archspec.kernels.state import State, substate
+from archspec.kernels.state import State, atomic, substate
 
 VOCAB_SIZE = 50288  # number of token ids
 D_MODEL = 768  # width of the residual stream
@@ -166,6 +166,7 @@ class Model(nn.Module):
         self.head.proj.weight = self.embedding.token.weight  # tied
         init_weights(self)
 
+    @atomic
     def forward(self, tokens: Tensor, state: State | None = None) -> Tensor:
         """tokens (B, T) ids -> (B, T, VOCAB_SIZE).
 

@@ -14,7 +14,7 @@ from archspec.kernels.pointwise.norm import rms_norm
 from archspec.kernels.pointwise.rope import rope_tables, rotate_pair
 from archspec.kernels.pointwise.rope_frequencies import default_frequencies
 from archspec.kernels.precision import wide
-from archspec.kernels.state import State, advance, append, substate
+from archspec.kernels.state import State, advance, append, atomic, substate
 
 VOCAB_SIZE = 151936  # number of token ids
 D_MODEL = 2048  # width of the residual stream
@@ -232,6 +232,7 @@ class Model(nn.Module):
         self.head = LMHead()
         init_weights(self)
 
+    @atomic
     def forward(self, tokens: Tensor, state: State | None = None) -> Tensor:
         """tokens (B, T) ids -> (B, T, VOCAB_SIZE).
 

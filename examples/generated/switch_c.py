@@ -13,7 +13,7 @@ from archspec.kernels.moe.experts import experts_plain
 from archspec.kernels.moe.router import admitted, load_balancing_loss, places, top_k_routing
 from archspec.kernels.pointwise.norm import rms_norm
 from archspec.kernels.precision import wide
-from archspec.kernels.state import State, advance, append, once, substate
+from archspec.kernels.state import State, advance, append, atomic, once, substate
 
 VOCAB_SIZE = 32128  # number of token ids
 D_MODEL = 2080  # width of the residual stream
@@ -414,6 +414,7 @@ class Model(nn.Module):
         self.head.proj.weight = self.encoder.embedding.token.weight  # tied
         init_weights(self)
 
+    @atomic
     def forward(
         self,
         encoder_tokens: Tensor,

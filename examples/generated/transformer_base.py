@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from archspec.kernels.attention.softmax import attention
 from archspec.kernels.pointwise.norm import layer_norm
 from archspec.kernels.pointwise.positions import sinusoidal_half
-from archspec.kernels.state import State, advance, append, once, substate
+from archspec.kernels.state import State, advance, append, atomic, once, substate
 
 VOCAB_SIZE = 37000  # number of token ids
 D_MODEL = 512  # width of the residual stream
@@ -301,6 +301,7 @@ class Model(nn.Module):
         self.head.proj.weight = self.encoder.embedding.token.weight  # tied
         init_weights(self)
 
+    @atomic
     def forward(
         self,
         encoder_tokens: Tensor,
