@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 
 from archspec.language.document import BLOCK_KEYS, STACK_KEYS, TOP_KEYS
 from archspec.language.load import load
-from archspec.language.resolve import settable
+from archspec.language.rules import settable
 from archspec.language.schema import schema
 from archspec.language.show import document
 from archspec.language.source import read
