@@ -1,8 +1,5 @@
 """One layer resolved: its sub-layers, the norms that its wiring names, and the wiring itself."""
 
-from dataclasses import replace
-from functools import lru_cache
-
 from archspec.errors import Fault
 from archspec.language.document import BLOCK_KEYS, ITEM_KEYS
 from archspec.language.model import Block, Stack
@@ -12,7 +9,8 @@ from archspec.language.resolve import Resolver, absent
 from archspec.language.scope import Scope
 from archspec.language.section import Section
 from archspec.language.tree import clipped, from_plain
-from archspec.language.wiring import SUBLAYERS, Call, Wiring, builtin, parse_wiring, problems
+from archspec.language.wiring import Call, Wiring, problems
+from archspec.language.wirings import SUBLAYERS, named_wiring
 from archspec.layers.base import Component, FFNComponent, MixerComponent, NormComponent, ScaleComponent
 
 PART_ROLES = ("mixer", "ffn", "norm", "scale")
@@ -23,12 +21,6 @@ def leaves_unnormed(block: Block) -> bool:
     """Whether the block's output is a bare residual stream, which a final norm should follow."""
     last = block.wiring.steps[-1].value
     return not (isinstance(last, Call) and isinstance(block.part(last.module), NormComponent))
-
-
-@lru_cache
-def named_wiring(kind: str, sublayers: tuple[str, ...], dropout: bool, alpha: float | None) -> Wiring:
-    """A built-in wiring, read."""
-    return replace(parse_wiring(builtin(kind, sublayers, dropout, alpha)), name=kind)
 
 
 class BlockBuilder:

@@ -12,7 +12,7 @@ from archspec.language.document import BLOCK_KEYS, ITEM_KEYS, PLAIN, SIZES, STAC
 from archspec.language.expect import KEYS
 from archspec.language.rules import Rule, rules, settable
 from archspec.language.tree import REPLACE
-from archspec.language.wiring import BUILTINS
+from archspec.language.wirings import BUILTINS
 from archspec.layers.base import Component
 from archspec.layers.registry import everything
 

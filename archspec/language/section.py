@@ -10,7 +10,8 @@ from archspec.language.resolve import Resolver
 from archspec.language.rules import empty, must_be, shown
 from archspec.language.scope import Scope
 from archspec.language.tree import Node
-from archspec.language.wiring import BUILTINS, Wiring, parse_wiring
+from archspec.language.wiring import Wiring, parse_wiring
+from archspec.language.wirings import BUILTINS
 from archspec.layers.base import Component, NormComponent
 
 C = TypeVar("C", bound=Component)

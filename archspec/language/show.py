@@ -7,7 +7,7 @@ from typing import Any
 from archspec.language.document import SIZES
 from archspec.language.model import Block, Layer, Segment, Spec, Stack
 from archspec.language.rules import rules
-from archspec.language.wiring import SUBLAYERS
+from archspec.language.wirings import SUBLAYERS
 from archspec.language.yaml_writer import dump
 from archspec.layers.base import Component, NormComponent
 from archspec.layers.fields import acts

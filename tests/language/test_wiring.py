@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from archspec.errors import Fault
 from archspec.language.wiring import (
-    BUILTINS,
     Assign,
     Binary,
     Call,
@@ -17,10 +16,10 @@ from archspec.language.wiring import (
     Negate,
     Number,
     Wiring,
-    builtin,
     parse_wiring,
     problems,
 )
+from archspec.language.wirings import BUILTINS, builtin
 
 MODULES = ("norm1", "mixer", "ffn")
 
