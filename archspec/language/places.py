@@ -9,7 +9,7 @@ from archspec.language.document import BLOCK_KEYS, ITEM_KEYS, PLAIN
 from archspec.language.names import bad_block_name
 from archspec.language.pattern import MAX_LAYERS, parse_pattern
 from archspec.language.problems import Problems, join
-from archspec.language.rules import shown
+from archspec.language.rules import must_be, shown
 from archspec.language.scope import Value, number
 from archspec.language.tree import Node, clipped, merge
 
@@ -156,7 +156,7 @@ class Expander:
         if share is None or share.value is False:
             return [place for _ in range(repeat) for place in self._anew(period)]
         if not PLAIN["share"].holds(share.value):
-            self.refuse(share, f"{path}.share", f"share = {shown(share)} must be {PLAIN['share'].wanted()}")
+            self.refuse(share, f"{path}.share", must_be("share", share, PLAIN["share"].wanted()))
         elif repeat == 1:
             message = "share has no effect when repeat is 1; remove it, or repeat the blocks"
             self.refuse(share, f"{path}.share", message)
@@ -180,6 +180,8 @@ class Expander:
         if repeat is None:
             return 1
         try:
+            if isinstance(repeat.value, dict):
+                raise Fault(must_be("repeat", repeat, PLAIN["repeat"].wanted()))
             value = number("repeat", repeat, PLAIN["repeat"], self.size)
         except Fault as fault:
             self.refuse(repeat, f"{path}.repeat", str(fault))

@@ -202,7 +202,7 @@ def _block_values() -> dict[str, Schema]:
 
 def _item() -> Schema:
     """An entry of `blocks`: a pattern over the defined names, a repeated pattern, or a block (perhaps repeated)."""
-    values = {"repeat": _value(PLAIN["repeat"]), "pattern": _ref("blocks"), "share": SWITCH}
+    values = {"repeat": _any(_typed(PLAIN["repeat"].core), ARITHMETIC), "pattern": _ref("blocks"), "share": SWITCH}
     alone = {key: text for key, text in (ITEM_KEYS | BLOCK_KEYS).items() if key not in ("pattern", "extends")}
     repeated = _mapping(alone, values | _block_values())
     chosen = {"if": {"required": ["pattern"]}, "then": _mapping(ITEM_KEYS, values), "else": repeated}

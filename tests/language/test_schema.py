@@ -107,6 +107,7 @@ BAD = {
     "an unknown wiring": {"mixer": "mamba", "wiring": "before"},
     "a block beside a pattern": {"pattern": "a", "mixer": "mamba"},
     "a repeat of nothing": {"repeat": 0, "mixer": "mamba"},
+    "a repeat in braces": {"repeat": {"of": 2}, "mixer": "mamba"},
     "a kind in another's place": {"norm": "mamba"},
     "braces without of": {"ffn": {"kind": "mlp", "d_ff": {"multiple_of": 8}}},
 }
