@@ -42,7 +42,7 @@ from archspec.language.keys import bad_block_name
 from archspec.language.load import load, loads
 from archspec.language.model import Spec
 from archspec.language.show import show
-from archspec.language.wiring import BUILTINS
+from archspec.language.wirings import BUILTINS
 from archspec.passes.count import count
 
 SLOW = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
