@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
+from typing import NamedTuple
 
 from archspec.errors import Fault, suggest
 from archspec.layers.arguments import ARGUMENTS
@@ -26,30 +27,26 @@ _OPERATORS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mul
 _ALLOWED = "only names, numbers, + - *, parentheses and calls such as mixer(x) are allowed"
 
 
-@dataclass(frozen=True)
-class Name:
+class Name(NamedTuple):
     """A value that an earlier line defined, or the input x."""
 
     name: str
 
 
-@dataclass(frozen=True)
-class Number:
+class Number(NamedTuple):
     """A finite constant that is not negative (see `Negate`)."""
 
     value: int | float
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """A module of the block, applied to one tensor."""
 
     module: str
     argument: "Expr"
 
 
-@dataclass(frozen=True)
-class Binary:
+class Binary(NamedTuple):
     """`left operator right`, where the operator is one of + - *."""
 
     operator: str
@@ -57,8 +54,7 @@ class Binary:
     right: "Expr"
 
 
-@dataclass(frozen=True)
-class Negate:
+class Negate(NamedTuple):
     """`-operand`."""
 
     operand: "Expr"
@@ -67,8 +63,7 @@ class Negate:
 Expr = Name | Number | Call | Binary | Negate
 
 
-@dataclass(frozen=True)
-class Assign:
+class Assign(NamedTuple):
     """One line: `target = value`."""
 
     target: str
