@@ -225,7 +225,7 @@ def test_windows_bound_the_cache() -> None:
         131_072 * 4095,
         131_072 * 4095,
     ]  # between two tokens
-    # Gemma 2 2B at 8192 tokens: 13 layers stop at 4095 beside the next one, 13 keep all; 4 heads of 256 for keys and values
+    # Gemma 2 2B at 8192 tokens: 13 layers stop at 4095, 13 keep all; 4 heads of 256, keys and values
     assert counted("gemma2_2b").cache_bytes_at_max == 13 * (4095 + 8192) * 2 * 4 * 256 * 2
 
 
