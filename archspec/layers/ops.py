@@ -86,7 +86,7 @@ class Op:
 
     def under(self, prefix: str, outer: tuple[str, ...] = ("x",)) -> "Op":
         """The same op as part of a larger component: its names get the prefix, but for inputs from outside."""
-        params = tuple(replace(p, name=f"{prefix}.{p.name}") for p in self.params)
+        params = tuple(p._replace(name=f"{prefix}.{p.name}") for p in self.params)
         inputs = tuple(i if i in outer else f"{prefix}.{i}" for i in self.inputs)
         within = f"{prefix}.{self.within}" if self.within else ""
         return replace(self, name=f"{prefix}.{self.name}", params=params, inputs=inputs, within=within)
@@ -317,7 +317,7 @@ def split(op: Linear, unit: str, axis: int = 0) -> Linear:
 
     Of outputs that lie side by side (`outputs`) each is split for itself. A bias of what adds up belongs to one device.
     """
-    shared = [replace(p, split=(unit, axis)) if len(p.shape) > axis else p for p in op.params]
+    shared = [p._replace(split=(unit, axis)) if len(p.shape) > axis else p for p in op.params]
     return replace(op, params=tuple(shared))
 
 
