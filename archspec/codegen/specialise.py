@@ -103,7 +103,7 @@ class _Specialise(cst.CSTTransformer):
                 taken = node.body if test else node.orelse
                 self.replaced[node] = enclosed(taken.visit(self), node)
                 return False
-        if isinstance(node, cst.BaseExpression) and not m.matches(node, CONFIG):
+        if isinstance(node, cst.BaseExpression) and not isinstance(node, cst.Tuple) and not m.matches(node, CONFIG):
             value = self.value(node)
             if is_literal(value):
                 self.replaced[node] = self.written(node, value)

@@ -139,8 +139,8 @@ def _by_token(sample: Sample) -> bool:
 
 
 def _changed(x: Tensor, t: int, sample: Sample) -> Tensor:
-    x = x.clone()
-    x[:, t] = (x[:, t] + 1) % sample.spec.vocab_size if not x.is_floating_point() else x[:, t] + 1  # type: ignore[operator]
+    x, n_ids = x.clone(), sample.spec.main.embedding.n_ids
+    x[:, t] = x[:, t] + 1 if n_ids is None else (x[:, t] + 1) % n_ids
     return x
 
 

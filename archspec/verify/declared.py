@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from archspec.layers.arguments import ARGUMENTS
 from archspec.layers.base import Component
-from archspec.layers.ops import CONCAT, Elementwise, FFTConv, Kept, Op, Run
+from archspec.layers.ops import CONCAT, Elementwise, FFTConv, Kept, Linear, Norm, Op, Run, Scan
 from archspec.passes.tensors import registered
 from archspec.verify.trace import Seen, trace
 
@@ -68,6 +68,9 @@ def dataflow_problems(c: Component, module: nn.Module, given: dict[str, Any], ru
     seen = trace(module, ops, given)
     data = {"x", *(name for name in given if name in ARGUMENTS and (ARGUMENTS[name].data or name == "token_types"))}
     found: list[str] = []
+    for op in ops:
+        if isinstance(op, Norm) and op.name in seen.ops and op.inputs[0] in seen.ops:  # heads may part behind a norm
+            seen.ops[op.inputs[0]].views |= seen.ops[op.name].views
     for leader, members in groups.solid.items():
         found += _op_problems(c, leader, members, seen.ops.get(leader), groups.reads(leader), data, run)
     output = groups.sources(ops[-1].name)
@@ -97,9 +100,38 @@ def _op_problems(
     have = {r for r in seen.reads - own if r in data or (r not in ARGUMENTS and r != "x")}
     if have != reads:
         yield f"{what} is declared to read {_listed(reads)}, and reads {_listed(have)}"
+    for op in members:
+        yield from (f"{c.kind}: op {op.name} {said}" for said in _fact_problems(op, members, seen, run))
     flops = sum(op.flops(run) for op in members)
     if flops != seen.flops and not all(_uncounted(op) for op in members):
         yield f"{what} is declared to take {flops:,} FLOPs, and takes {seen.flops:,}"
+
+
+def _fact_problems(op: Op, members: Sequence[Op], seen: Seen, run: Run) -> Iterator[str]:
+    """What else an op says of itself, where it is not what was seen."""
+    match op:
+        case Linear(heads=heads) if heads is not None or seen.views:
+            declared = set() if heads is None else {(heads, op.d_out // heads)}
+            if declared != seen.views:
+                have = " and ".join(f"{h} of {d} channels" for h, d in sorted(seen.views)) or "none"
+                yield f"is declared to give {heads or 'no'} heads, and its output is taken apart into {have}"
+        case Linear() if seen.rows and op.d_in not in seen.rows:
+            yield f"is declared to take {op.d_in} channels, and takes {seen.rows[0]}"
+        case Norm(dim=dim) if not op.kernel and seen.rows and dim not in seen.rows:
+            yield f"is declared to normalise {dim} channels, and normalises {seen.rows[0]}"
+        case Norm(dim=dim) if op.kernel and (seen.settings.get("group_size") or dim) != dim:
+            yield f"is declared to normalise {dim} channels, and normalises {seen.settings['group_size']}"
+        case Scan():
+            if (told := seen.settings.get("chunk")) != op.chunk:
+                yield f"is declared to go in chunks of {op.chunk}, and its kernel is told {told}"
+            states = [prod(d for d in k.shape if isinstance(d, int)) for k in op.kept if not k.grows]
+            if states and op.width * op.d_state not in states:
+                yield f"is declared to have a state of {op.width} x {op.d_state}, and keeps {states[0]:,} numbers"
+    activation = seen.settings.get("activation")
+    if op.kernel and isinstance(activation, str):
+        inside = {m.activation or m.fn for m in members if isinstance(m, Elementwise)}
+        if activation not in inside:
+            yield f"applies {activation} in its kernel, which no element-wise op within it says"
 
 
 def _leads_to(op: Op, members: Sequence[Op], run: Run) -> bool:

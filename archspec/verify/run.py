@@ -12,6 +12,13 @@ from archspec.verify.sample import Sample
 from archspec.verify.shrink import shrink
 
 
+def _declared(spec: Spec) -> Check:
+    try:
+        return declared(spec)
+    except Exception as error:
+        return Check("declared", False, f"raised {type(error).__name__}: {error}")
+
+
 def verify(spec: Spec, *, seed: int = 0, progress: Callable[[str], None] | None = None) -> Report:
     """Check that the model of a spec is what it says and behaves as it must.
 
@@ -30,7 +37,7 @@ def verify(spec: Spec, *, seed: int = 0, progress: Callable[[str], None] | None 
     say("tensors")
     found: list[Check] = [tensors(spec)]
     say("declared")
-    found.append(declared(spec))
+    found.append(_declared(spec))
     small = shrink(spec)
     scaled = "" if small is spec else f"run on a copy with {count(small).total:,} of {count(spec).total:,} parameters"
     threads = torch.get_num_threads()
@@ -38,7 +45,10 @@ def verify(spec: Spec, *, seed: int = 0, progress: Callable[[str], None] | None 
         for name, check in CHECKS:
             say(name)
             torch.manual_seed(seed)
-            result = check(Sample(small, seed))
+            try:
+                result = check(Sample(small, seed))
+            except Exception as error:  # whatever a wrong model does is a finding, not the end of the report
+                result = (False, f"raised {type(error).__name__}: {error}")
             if result is not None:
                 found.append(Check(name, *result))
     torch.set_num_threads(threads)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
+from inspect import signature
+from math import prod
 from types import FunctionType
 from typing import Any
 from unittest.mock import patch
@@ -27,17 +29,30 @@ NOBODY: Origins = frozenset()
 KERNELS, STATE = "archspec.kernels.", "archspec.kernels.state"  # functions on the state only hand tensors on
 WEIGHTED = {F.linear, F.embedding, F.conv2d, torch.conv2d}  # functions that are an op by the weight that they are given
 LIKE_SECOND = {Tensor.view_as, Tensor.expand_as, Tensor.reshape_as, Tensor.type_as}  # the second gives its shape only
+TAKES_APART = {Tensor.view, Tensor.reshape, Tensor.unflatten}
 EMPTY = {torch.zeros_like, torch.ones_like, torch.empty_like, torch.full_like, Tensor.new_zeros, Tensor.new_ones,
          Tensor.new_empty, Tensor.new_full}  # fmt: skip
 
 
 @dataclass
 class Seen:
-    """What was seen of one op: the ops and arguments that it read, the shapes that it gave, its FLOPs."""
+    """What was seen of one op.
+
+    Attributes:
+        reads: the ops and arguments that it read.
+        shapes: of what it gave.
+        flops: that it took.
+        rows: the last axis of the first tensor that it was given.
+        views: (heads, channels) into which its output was taken apart at once.
+        settings: arguments of its kernel that are no tensors, defaults included.
+    """
 
     reads: set[str] = field(default_factory=set)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     flops: int = 0
+    rows: list[int] = field(default_factory=list)
+    views: set[tuple[int, int]] = field(default_factory=set)
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -81,6 +96,7 @@ class _Tracer(TorchFunctionMode):
         self.depth = 0  # inside a kernel or a norm nothing is followed
         self.flops: Callable[[], int] = lambda: 0
         self.turn: dict[str, int] = {}
+        self.raw: dict[int, str] = {}  # what an op gave, as it gave it
         for op in ops:
             names = [f"{op.name}.weight", *(p.name for p in op.params)]  # the weight of a tied head is another's
             for name in names if not isinstance(op, Elementwise) else ():
@@ -119,6 +135,8 @@ class _Tracer(TorchFunctionMode):
         seen.reads |= reads - {name}
         seen.flops += self.flops() - before
         seen.shapes += [tuple(t.shape) for t in list(_tensors(output))[:1]]
+        seen.rows += [t.shape[-1] for t in list(_tensors(sources))[:1] if t.dim()]
+        self.raw |= {id(t): name for t in list(_tensors(output))[:1]}
         self.mark(output, frozenset({name}))
         return output
 
@@ -133,6 +151,8 @@ class _Tracer(TorchFunctionMode):
         if weight is not None and func in WEIGHTED:
             return self.record(weight, operands, lambda: func(*args, **kwargs))
         output = func(*args, **kwargs)
+        if func in TAKES_APART and id(args[0]) in self.raw and prod(output.shape[-2:]) == args[0].shape[-1]:
+            self.seen[self.raw[id(args[0])]].views.add((output.shape[-2], output.shape[-1]))
         if not any(True for _ in _tensors(output)):
             return output
         if weight is not None and all(id(t) in self.owner for t in _tensors(operands)):
@@ -157,7 +177,9 @@ class _Tracer(TorchFunctionMode):
             operands = [*args, *kwargs.values()]
             if own:
                 turn = self.turn[name] = self.turn.get(name, -1) + 1
-                return self.record(own[min(turn, len(own) - 1)], operands, lambda: function(*args, **kwargs))
+                op = own[min(turn, len(own) - 1)]
+                self.seen.setdefault(op, Seen()).settings |= _settings(function, args, kwargs)
+                return self.record(op, operands, lambda: function(*args, **kwargs))
             self.depth += 1
             try:
                 output = function(*args, **kwargs)
@@ -195,6 +217,13 @@ class _Tracer(TorchFunctionMode):
     def norm(self, name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
         """The forward of a norm as an op."""
         return lambda x: self.record(name, (x,), lambda: forward(x))
+
+
+def _settings(function: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
+    """The arguments of a call that are no tensors, by name."""
+    bound = signature(function).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return {name: value for name, value in bound.arguments.items() if not any(True for _ in _tensors(value))}
 
 
 def _is_kernel(value: Any) -> bool:

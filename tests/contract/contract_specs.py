@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from archspec.language.load import load
 from archspec.language.model import Spec
-from archspec.language.resolve import kind_of
+from archspec.language.resolve import kind_of, make
 from archspec.layers.base import Component, EmbeddingComponent
 from archspec.layers.ops import Run
 from archspec.layers.registry import everything
@@ -100,11 +100,14 @@ def host_rope_scaling(component: Document) -> tuple[Document, tuple[str | int, .
 
 
 def host_embedding(component: Document) -> tuple[Document, tuple[str | int, ...]]:
-    head = {"kind": "lm"} if component["kind"] == "token" else {"kind": "regression", "pool": "none"}
+    made = make("embedding", component, **SIZES)
+    assert isinstance(made, EmbeddingComponent)
+    read = "vocab_size" in type(made).model_fields
+    head = {"kind": "lm"} if read else {"kind": "regression", "pool": "none"}
     document = one_block({"mixer": PLAIN}, embedding=component, head=head)
-    if component["kind"] != "token":
+    if not read:
         del document["vocab_size"]
-    if component["kind"] == "patch":
+    if made.n_tokens != "T":  # an image, whole
         document["mask"] = "bidirectional"
         del document["max_seq_len"]
     return document, ("embedding",)

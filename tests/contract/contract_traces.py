@@ -10,7 +10,7 @@ from torch import nn
 
 from archspec.language.resolve import make
 from archspec.layers.base import Component, EmbeddingComponent, NormComponent
-from archspec.layers.ops import Elementwise, FFTConv, Kept, Op, Param, Run
+from archspec.layers.ops import Elementwise, FFTConv, Kept, Linear, Norm, Op, Param, Run, Scan
 from archspec.modules import submodule
 from archspec.verify.declared import Groups
 from archspec.verify.given import given
@@ -34,7 +34,8 @@ def ops(c: Component) -> tuple[Op, ...]:
 
 def length(c: Component) -> int:
     """Tokens of a whole number of chunks, or as many as it takes."""
-    return min(2 * LENGTH, c.longest or 2 * LENGTH)
+    chunks = [op.chunk for op in ops(c) if isinstance(op, Scan) and op.chunk is not None]
+    return min(max([16, *chunks]), c.longest or 2 * LENGTH)
 
 
 def arguments(c: Component, run: Run, device: str = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, Any]:
@@ -66,6 +67,7 @@ def wrong_dataflow(every: Sequence[Op]) -> Iterator[tuple[str, list[Op]]]:
             if isinstance(size, int):
                 yield f"{op.name}: axis {j}", _with(every, i, shape=(*op.shape[:j], size + 1, *op.shape[j + 1 :]))
         yield f"{op.name}: rows", _with(every, i, shape=("B", *op.shape))
+        yield from ((f"{op.name}: {what}", _with(every, i, **facts)) for what, facts in _wrong_facts(op))
         if op.flops(Run(B=B, T=8, S=8, M=M)) and not isinstance(op, FFTConv):
             yield f"{op.name}: FLOPs", [*every[:i], dearer(op), *every[i + 1 :]]
         edges = [tuple(n for n in op.inputs if n != name) for name in op.inputs]
@@ -74,6 +76,20 @@ def wrong_dataflow(every: Sequence[Op]) -> Iterator[tuple[str, list[Op]]]:
             wrong = _with(every, i, inputs=inputs)
             if Groups(wrong).reads(flow.leader(op.name)) != flow.reads(flow.leader(op.name)):
                 yield f"{op.name}: reads {inputs}", wrong
+
+
+def _wrong_facts(op: Op) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What a class of ops says beside shapes and edges, changed."""
+    if isinstance(op, Linear):
+        yield "heads", {"heads": 2 * op.heads if op.heads else 2} if op.heads else {"d_in": op.d_in + 1}
+    if isinstance(op, Norm):
+        yield "dim", {"dim": 2 * op.dim}
+    if isinstance(op, Scan):
+        yield "width", {"width": op.width + 1}
+        yield "d_state", {"d_state": op.d_state + 1}
+        yield "chunk", {"chunk": 2 * op.chunk if op.chunk else 2}
+    if op.kernel:
+        yield "kernel", {"kernel": op.kernel + "_"}
 
 
 def wrong_states(every: Sequence[Op], run: Run) -> Iterator[tuple[str, list[Op]]]:
@@ -107,7 +123,7 @@ def wrong_params(every: Sequence[Op]) -> Iterator[tuple[str, list[Op]]]:
         for j, p in enumerate(op.params):
             for name, wrong in (
                 ("name", p._replace(name=p.name + "_")),
-                ("shape", p._replace(shape=(p.shape[0] + 1, *p.shape[1:]))),
+                ("shape", p._replace(shape=(*p.shape, 2))),
                 ("buffer", p._replace(buffer=not p.buffer)),
             ):
                 yield f"{p.name}: {name}", _with(every, i, params=(*op.params[:j], wrong, *op.params[j + 1 :]))

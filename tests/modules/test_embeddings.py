@@ -37,11 +37,10 @@ def copy(module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
 
 
 def inputs(c, B: int = 2, T: int = 7, device: str = "cpu") -> torch.Tensor:
-    if c.kind == "patch":
-        return torch.randn(B, c.channels, c.image_size, c.image_size, device=device)
-    if c.kind == "features":
-        return torch.randn(B, T, c.d_input, device=device)
-    return torch.zeros(B, T, dtype=torch.long, device=device) if device == "meta" else torch.randint(11, (B, T))
+    shape = Run(B=B, T=T).shape(c.input_shape)
+    if c.n_ids is None:
+        return torch.randn(shape, device=device)
+    return torch.zeros(shape, dtype=torch.long, device=device) if device == "meta" else torch.randint(c.n_ids, shape)
 
 
 @pytest.mark.parametrize(("kind", "fields"), EXAMPLES)

@@ -259,5 +259,5 @@ class Attention(MixerComponent):
         if self.gate == "none":
             return []
         width = self.n_heads * (self.v_head_dim if self.gate == "elementwise" else 1)
-        proj = linear("gate_proj", self.d_model, width, heads=self.n_heads)
+        proj = linear("gate_proj", self.d_model, width)
         return [*self._split(proj), gate("gate", heads, ("attention", "gate_proj"), "sigmoid")]
