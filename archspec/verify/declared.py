@@ -69,7 +69,9 @@ def dataflow_problems(c: Component, module: nn.Module, given: dict[str, Any], ru
     data = {"x", *(name for name in given if name in ARGUMENTS and (ARGUMENTS[name].data or name == "token_types"))}
     found: list[str] = []
     for op in ops:
-        if isinstance(op, Norm) and op.name in seen.ops and op.inputs[0] in seen.ops:  # heads may part behind a norm
+        if (
+            isinstance(op, Norm) and op.name in seen.ops and seen.ops.keys() & set(op.inputs[:1])
+        ):  # heads part behind it
             seen.ops[op.inputs[0]].views |= seen.ops[op.name].views
     for leader, members in groups.solid.items():
         found += _op_problems(c, leader, members, seen.ops.get(leader), groups.reads(leader), data, run)
