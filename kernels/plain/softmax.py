@@ -50,30 +50,31 @@ def attention(
         return F.scaled_dot_product_attention(
             q, k, v, mask, dropout_p=dropout, is_causal=T == S, scale=scale, enable_gqa=True
         )
-    if window is not None or dilation > 1 or pattern is not None or prefix_len is not None or documents is not None:
-        mask = visible(q, k, causal, window, dilation, pattern, stride, summary, prefix_len, documents, global_tokens)
+    if (bias is not None or alibi is not None) and softcap is None and sinks is None:
+        # What is added to the scores, (1 or B, 1 or H, 1 or T, S); minus infinity hides a key.
+        if alibi is not None:
+            fall = -alibi.view(1, -1, 1, 1) * distances(q, k).abs()
+            shift = (fall if bias is None else bias + fall).to(q.dtype)
+        elif bias is not None:
+            shift = bias.to(q.dtype)
+        if causal or window is not None or dilation > 1 or documents is not None:
+            order = visible(
+                q, k, causal, window, dilation, pattern, stride, summary, prefix_len, documents, global_tokens
+            )
+            shift = shift.masked_fill(~order, -torch.inf)
         if key_mask is not None:
-            mask = mask & key_mask[:, None, None]
-    elif causal:
-        mask = causal_mask(q, k)
+            shift = shift.masked_fill(~key_mask[:, None, None], -torch.inf)
+        return F.scaled_dot_product_attention(q, k, v, shift, dropout_p=dropout, scale=scale, enable_gqa=True)
+    if causal or window is not None or dilation > 1 or documents is not None:
+        # True where a query sees a key.
+        mask = visible(q, k, causal, window, dilation, pattern, stride, summary, prefix_len, documents, global_tokens)
         if key_mask is not None:
             mask = mask & key_mask[:, None, None]
     else:
         mask = None if key_mask is None else key_mask[:, None, None]  # (B, 1, 1, S)
     if softcap is not None or sinks is not None:
         return attention_by_scores(q, k, v, mask, causal, scale, softcap, sinks, bias, alibi, key_mask, dropout)
-    if alibi is not None:
-        fall = -alibi.view(1, -1, 1, 1) * distances(q, k).abs()  # (1, H, T, S)
-        shift = (fall if bias is None else fall + bias).to(q.dtype)
-        mask = shift if mask is None else shift.masked_fill(~mask, -torch.inf)
-    elif bias is not None:
-        mask = bias.to(q.dtype) if mask is None else bias.to(q.dtype).masked_fill(~mask, -torch.inf)
     return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, scale=scale, enable_gqa=True)
-
-
-def causal_mask(q: Tensor, k: Tensor) -> Tensor:
-    """The keys up to each query, (T, S), the queries being the last T of S positions."""
-    return torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(k.shape[2] - q.shape[2])
 
 
 def visible(
@@ -92,7 +93,7 @@ def visible(
     """True where a query sees a key, (T, S) or (B, 1, T, S), the queries being the last T of S positions."""
     T, S = q.shape[2], k.shape[2]
     mask = torch.ones(T, S, dtype=torch.bool, device=q.device)
-    if causal or pattern is not None:
+    if causal:
         mask = mask.tril(S - T)
     if window is not None:
         mask = mask.triu(S - T + 1 - reach(window, dilation))
@@ -114,7 +115,7 @@ def visible(
     if global_tokens is not None:
         # They see all and are seen by all (Longformer, Beltagy et al. 2020).
         everywhere = global_tokens[:, None, S - T :, None] | global_tokens[:, None, None]  # (B, 1, T, S)
-        mask = mask | (everywhere & (distances(q, k) >= 0) if causal or pattern is not None else everywhere)
+        mask = mask | (everywhere & (distances(q, k) >= 0) if causal else everywhere)
     if documents is not None:
         mask = mask & (documents[:, None, S - T :, None] == documents[:, None, None])  # (B, 1, T, S)
     return mask
