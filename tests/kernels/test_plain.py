@@ -214,6 +214,8 @@ SEQUENCES = [
     Case("delta_rule", along=tokens("q k v beta decay")),
     Case("delta_rule", given=without_decay, along=tokens("q k v beta"), sizes=[{"T": 37}], scale=0.3),
     Case("delta_rule", given=other_read_key, along=tokens("q k v beta decay read_key"), sizes=[{"T": 37}], chunk=16),
+    Case("dplr", along=tokens("q k v a b decay"), scale=0.5),
+    Case("slstm", along=tokens("x")),
     Case("delta_rule", "delta_product", given=several_steps, along=tokens("q k v beta decay"), sizes=[{}, {"T": 21}]),
     Case(
         "lsh",
