@@ -30,6 +30,7 @@ def attention(
     dropout: float = 0.0,
 ) -> Tensor:
     """Attention of q (B, H, T, D), the last T of S positions, over k (B, H_kv, S, D) and v (B, H_kv, S, D_v)."""
+    T, S = q.shape[2], k.shape[2]
     if (
         causal
         and window is None
@@ -45,36 +46,33 @@ def attention(
         and key_mask is None
     ):
         # is_causal takes the queries for the first positions, and here they are the last.
-        T, S = q.shape[2], k.shape[2]
         mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T) if 1 < T < S else None
         return F.scaled_dot_product_attention(
             q, k, v, mask, dropout_p=dropout, is_causal=T == S, scale=scale, enable_gqa=True
         )
-    if (bias is not None or alibi is not None) and softcap is None and sinks is None:
-        # What is added to the scores, (1 or B, 1 or H, 1 or T, S); minus infinity hides a key.
-        if alibi is not None:
-            fall = -alibi.view(1, -1, 1, 1) * distances(q, k).abs()
-            shift = (fall if bias is None else bias + fall).to(q.dtype)
-        elif bias is not None:
-            shift = bias.to(q.dtype)
-        if causal or window is not None or dilation > 1 or documents is not None:
-            order = visible(
-                q, k, causal, window, dilation, pattern, stride, summary, prefix_len, documents, global_tokens
-            )
-            shift = shift.masked_fill(~order, -torch.inf)
-        if key_mask is not None:
-            shift = shift.masked_fill(~key_mask[:, None, None], -torch.inf)
-        return F.scaled_dot_product_attention(q, k, v, shift, dropout_p=dropout, scale=scale, enable_gqa=True)
-    if causal or window is not None or dilation > 1 or documents is not None:
-        # True where a query sees a key.
+    if window is not None or dilation > 1 or pattern is not None or prefix_len is not None or documents is not None:
         mask = visible(q, k, causal, window, dilation, pattern, stride, summary, prefix_len, documents, global_tokens)
+        if key_mask is not None:
+            mask = mask & key_mask[:, None, None]
+    elif causal:
+        mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
         if key_mask is not None:
             mask = mask & key_mask[:, None, None]
     else:
         mask = None if key_mask is None else key_mask[:, None, None]  # (B, 1, 1, S)
     if softcap is not None or sinks is not None:
         return attention_by_scores(q, k, v, mask, causal, scale, softcap, sinks, bias, alibi, key_mask, dropout)
+    if alibi is not None:
+        fall = -alibi.view(1, -1, 1, 1) * distances(q, k).abs()
+        mask = hide((fall if bias is None else bias + fall).to(q.dtype), mask)
+    elif bias is not None:
+        mask = hide(bias.to(q.dtype), mask)
     return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, scale=scale, enable_gqa=True)
+
+
+def hide(bias: Tensor, mask: Tensor | None) -> Tensor:
+    """What is added to the scores, with minus infinity where a query does not see a key."""
+    return bias if mask is None else bias.masked_fill(~mask, -torch.inf)
 
 
 def visible(
