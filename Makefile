@@ -3,13 +3,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check generated clean
+.PHONY: demo test quick check generated clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.test check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# Under three minutes: lint, types, and what a change most likely breaks.
+QUICK := tests/test_imports.py tests/test_kinds.py tests/test_graph.py tests/test_api.py tests/test_report.py \
+         tests/language tests/passes tests/diagram tests/codegen tests/specs/test_invalid.py \
+         tests/specs/test_published.py tests/contract/test_streams.py tests/contract/test_declared.py \
+         tests/contract/test_components.py
+
+quick: $(VENV)/.test check
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(QUICK) -k "not a_wrong and not test_free_names"
 
 check: $(VENV)/.test
 	$(BIN)/ruff format --check .
