@@ -103,6 +103,14 @@ def test_generated_decodes_as_interpreted(spec: Spec, texts: Texts) -> None:
             piece = cut(spec, given, start, end)
             assert torch.equal(made(**piece, state=state), read(**piece, state=state2))
     assert state
+    assert keys(state) == keys(state2)
+
+
+def keys(state: dict[str, Any], path: str = "") -> set[str]:
+    """The paths of all that a state holds."""
+    inner = {k: v for k, v in state.items() if isinstance(v, dict)}
+    below = {p for k, v in inner.items() for p in keys(v, f"{path}{k}.")}
+    return below | {f"{path}{k}" for k in state.keys() - inner.keys()}
 
 
 def test_no_trace_of_the_config_is_left(spec: Spec, texts: Texts) -> None:
