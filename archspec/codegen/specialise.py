@@ -38,7 +38,13 @@ class Namer(Protocol):
 
 
 def specialise(
-    node: cst.CSTNode, c: Component, namer: Namer, where: str, line: int = 1, look: Lookup = lambda _: None
+    node: cst.CSTNode,
+    c: Component,
+    namer: Namer,
+    where: str,
+    line: int = 1,
+    look: Lookup = lambda _: None,
+    plain: bool = False,
 ) -> Any:
     """A class or function for the config `c`, statements that changed on one line each.
 
@@ -49,12 +55,13 @@ def specialise(
         where: its file, for errors.
         line: the number of its first line there.
         look: finds what a name of that file means, if that is a class or function of ours.
+        plain: whether `c.plain` holds.
 
     Raises:
         GenerateError: a rule of authorship is broken, or something of the config would be left.
     """
     check(code(node), where, line, c)
-    done = node.visit(_Specialise(c, namer, Callees(node, look)))
+    done = node.visit(Specialise(c, namer, Callees(node, look), plain))
     if not isinstance(done, cst.ClassDef | cst.FunctionDef):
         raise GenerateError(f"{where}: nothing is left of it")
     if isinstance(done, cst.ClassDef) and isinstance(node, cst.ClassDef):
@@ -71,11 +78,13 @@ def specialise(
     return done
 
 
-class _Specialise(cst.CSTTransformer):
-    def __init__(self, c: Component, namer: Namer, callees: Callees):
+class Specialise(cst.CSTTransformer):
+    """Decides whatever the config decides, in one pass over the syntax."""
+
+    def __init__(self, c: Component, namer: Namer, callees: Callees, plain: bool = False):
         super().__init__()
         self.c, self.namer, self.callees = c, namer, callees
-        self.decider = Decider(c)
+        self.decider = Decider(c, plain)
         self.value, self.truth = self.decider.value, self.decider.truth
         self.reads_config = self.decider.reads_config
         self.prose: dict[cst.CSTNode, bool] = {}
