@@ -7,9 +7,9 @@ whatever is a question about a graph is asked.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count as counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from archspec.language.model import Spec, need_spec
 from archspec.layers.arguments import ARGUMENTS
@@ -37,8 +37,7 @@ OPERATORS = {"+": ADD, "-": SUBTRACT, "*": MULTIPLY}
 NOWHERE = ""  # what an argument that carries no data of the model stands for
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """An op, the component, stack and part that it belongs to, and how often it stands there."""
 
     op: Op
@@ -62,8 +61,7 @@ class Node:
         return self.op.params
 
 
-@dataclass(frozen=True)
-class Graph:
+class Graph(NamedTuple):
     """The nodes in order of the forward pass, and the edges by name: (from, to)."""
 
     nodes: tuple[Node, ...]

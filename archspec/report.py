@@ -24,6 +24,7 @@ from archspec.passes.count import Count, Row
 NUMBERS = (
     "total", "trainable", "active", "embedding", "tied", "buffers", "layers",
     "kv_bytes_per_token", "memory_bytes_per_token", "state_bytes", "cache_bytes_at_max",
+    "held_bytes_at_max",
 )  # fmt: skip
 Line = tuple[str, ...]
 
@@ -169,6 +170,8 @@ def totals(count: Count) -> list[tuple[str, str]]:
         found += [(name, human_bytes(n))] if n else []
     if count.memory_bytes_per_token and count.cache_bytes_at_max:
         found[-1] = (found[-1][0], f"{found[-1][1]}, with a memory of the same length")
+    if count.held_bytes_at_max != count.cache_bytes_at_max:
+        found.append(("held in memory then", human_bytes(count.held_bytes_at_max or 0)))
     if count.kv_bytes_per_token or count.memory_bytes_per_token or count.state_bytes:
         states = ", recurrent states at 4" if count.state_bytes else ""
         found.append(("bytes", f"of one sequence, at 2 bytes a number{states}"))

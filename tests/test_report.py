@@ -107,6 +107,7 @@ def test_json_has_every_total_and_the_tensors() -> None:
         "memory_bytes_per_token": 0,
         "state_bytes": 0,
         "cache_bytes_at_max": 0,
+        "held_bytes_at_max": 0,
         "tensors": [],
     }
     assert found["tensors"][0] == {"name": "embedding.token.weight", "shape": [5, 8], "count": 40, "buffer": False}

@@ -4,14 +4,13 @@ import sys
 from collections.abc import Mapping
 from itertools import zip_longest
 from textwrap import wrap
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import click
 
 from archspec.errors import suggest
-from archspec.language.values import bare, settable
+from archspec.language.rules import Rule, rules, settable
 from archspec.layers.base import Component
-from archspec.layers.fields import extra
 from archspec.layers.registry import ROLES, everything
 
 WIDTHS = (24, 26, 26, 24, 56)  # of the columns field, type, default, acts when, meaning
@@ -60,9 +59,9 @@ def _fields(cls: type[Component]) -> str:
     """A table of the fields that a spec may set."""
     rows = [("field", "type", "default", "acts when", "meaning")]
     for name in settable(cls):
-        info = cls.model_fields[name]
+        rule = rules(cls)[name]
         if name != "kind":
-            rows.append((name, _type(cls, name), _default(cls, name), _when(extra(info)), info.description or ""))
+            rows.append((name, _type(rule), _default(rule), _when(rule), rule.info.description or ""))
     if len(rows) == 1:
         return "It has no fields."
     used = [i for i, column in enumerate(zip(*rows[1:], strict=True)) if any(column)]
@@ -78,39 +77,31 @@ def _lines(cells: list[list[str]], widths: list[int]) -> list[str]:
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _type(cls: type[Component], name: str) -> str:
-    info = cls.model_fields[name]
-    if role := extra(info).get("slot"):
-        return f"{str(role).replace('_', ' ')}{'' if info.is_required() else ' or none'}"
-    words = {int: "whole number", float: "number", bool: "true or false", str: "text", type(None): "none"}
-    found: list[str] = []
-    for part in bare(info.annotation):
-        if get_origin(part) is Literal:
-            found.append(" | ".join(map(str, get_args(part))))
-        else:
-            found.append("list" if get_origin(part) is tuple else words.get(part, "component"))
-    return " or ".join(found)
+def _type(rule: Rule) -> str:
+    words = {"int": "whole number", "float": "number", "bool": "true or false", "str": "text", "tuple": "list"}
+    kind = rule.core["type"]
+    if role := rule.marks.get("slot"):
+        found = str(role).replace("_", " ")
+    else:
+        found = " | ".join(map(str, rule.core["expected"])) if kind == "literal" else words[kind]
+    return f"{found} or none" if rule.nullable else found
 
 
-def _default(cls: type[Component], name: str) -> str:
-    info = cls.model_fields[name]
-    marks = extra(info)
-    if "formula" in marks:
-        return f"= {marks['formula']}"
-    if "component" in marks:
-        return str(marks["component"]["kind"])
-    if "inherit" in marks:
-        own = "" if info.is_required() else f", else {_word(info.default)}"
-        return f"the spec's {marks['inherit']}{own}"
-    return "(needed)" if info.is_required() else _word(info.default)
+def _default(rule: Rule) -> str:
+    if "formula" in rule.marks:
+        return f"= {rule.marks['formula']}"
+    own = "" if rule.info.is_required() else _word(rule.info.default)
+    if "inherit" in rule.marks:
+        return f"the spec's {rule.marks['inherit']}{own and f', else {own}'}"
+    return own or "(needed)"
 
 
 def _word(value: Any) -> str:
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _when(marks: dict[str, Any]) -> str:
-    if "when" not in marks:
+def _when(rule: Rule) -> str:
+    if "when" not in rule.marks:
         return ""
-    other, *values = marks["when"]
+    other, *values = rule.marks["when"]
     return f"{other} = {' | '.join(map(_word, values))}" if values else f"{other} is set"

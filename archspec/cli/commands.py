@@ -67,9 +67,9 @@ def show(spec: str, settings: tuple[str, ...]) -> None:
     archspec show model.yaml
     archspec show model.yaml --set d_model=1024 > larger.yaml
     """
-    from archspec import show as text
+    import archspec
 
-    click.echo(text(read_spec(spec, settings)), nl=False)
+    click.echo(archspec.show(read_spec(spec, settings)), nl=False)
 
 
 @main.command()

@@ -14,7 +14,7 @@ from archspec.codegen.defaults import lookup_in
 from archspec.codegen.folding import comment, filled, folded
 from archspec.codegen.imports import Import, import_lines
 from archspec.codegen.layout import WIDTH
-from archspec.codegen.names import class_names, free, stack_names, uses
+from archspec.codegen.names import camel, class_names, free, stack_names, uses
 from archspec.codegen.prune import WithoutCounting
 from archspec.codegen.reserved import ALWAYS, STRUCTURAL, definitions, variables
 from archspec.codegen.shorten import shorten
@@ -174,7 +174,8 @@ class Writer:
         """The name that something of another module has in this file: its own, or with the module's before it."""
         origin = (module, original)
         named = f"{module.rsplit('.', 1)[-1]}_{name.lstrip('_')}"
-        for wished in (name, named.upper() if name.isupper() else f"_{named}"):
+        is_class = name[:1].isupper() and not name.isupper()
+        for wished in (name, named.upper() if name.isupper() else camel(named) if is_class else f"_{named}"):
             if wished not in self.chosen and self.globals.setdefault(wished, origin) == origin:
                 return wished
         here = free(wished, {*self.chosen, *self.globals})

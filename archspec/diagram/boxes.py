@@ -34,7 +34,7 @@ RULES = 3  # of a router that are written into its box
 def params(op: Op | Iterable[Op]) -> int:
     """Parameters of one or several ops."""
     ops = (op,) if isinstance(op, Op) else op
-    return sum(p.count for o in ops for p in o.params if not p.buffer)
+    return sum(p.numel for o in ops for p in o.params if not p.buffer)
 
 
 def counted(text: str, n: int) -> str:

@@ -59,7 +59,7 @@ def unlimited(op: Op) -> Op:
     """The op without its window, by which alone two layers are not of two kinds."""
     if not isinstance(op, Attend) or op.window is None:
         return op
-    return replace(op, window=None, kept=tuple(replace(k, limit=None) for k in op.kept))
+    return replace(op, window=None, kept=tuple(k._replace(limit=None) for k in op.kept))
 
 
 # Nodes

@@ -112,8 +112,8 @@ def pieces(nodes: Iterable[Node]) -> list[Piece]:
         piece = found.setdefault(name, Piece(name, hue))
         for p in node.params:
             if not p.buffer:
-                piece.total += node.copies * p.count
-                piece.active += node.copies * (p.count * p.active[0] // p.active[1])
+                piece.total += node.copies * p.numel
+                piece.active += node.copies * (p.numel * p.active[0] // p.active[1])
     return sorted((p for p in found.values() if p.total), key=lambda p: -p.total)
 
 

@@ -110,7 +110,7 @@ def _written(expression: Expression) -> str | None:
 def _size(part: Component) -> str:
     ops = part.ops()
     total = params(ops)
-    active = sum(p.count * p.active[0] // p.active[1] for op in ops for p in op.params if not p.buffer)
+    active = sum(p.numel * p.active[0] // p.active[1] for op in ops for p in op.params if not p.buffer)
     if any(isinstance(op, Experts) for op in ops):
         return f"{amount(total)} {DOT} {amount(active)} active"
     return f"{amount(total)} params" if total else "no parameters"

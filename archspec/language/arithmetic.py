@@ -7,6 +7,7 @@ are bounded, so that no text can take long.
 
 import ast
 import math
+import operator
 import re
 from collections.abc import Callable
 from fractions import Fraction
@@ -26,21 +27,14 @@ _ALLOWED = "only numbers, names of sizes, + - * / // % ** and ceil, floor, round
 _LOOKS = re.compile(r"[A-Za-z0-9_.+\-*/%(), \t]+")
 _NUMBERS = re.compile(r"(?<![A-Za-z0-9_.])[0-9.][A-Za-z0-9_.]*")
 _NUMBER = re.compile(r"(?:[0-9]+(?:_[0-9]+)*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][0-9]*)?")
-# how many arguments each function takes; 0 means one or more
-_ARGUMENTS = {"ceil": 1, "floor": 1, "round": 1, "sqrt": 1, "round_up": 2, "min": 0, "max": 0}
+_ONE, _TWO, _SOME = "one value", "two values, as in round_up(x, 256)", "at least one value"
+_ARGUMENTS = {**dict.fromkeys(("ceil", "floor", "round", "sqrt"), _ONE), "round_up": _TWO, "min": _SOME, "max": _SOME}
+_WHOLE: dict[str, Callable[[Number], int]] = {"ceil": math.ceil, "floor": math.floor, "round": round}
+_SIGNS: dict[type[ast.operator], Callable[[Number, Number], Number]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
+    ast.Div: operator.truediv, ast.FloorDiv: operator.truediv, ast.Mod: operator.mod,
+}  # fmt: skip
 FUNCTIONS = frozenset(_ARGUMENTS)
-
-
-def is_expression(text: str) -> bool:
-    """Whether the text could be arithmetic rather than a word; a cheap look that says nothing about its syntax."""
-    if len(text) > MAX_LENGTH or not _LOOKS.fullmatch(text):
-        return False
-    return text.lstrip()[:1].isdigit() or any(sign in text for sign in "+-*/%(")
-
-
-def names(text: str) -> frozenset[str]:
-    """The names that the text refers to; raises Fault when it is not arithmetic."""
-    return _parse(text)[1]
 
 
 def evaluate(text: str, names: Callable[[str], Fraction | int | float]) -> int | float | Fraction:
@@ -49,13 +43,13 @@ def evaluate(text: str, names: Callable[[str], Fraction | int | float]) -> int |
     `names` gives the value of a name and raises Fault for one that it does not know. Raises Fault for text that is not
     arithmetic, for a division by zero and for results of 10**30 and more. `round` takes halves to the even neighbour.
     """
-    value = _Evaluator(text, names).value(_parse(text)[0])
+    value = _Evaluator(text, names).value(_parse(text))
     return value.numerator if isinstance(value, Fraction) and value.denominator == 1 else value
 
 
 @lru_cache(maxsize=256)
-def _parse(text: str) -> tuple[ast.expr, frozenset[str]]:
-    """The checked tree and the names in it."""
+def _parse(text: str) -> ast.expr:
+    """The tree, of which every node is on the whitelist; walked without recursion."""
     if len(text) > MAX_LENGTH:
         raise Fault(f"`{text[:40]}...` is too long: arithmetic has at most {MAX_LENGTH} characters, found {len(text)}")
     if "^" in text:
@@ -67,21 +61,13 @@ def _parse(text: str) -> tuple[ast.expr, frozenset[str]]:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise _refused(text) from None
-    return tree, frozenset(_check(text, tree))
-
-
-def _check(text: str, tree: ast.expr) -> set[str]:
-    """Walks the tree without recursion, refuses what is not on the whitelist, returns the names of sizes."""
-    found = set()
     todo = [(tree, 1)]
     while todo:
         node, depth = todo.pop()
         if depth > MAX_DEPTH:
             raise Fault(f"`{text[:40]}...` is nested too deeply: at most {MAX_DEPTH} levels")
-        if isinstance(node, ast.Name):
-            found.add(node.id)
         todo += [(child, depth + 1) for child in _operands(text, node)]
-    return found
+    return tree
 
 
 def _operands(text: str, node: ast.expr) -> list[ast.expr]:
@@ -93,19 +79,14 @@ def _operands(text: str, node: ast.expr) -> list[ast.expr]:
             return []
         case ast.UnaryOp(op=ast.USub() | ast.UAdd()):
             return [node.operand]
-        case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div() | ast.FloorDiv() | ast.Mod() | ast.Pow()):
+        case ast.BinOp(op=op) if type(op) in _SIGNS or isinstance(op, ast.Pow):
             return [node.left, node.right]
-        case ast.Call(func=ast.Name(id=name), keywords=[]) if name in _ARGUMENTS:
-            return _arguments(text, name, node.args)
+        case ast.Call(func=ast.Name(id=name), keywords=[], args=arguments) if name in _ARGUMENTS:
+            wanted = _ARGUMENTS[name]
+            if not arguments or (wanted is not _SOME and len(arguments) != (1 if wanted is _ONE else 2)):
+                raise Fault(f"`{text}`: {name} takes {wanted}, found {len(arguments)}")
+            return arguments
     raise _refused(text)
-
-
-def _arguments(text: str, name: str, arguments: list[ast.expr]) -> list[ast.expr]:
-    wanted = _ARGUMENTS[name]
-    if len(arguments) != wanted if wanted else not arguments:
-        wish = {0: "at least one value", 1: "one value", 2: "two values, as in round_up(x, 256)"}[wanted]
-        raise Fault(f"`{text}`: {name} takes {wish}, found {len(arguments)}")
-    return arguments
 
 
 def _refused(text: str) -> Fault:
@@ -116,36 +97,29 @@ class _Evaluator:
     """Computes a checked tree; keeps the text for its messages."""
 
     def __init__(self, text: str, names: Callable[[str], Fraction | int | float]) -> None:
-        self.text = text
-        self.names = names
+        self.text, self.names = text, names
 
     def value(self, node: ast.expr) -> Number:
         """The value of one node, within bounds."""
-        return self.bounded(self.raw(node))
-
-    def raw(self, node: ast.expr) -> Number:
-        """The value of one node, before the bounds are checked."""
         match node:
             case ast.Constant(value=int() | float() as number):
-                return self.exact(number)
+                return self.bounded(self.exact(number))
             case ast.Name(id=name):
-                return self.exact(self.names(name))
+                return self.bounded(self.exact(self.names(name)))
             case ast.UnaryOp(op=sign):
                 operand = self.value(node.operand)
                 return -operand if isinstance(sign, ast.USub) else operand
             case ast.BinOp():
-                return self.binary(node.op, self.value(node.left), self.value(node.right))
+                return self.bounded(self.binary(node.op, self.value(node.left), self.value(node.right)))
             case ast.Call(func=ast.Name(id=name)):
-                return self.call(name, [self.value(argument) for argument in node.args])
+                return self.bounded(self.call(name, [self.value(argument) for argument in node.args]))
         raise _refused(self.text)
 
     def exact(self, number: Fraction | int | float) -> Number:
         """A number as the rational that its decimal digits say, so that 0.1 is one tenth."""
-        if isinstance(number, float):
-            if not math.isfinite(number):
-                self.fail("holds a number that is not finite")
-            return Fraction(repr(number))
-        return Fraction(number)
+        if isinstance(number, float) and not math.isfinite(number):
+            self.fail("holds a number that is not finite")
+        return Fraction(repr(number) if isinstance(number, float) else number)
 
     def bounded(self, value: Number) -> Number:
         """The value itself, or a float where the exact form has grown unwieldy."""
@@ -155,22 +129,12 @@ class _Evaluator:
 
     def binary(self, sign: ast.operator, left: Number, right: Number) -> Number:
         """`left sign right`; a division by zero is a Fault."""
-        if isinstance(sign, (ast.Div, ast.FloorDiv, ast.Mod)) and right == 0:
+        if isinstance(sign, ast.Pow):
+            return self.power(left, right)
+        if right == 0 and isinstance(sign, (ast.Div, ast.FloorDiv, ast.Mod)):
             self.fail("divides by zero")
-        match sign:
-            case ast.Add():
-                return left + right
-            case ast.Sub():
-                return left - right
-            case ast.Mult():
-                return left * right
-            case ast.Div():
-                return left / right
-            case ast.FloorDiv():
-                return Fraction(math.floor(self.bounded(left / right)))
-            case ast.Mod():
-                return left % right
-        return self.power(left, right)
+        value = _SIGNS[type(sign)](left, right)
+        return Fraction(math.floor(self.bounded(value))) if isinstance(sign, ast.FloorDiv) else value
 
     def power(self, base: Number, exponent: Number) -> Number:
         """`base ** exponent`: exact for whole exponents and exact square roots."""
@@ -199,22 +163,14 @@ class _Evaluator:
         return math.sqrt(value)
 
     def call(self, name: str, values: list[Number]) -> Number:
-        """One of the functions of the language."""
-        match name:
-            case "ceil":
-                return Fraction(math.ceil(values[0]))
-            case "floor":
-                return Fraction(math.floor(values[0]))
-            case "round":
-                return Fraction(round(values[0]))
-            case "round_up":
-                return self.round_up(values[0], values[1])
-            case "sqrt":
-                return self.sqrt(values[0])
-        return min(values) if name == "min" else max(values)
-
-    def round_up(self, value: Number, multiple: Number) -> Number:
-        """The least multiple that is not below the value."""
+        """One of the functions of the language; `round_up` gives the least multiple that is not below the value."""
+        if name in _WHOLE:
+            return Fraction(_WHOLE[name](values[0]))
+        if name == "sqrt":
+            return self.sqrt(values[0])
+        if name != "round_up":
+            return min(values) if name == "min" else max(values)
+        value, multiple = values
         if multiple <= 0:
             self.fail(f"rounds up to a multiple of {float(multiple):g}: it must be positive")
         return math.ceil(self.bounded(value / multiple)) * multiple

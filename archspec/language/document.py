@@ -1,4 +1,7 @@
-"""The words that a spec may use at its top and in a stack, with what each means."""
+"""The words that a spec may use at its top and in a stack, with what each means, and what is plain in them."""
+
+from archspec.language.rules import rule_of
+from archspec.layers.fields import LARGEST
 
 TOP_KEYS = {
     "name": "name of the model",
@@ -24,12 +27,9 @@ TOP_KEYS = {
     "expect": "the author's contract, checked by validate and count: {params: 46_702_792_704, layers: 32}",
 }
 
-STACK_KEYS = {
-    **{
-        k: TOP_KEYS[k]
-        for k in ("d_model", "vocab_size", "max_seq_len", "embedding", "norm", "dropout", "mask", "wiring")
-    },
-    **{k: TOP_KEYS[k] for k in ("blocks", "overrides", "final_norm")},
+STACKED = ("embedding", "blocks", "overrides", "final_norm")  # keys of a spec that is one stack alone
+SHARED = ("d_model", "vocab_size", "max_seq_len", "norm", "dropout", "mask", "wiring")  # which a stack may say again
+STACK_KEYS = {key: text for key, text in TOP_KEYS.items() if key in STACKED + SHARED} | {
     "memory": "name of an earlier stack, which the cross-attention of this one reads",
     "tie_embedding": "name of an earlier stack whose token table this one uses",
 }
@@ -49,4 +49,19 @@ ITEM_KEYS = {
     "repeat": "how many times the period stands one after another",
     "pattern": "the period: a list of names and blocks, or text such as (ssm ssm attn)x4",
     "share": "one set of weights for all repeats",
+}
+
+
+SIZES = ("d_model", "vocab_size", "max_seq_len")
+_SIZE = {"type": "int", "gt": 0, "le": LARGEST}
+# the values of a spec that are no components, each as pydantic's schema of it; `size` is one with a name of its own
+PLAIN = {
+    name: rule_of(name, core)
+    for name, core in {
+        **dict.fromkeys((*SIZES, "repeat"), _SIZE),
+        "size": {"type": "float", "ge": -LARGEST, "le": LARGEST, "allow_inf_nan": False},
+        "dropout": {"type": "float", "ge": 0, "lt": 1, "allow_inf_nan": False},
+        "mask": {"type": "literal", "expected": ["causal", "bidirectional", "prefix"]},
+        "share": {"type": "bool"},
+    }.items()
 }

@@ -2,14 +2,13 @@
 
 import operator
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from archspec.errors import Mark, Problem
-from archspec.language.keys import unknown
-from archspec.language.source import Node
-from archspec.language.values import must_be
+from archspec.errors import Mark
+from archspec.language.problems import Problems
+from archspec.language.rules import must_be
+from archspec.language.tree import Node
 
 KEYS = {
     "params": "all parameters, tied ones once",
@@ -48,25 +47,20 @@ class Expectation:
         return bool(COMPARE[self.op](value, self.number))
 
 
-def parse_expect(node: Node | None, problems: list[Problem]) -> tuple[tuple[str, Expectation], ...]:
+def parse_expect(node: Node | None, problems: Problems) -> tuple[tuple[str, Expectation], ...]:
     """The expectations of a spec."""
-    if node is None:
-        return ()
-    if not isinstance(node.value, Mapping):
-        problems.append(Problem(node.mark, "expect", f"must map what is counted to a value, not {node.kind_name()}"))
-        return ()
-    unknown(node, KEYS, "expect", "expect", problems)
+    fields = problems.mapping(node, "expect", "what is counted to a value")
+    if node is not None:
+        problems.unknown(node, KEYS, "expect", "expect")
     found = []
-    for key, child in node.value.items():
-        if key not in KEYS:
-            continue
-        expectation = read(key, child.value)
+    for key in [key for key in fields if key in KEYS]:
+        expectation = read(key, fields[key].value)
         if expectation is None:
             example = '"<= 128 KiB"' if is_bytes(key) else '"~46.7B"'
-            message = must_be(key, child, f"a whole number, or text such as {example}")
-            problems.append(Problem(child.mark, f"expect.{key}", message))
+            message = must_be(key, fields[key], f"a whole number, or text such as {example}")
+            problems.tell(fields[key], f"expect.{key}", message)
         else:
-            found.append((key, replace(expectation, mark=child.mark)))
+            found.append((key, replace(expectation, mark=fields[key].mark)))
     return tuple(found)
 
 
@@ -75,14 +69,12 @@ def read(key: str, value: object) -> Expectation | None:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return Expectation(key, "==", Fraction(value), Fraction(0), str(value))
     match = FORM.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None:
-        return None
-    digits, unit = match["number"].replace("_", ""), match["unit"] or ""
+    digits, unit = (match["number"].replace("_", ""), match["unit"] or "") if match else ("", "none")
     scale = (UNITS | BINARY if is_bytes(key) else UNITS).get(unit)
-    if scale is None:
+    if match is None or scale is None:
         return None
     step = Fraction(1, 10 ** len(digits.partition("e")[0].partition(".")[2])) * scale
-    return Expectation(key, match["op"] or "==", Fraction(digits) * scale, step, str(value).strip())
+    return Expectation(key, match["op"] or "==", Fraction(digits) * scale, step, match.string)
 
 
 def is_bytes(key: str) -> bool:

@@ -1,17 +1,17 @@
 """From a file, text or plain data to a `Spec`: read, extend, override, write out the layers, resolve, check."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from archspec.errors import Fault, Mark, Problem, SpecError, suggest
 from archspec.language.assemble import Assembler
 from archspec.language.document import TOP_KEYS
-from archspec.language.keys import clipped
 from archspec.language.model import Spec
-from archspec.language.source import Node, assign, from_plain, merge, parse, read
-from archspec.language.values import shown
+from archspec.language.rules import shown
+from archspec.language.source import parse, read
+from archspec.language.tree import Node, assign, clipped, from_plain, merge
 
 MOST_EXTENDS = 16
 LONGEST_PATH = 1000
@@ -32,34 +32,34 @@ def load(source: str | Path | Mapping[str, Any], *, set: Settings = ()) -> Spec:
     Raises:
         SpecError: with every problem of the file, each with its line and column.
     """
-    if isinstance(source, Mapping):
-        file = "<python>"
-        document = _alone(from_plain(dict(source), Mark(file)), file)
-    else:
-        file = str(source)
-        document = read_extended(Path(source), file)
-    return assemble(with_settings(document, set), file)
+    if not isinstance(source, Mapping):
+        return _assembled(read_extended(Path(source), str(source)), str(source), set)
+    file = "<python>"
+    return _assembled(_alone(from_plain(dict(source), Mark(file)), file), file, set)
 
 
 def loads(text: str, file: str = "<text>", *, set: Settings = ()) -> Spec:
     """The spec of a YAML text; `extends` needs a file and is refused here."""
-    return assemble(with_settings(_alone(parse(text, file), file), set), file)
+    return _assembled(_alone(parse(text, file), file), file, set)
 
 
 def _alone(document: Node, file: str) -> Node:
     """The document, which has no folder from which it could extend another file."""
-    if isinstance(document.value, dict) and "extends" in document.value:
-        raise SpecError([Problem(document.value["extends"].mark, "extends", "only a file can extend another")], file)
+    if "extends" in document.fields:
+        raise SpecError([Problem(document.fields["extends"].mark, "extends", "only a file can extend another")], file)
     return document
 
 
-def assemble(document: Node, file: str) -> Spec:
+def _assembled(document: Node, file: str, settings: Settings) -> Spec:
     """The spec of a document, or a SpecError with all of its problems."""
-    assembler = Assembler(document, file)
+    assembler = Assembler(with_settings(document, settings), file)
     spec = assembler.spec()
     if spec is None or assembler.problems:
         raise SpecError(assembler.problems, file)
     return spec
+
+
+# Files that extend one another
 
 
 def read_extended(path: Path, file: str) -> Node:
@@ -67,56 +67,50 @@ def read_extended(path: Path, file: str) -> Node:
     folder = _resolved(path).parent
     seen: list[Path] = []
     chain: list[Node] = []
-    here, name = path, file
+    name = file
     while True:
-        document = _read(here, name, file)
-        chain.append(document)
-        seen.append(_resolved(here))
-        if not isinstance(document.value, dict) or "extends" not in document.value:
+        try:
+            chain.append(read(path, name))
+        except SpecError as error:  # what is wrong with one of the chain is a problem of the spec that extends it
+            raise SpecError(error.problems, file) from None
+        seen.append(_resolved(path))
+        node = chain[-1].fields.get("extends")
+        if node is None:
             break
-        node = document.value["extends"]
-        here = _base(node, here, folder, seen, file)
-        name = str(Path(name).parent / str(node.value))
-    if len(chain) > 1 and not isinstance(document.value, dict):
-        message = f"a spec is a mapping (name, d_model, blocks, ...), not {document.kind_name()}"
-        raise SpecError([Problem(document.mark, "", message)], file)
+        try:
+            path, name = _extended(node, path, folder, seen), str(Path(name).parent / str(node.value))
+        except Fault as fault:
+            raise SpecError([Problem(node.mark, "extends", str(fault))], file) from None
     merged = chain.pop()
+    if chain and not isinstance(merged.value, dict):
+        message = f"a spec is a mapping (name, d_model, blocks, ...), not {merged.kind_name()}"
+        raise SpecError([Problem(merged.mark, "", message)], file)
     while chain:
-        over = chain.pop()
-        merged = _without_removed(merged, merge(merged, over))
-    return _without_extends(merged)
+        merged = _without_removed(merged, merge(merged, chain.pop()))
+    return merged.without(("extends",))
 
 
-def _read(path: Path, name: str, file: str) -> Node:
-    """One file of the chain; what is wrong with it is a problem of the spec that extends it."""
+def _extended(node: Node, here: Path, folder: Path, seen: list[Path]) -> Path:
+    """The path of the file that a spec extends; refused where it leaves the folder of the first one."""
+    if not isinstance(node.value, str) or not node.value:
+        raise Fault(f"must be the path of another spec, not {node.kind_name()}")
+    if len(node.value) > LONGEST_PATH:
+        raise Fault(f"a path has at most {LONGEST_PATH} characters, found {len(node.value)}")
+    path, said = here.parent / node.value, clipped(node.value)
+    target = _resolved(path)
+    if Path(node.value).is_absolute() or not target.is_relative_to(folder):
+        raise Fault(f"{said!r} leaves the folder of the spec; extend only files in it or below it")
+    if target in seen:
+        raise Fault(f"the files extend one another in a circle: {' -> '.join(p.name for p in [*seen, target])}")
+    if len(seen) > MOST_EXTENDS:
+        raise Fault(f"more than {MOST_EXTENDS} files extend one another")
     try:
-        return read(path, name)
-    except SpecError as error:
-        raise SpecError(error.problems, file) from None
-
-
-def _without_extends(document: Node) -> Node:
-    if not isinstance(document.value, dict):
-        return document
-    value = {key: child for key, child in document.value.items() if key != "extends"}
-    return Node(value, document.mark, document.keys)
-
-
-def _without_removed(before: Node, after: Node) -> Node:
-    """The document without the definitions that were there before and are null now."""
-    old, new = (_definitions(document) for document in (before, after))
-    gone = {name for name, body in new.items() if body.value is None and name in old}
-    if not gone:
-        return after
-    assert isinstance(after.value, dict)
-    define = after.value["define"]
-    kept = Node({k: v for k, v in new.items() if k not in gone}, define.mark, define.keys)
-    return Node({**after.value, "define": kept}, after.mark, after.keys)
-
-
-def _definitions(document: Node) -> dict[str, Node]:
-    define = document.value.get("define") if isinstance(document.value, dict) else None
-    return define.value if define is not None and isinstance(define.value, dict) else {}
+        found = target.is_file()
+    except (OSError, ValueError):
+        found = False
+    if not found:
+        raise Fault(f"no file {said!r} beside {here.name}")
+    return path
 
 
 def _resolved(path: Path) -> Path:
@@ -127,45 +121,32 @@ def _resolved(path: Path) -> Path:
         return path.absolute()
 
 
-def _base(node: Node, here: Path, folder: Path, seen: list[Path], file: str) -> Path:
-    """The path of the file that a spec extends; refused where it leaves the folder of the first one."""
-
-    def refuse(message: str) -> SpecError:
-        return SpecError([Problem(node.mark, "extends", message)], file)
-
-    if not isinstance(node.value, str) or not node.value:
-        raise refuse(f"must be the path of another spec, not {node.kind_name()}")
-    if len(node.value) > LONGEST_PATH:
-        raise refuse(f"a path has at most {LONGEST_PATH} characters, found {len(node.value)}")
-    path = here.parent / node.value
-    target, said = _resolved(path), clipped(node.value)
-    if Path(node.value).is_absolute() or not target.is_relative_to(folder):
-        raise refuse(f"{said!r} leaves the folder of the spec; extend only files in it or below it")
-    if target in seen:
-        raise refuse(f"the files extend one another in a circle: {' -> '.join(p.name for p in [*seen, target])}")
-    if len(seen) > MOST_EXTENDS:
-        raise refuse(f"more than {MOST_EXTENDS} files extend one another")
-    if not _is_file(target):
-        raise refuse(f"no file {said!r} beside {here.name}")
-    return path
+def _without_removed(before: Node, after: Node) -> Node:
+    """The document without the definitions that were there before and are null now."""
+    define, old = after.fields.get("define"), before.fields.get("define")
+    if define is None or old is None:
+        return after
+    gone = [name for name, body in define.fields.items() if body.value is None and name in old.fields]
+    return Node({**after.fields, "define": define.without(gone)}, after.mark, after.keys) if gone else after
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
+# Settings
 
 
 def with_settings(document: Node, settings: Settings) -> Node:
     """The document after `path=value` overrides; raises SpecError with all that cannot be applied."""
     problems: list[Problem] = []
-    mapped = isinstance(settings, Mapping)
-    for path, value in settings.items() if isinstance(settings, Mapping) else _pairs(settings, problems):
+    for path, value in settings.items() if isinstance(settings, Mapping) else [_pair(text) for text in settings]:
         said = value if isinstance(value, str) else shown(value)
         mark = Mark(f"{SETTING} {clipped(' '.join(f'{path}={said}'.split()))}")
         try:
-            node = from_plain(value if mapped else _read_value(value), mark)
+            if isinstance(settings, Mapping):
+                node = from_plain(value, mark)
+            elif path:
+                node = from_plain(parse(value, SETTING).plain() if value else None, mark)
+            else:
+                mark = Mark(SETTING)
+                raise Fault(f"{clipped(value)!r} must be path=value, such as d_model=512")
             document = _without_removed(document, _set(document, path, node))
         except Fault as fault:
             problems.append(Problem(mark, clipped(path), str(fault)))
@@ -176,20 +157,10 @@ def with_settings(document: Node, settings: Settings) -> Node:
     return document
 
 
-def _pairs(settings: Iterable[str], problems: list[Problem]) -> Iterator[tuple[str, str]]:
-    """Path and value of each setting; one that has none of them is told."""
-    for text in settings:
-        path, equals, value = (part.strip() for part in text.partition("="))
-        if equals and path:
-            yield path, value
-        else:
-            message = f"{clipped(text)!r} must be path=value, such as d_model=512"
-            problems.append(Problem(Mark(SETTING), "", message))
-
-
-def _read_value(text: str) -> Any:
-    """The value of a setting, as YAML has it; nothing where there is no text."""
-    return parse(text, SETTING).plain() if text else None
+def _pair(text: str) -> tuple[str, str]:
+    """Path and value of a setting; no path, and the whole text, where it has not both."""
+    path, equals, value = (part.strip() for part in text.partition("="))
+    return (path, value) if equals and path else ("", text)
 
 
 def _set(document: Node, path: str, node: Node) -> Node:

@@ -3,13 +3,12 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from types import MappingProxyType
 
-from archspec.errors import Fault, Problem, suggest
-from archspec.language.blocks import Place
-from archspec.language.keys import unknown
-from archspec.language.source import REPLACE, Node, assign, merge
-from archspec.language.values import shown
+from archspec.errors import Fault, suggest
+from archspec.language.places import Place
+from archspec.language.problems import Problems
+from archspec.language.rules import shown
+from archspec.language.tree import REPLACE, Node, assign, merge
 
 KEYS = ("at", "set", "replace")
 MOST_CHANGES = 4096
@@ -18,73 +17,59 @@ FORM = re.compile(r"(?:(?P<stack>[A-Za-z_]\w*)\.)?layers\[(?P<index>[^\]]*)\](?P
 USE = 'write {at: "layers[0:3].ffn", set: {...}} or {at: ..., replace: {...}}'
 
 
-def override(
-    places: list[Place],
-    node: Node | None,
-    path: str,
-    stack: str,
-    problems: list[Problem],
-    define: Mapping[str, Place] = MappingProxyType({}),
-) -> list[Place]:
-    """The layers after the `overrides` of a stack; layers that were one node and are changed alike stay one node."""
-    if node is None:
-        return places
-    if not isinstance(node.value, list):
-        problems.append(Problem(node.mark, path, f"must be a list of {{at: ..., set: ...}}, not {node.kind_name()}"))
-        return places
-    work = _Overrides(places, stack, problems, define)
-    for i, item in enumerate(node.value):
-        work.take(item, f"{path}[{i}]")
-    return work.places
+class Overrides:
+    """The layers of a stack while they are changed; those that were one node and are changed alike stay one node."""
 
-
-class _Overrides:
-    """The layers while they are changed."""
-
-    def __init__(self, places: list[Place], stack: str, problems: list[Problem], define: Mapping[str, Place]):
+    def __init__(self, places: list[Place], stack: str, problems: Problems, define: Mapping[str, Place]):
         self.places, self.stack, self.problems, self.define = list(places), stack, problems, define
         self.changes = self.selected = 0
 
-    def take(self, item: Node, path: str) -> None:
-        """One override."""
-        if self.changes > MOST_CHANGES or self.selected > MOST_SELECTED:  # which is told
-            return
-        if not isinstance(item.value, dict):
-            self.problems.append(Problem(item.mark, path, f"must be a mapping, not {item.kind_name()}; {USE}"))
-            return
-        if item.value.keys() not in ({"at", "set"}, {"at", "replace"}):
-            unknown(item, KEYS, path, "an override", self.problems)
-            if item.value.keys() <= set(KEYS):
-                self.problems.append(Problem(item.mark, path, f"needs `at`, and one of `set` and `replace`; {USE}"))
-            return
-        try:
-            chosen, rest = self._selected(item.value["at"])
-        except Fault as fault:
-            self.problems.append(Problem(item.value["at"].mark, f"{path}.at", str(fault)))
-            return
-        verb = "set" if "set" in item.value else "replace"
-        if not rest and (wrong := self._bad_block(verb, item.value[verb])):
-            self.problems.append(Problem(item.value[verb].mark, f"{path}.{verb}", wrong))
-            return
-        try:
-            self._change(chosen, rest, item.value)
-        except Fault as fault:
-            self.problems.append(Problem(item.mark, path, str(fault)))
+    def apply(self, node: Node, path: str) -> list[Place]:
+        """The layers after all changes of a list."""
+        if not isinstance(node.value, list):
+            self.problems.tell(node, path, f"must be a list of {{at: ..., set: ...}}, not {node.kind_name()}")
+            return self.places
+        for i, item in enumerate(node.value):
+            if self.changes <= MOST_CHANGES and self.selected <= MOST_SELECTED:  # which is told
+                self._take(item, f"{path}[{i}]")
+        return self.places
 
-    def _bad_block(self, verb: str, new: Node) -> str:
-        """What is wrong with what a whole layer is changed by; nothing when it is right."""
+    def _take(self, item: Node, path: str) -> None:
+        """One change."""
+        fields, node = item.fields, item
+        if not isinstance(item.value, dict):
+            self.problems.tell(item, path, f"must be a mapping, not {item.kind_name()}; {USE}")
+            return
+        if fields.keys() not in ({"at", "set"}, {"at", "replace"}):
+            self.problems.unknown(item, KEYS, path, "an override")
+            if fields.keys() <= set(KEYS):
+                self.problems.tell(item, path, f"needs `at`, and one of `set` and `replace`; {USE}")
+            return
+        verb, where = "set" if "set" in fields else "replace", path
+        try:
+            node, where = fields["at"], f"{path}.at"
+            chosen, rest = self._selected(node)
+            if not rest:
+                node, where = fields[verb], f"{path}.{verb}"
+                self._check_block(verb, node)
+            node, where = item, path
+            self._change(chosen, rest, fields[verb] if verb == "set" else _replacing(fields[verb]))
+        except Fault as fault:
+            self.problems.tell(node, where, str(fault))
+
+    def _check_block(self, verb: str, new: Node) -> None:
+        """Refuses what is no block, where a whole layer is changed."""
         if isinstance(new.value, dict):
-            return ""
+            return
         if not isinstance(new.value, str):
             named = " or the name of a defined one" if verb == "replace" else ""
-            return f"must be a block (mixer, ffn, ...){named}, not {new.kind_name()}"
+            raise Fault(f"must be a block (mixer, ffn, ...){named}, not {new.kind_name()}")
         if new.value not in self.define:
-            return f"no block {shown(new)} is defined{suggest(new.value[:60], self.define)}"
-        return f"a whole block takes the place of a layer: write replace: {new.value}" if verb == "set" else ""
+            raise Fault(f"no block {shown(new)} is defined{suggest(new.value[:60], self.define)}")
+        if verb == "set":
+            raise Fault(f"a whole block takes the place of a layer: write replace: {new.value}")
 
-    def _change(self, chosen: list[int], rest: str, fields: Mapping[str, Node]) -> None:
-        verb = "set" if "set" in fields else "replace"
-        new = fields[verb] if verb == "set" else _replacing(fields[verb])
+    def _change(self, chosen: list[int], rest: str, new: Node) -> None:
         changed: dict[int, Place] = {}
         self._count(selected=len(chosen))
         idle = bool(chosen)
@@ -98,24 +83,27 @@ class _Overrides:
         if idle:
             raise Fault("changes nothing; remove it")
         if any(self.places[index].group for index in chosen):
-            self._still_shared()
-
-    def _still_shared(self) -> None:
-        """Refuse to change one of several layers that share one set of weights."""
-        first: dict[tuple[int, int], int] = {}
-        for index, place in enumerate(self.places):
-            if place.group is None:
-                continue
-            start, period = first.setdefault(place.group, index), place.group[1]
-            twin = start + (index - start) % period
-            if place is not self.places[twin]:
-                raise Fault(f"layers {twin} and {index} share one set of weights; change all of them or none")
+            self._check_shared()
 
     def _changed(self, place: Place, rest: str, new: Node) -> Place:
+        """The layer with one change, or the same object where it changes nothing."""
         if not rest and isinstance(new.value, str):
             whole = self.define[new.value]
             return place if whole.node is place.node else replace(whole, group=place.group)
-        return _changed(place, rest, new)
+        if place.broken or not isinstance(place.node.value, dict):
+            return place
+        node = assign(place.node, rest, new) if rest else merge(place.node, new)
+        return place if node.plain() == place.node.plain() else replace(place, node=node)
+
+    def _check_shared(self) -> None:
+        """Refuses to change one of several layers that share one set of weights."""
+        first: dict[tuple[int, int], int] = {}
+        for index, place in enumerate(self.places):
+            if place.group is not None:
+                start = first.setdefault(place.group, index)
+                twin = start + (index - start) % place.group[1]
+                if place is not self.places[twin]:
+                    raise Fault(f"layers {twin} and {index} share one set of weights; change all of them or none")
 
     def _count(self, changes: int = 0, selected: int = 0) -> None:
         self.changes += changes
@@ -133,19 +121,15 @@ class _Overrides:
         if match["stack"] not in (None, self.stack):
             where = f"this is the stack {self.stack!r}; leave the name out" if self.stack else "there are no stacks"
             raise Fault(f"at = {shown(at)} names the stack {match['stack']!r}; {where}")
-        return self._layers(at, _numbers(at, match["index"])), match["rest"].removeprefix(".")
-
-    def _layers(self, at: Node, parts: list[int | None]) -> list[int]:
-        n = len(self.places)
-        if not n:  # what is wrong with the blocks is told already
-            return []
-        if len(parts) == 1 and parts[0] is not None:
-            chosen = [parts[0] % n] if -n <= parts[0] < n else []
+        parts, every = _numbers(at, match["index"]), range(len(self.places))
+        start = parts[0]
+        if len(parts) > 1:
+            chosen = list(every[slice(*parts)])
         else:
-            chosen = list(range(n))[slice(*parts)]
-        if not chosen:
-            raise Fault(f"at = {shown(at)} selects no layer; there are {n}, from 0 to {n - 1}")
-        return chosen
+            chosen = [every[start]] if start is not None and -len(every) <= start < len(every) else []
+        if every and not chosen:  # where there is no layer, what is wrong with the blocks is told already
+            raise Fault(f"at = {shown(at)} selects no layer; there are {len(every)}, from 0 to {len(every) - 1}")
+        return chosen, match["rest"].removeprefix(".")
 
 
 def _numbers(at: Node, index: str) -> list[int | None]:
@@ -162,12 +146,3 @@ def _replacing(new: Node) -> Node:
     if not isinstance(new.value, dict):
         return new
     return Node({**new.value, REPLACE: Node(True, new.mark)}, new.mark, new.keys)
-
-
-def _changed(place: Place, rest: str, new: Node) -> Place:
-    """The layer with one change, or the same object where it changes nothing."""
-    if place.broken or not isinstance(place.node.value, dict):
-        return place
-    node = assign(place.node, rest, new) if rest else merge(place.node, new)
-    same = node.plain() == place.node.plain()
-    return place if same else Place(node, place.path, place.label, place.group)

@@ -8,13 +8,16 @@ from collections.abc import Collection
 from typing import NoReturn
 
 from archspec.errors import Fault, suggest
+from archspec.language.tree import clipped
 
 MAX_LAYERS = 4096
 MAX_LENGTH = 1 << 16
 
-_TOKEN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+|[()*]")
-_GAP = re.compile(r"[\s,]*")
-_REPEAT = re.compile(r"x[0-9]+")
+# a repeat (with its number, which may be missing after a star), a name or a number, a bracket; or what is none of them
+_TOKEN = re.compile(
+    r"[\s,]*(?:(?P<repeat>x(?=[0-9]+(?![A-Za-z0-9_]))|x(?=[\s,]+[0-9])|\*)[\s,]*(?P<times>[0-9]*)"
+    r"|(?P<word>[A-Za-z_][A-Za-z0-9_]*|[0-9]+)|(?P<bracket>[()])|(?P<stray>.)|$)"
+)
 
 
 def parse_pattern(text: str, known: Collection[str]) -> list[str]:
@@ -24,7 +27,11 @@ def parse_pattern(text: str, known: Collection[str]) -> list[str]:
     (found before they are written out).
     """
     if len(text) > MAX_LENGTH:
-        raise Fault(f"pattern {_shown(text)!r}: longer than {MAX_LENGTH} characters; repeat groups, as in (a b)x4")
+        raise Fault(f"pattern {clipped(text)!r}: longer than {MAX_LENGTH} characters; repeat groups, as in (a b)x4")
+    for token in _TOKEN.finditer(text):
+        if found := token["stray"]:
+            advice = "separate names by spaces" if found == "|" else "write for example (ssm ssm attn)x3 attn"
+            raise Fault(f"{found!r} at character {token.start('stray') + 1} has no meaning in a pattern; {advice}")
     return _Parser(text, known).layers()
 
 
@@ -32,63 +39,28 @@ class _Parser:
     """Reads tokens from left to right; `last` is where the thing that a repeat would repeat begins."""
 
     def __init__(self, text: str, known: Collection[str]) -> None:
-        self.text = text
-        self.known = known
-        self.tokens = self.split()
+        self.text, self.known = text, known
         self.items: list[str] = []
         self.groups: list[int] = []
         self.last: int | None = None
 
-    def split(self) -> list[str]:
-        """The tokens; raises Fault at the first character that starts none."""
-        tokens = []
-        at = self.skip(0)
-        while at < len(self.text):
-            token = _TOKEN.match(self.text, at)
-            if token is None:
-                raise Fault(self.stray(at))
-            tokens.append(token[0])
-            at = self.skip(token.end())
-        return tokens
-
-    def skip(self, at: int) -> int:
-        """The place behind spaces and commas."""
-        gap = _GAP.match(self.text, at)
-        return gap.end() if gap else at
-
-    def stray(self, at: int) -> str:
-        """What to say of a character that has no meaning here."""
-        advice = "; separate names by spaces" if self.text[at] == "|" else "; write for example (ssm ssm attn)x3 attn"
-        return f"{self.text[at]!r} at character {at + 1} has no meaning in a pattern{advice}"
-
     def layers(self) -> list[str]:
         """All names of the pattern."""
-        at = 0
-        while at < len(self.tokens):
-            at += self.step(self.tokens[at], self.tokens[at + 1] if at + 1 < len(self.tokens) else "")
+        for token in _TOKEN.finditer(self.text):
+            if token["repeat"]:
+                self.repeat(token["times"])
+            elif token["word"]:
+                self.name(token["word"])
+            elif token["bracket"] == "(":
+                self.groups.append(len(self.items))
+                self.last = None
+            elif token["bracket"]:
+                self.close()
         if self.groups:
             self.fail("a '(' is not closed")
         if not self.items:
             self.fail("the pattern is empty")
         return self.items
-
-    def step(self, token: str, following: str) -> int:
-        """Takes one name, bracket or repeat; returns how many tokens it was."""
-        if token == "(":
-            self.groups.append(len(self.items))
-            self.last = None
-        elif token == ")":
-            self.close()
-        elif token == "*" or (token == "x" and following.isdigit()):
-            self.repeat(following)
-            return 2
-        elif _REPEAT.fullmatch(token):
-            if token in self.known:
-                raise Fault(f"a block may not be called {token!r}: in a pattern it would be a repeat")
-            self.repeat(token[1:])
-        else:
-            self.name(token)
-        return 1
 
     def close(self) -> None:
         """A group ends; from here on it is what a repeat repeats."""
@@ -98,40 +70,35 @@ class _Parser:
         if self.last == len(self.items):
             self.fail("a group holds nothing")
 
-    def name(self, token: str) -> None:
+    def name(self, word: str) -> None:
         """One layer."""
-        if token.isdigit():
-            self.fail(f"the number {_shown(token)} repeats nothing; a repeat stands behind, as in attn x4")
-        if token not in self.known:
-            raise Fault(f"no block {_shown(token)!r}{suggest(token[:60], self.known)}")
+        if word.isdigit():
+            self.fail(f"the number {clipped(word)} repeats nothing; a repeat stands behind, as in attn x4")
+        if word not in self.known:
+            raise Fault(f"no block {clipped(word)!r}{suggest(word[:60], self.known)}")
         self.last = len(self.items)
-        self.items.append(token)
-        self.bound(len(self.items))
+        self.extend([word], 1)
 
     def repeat(self, digits: str) -> None:
         """Writes the last name or group out as often as asked."""
-        if not digits.isdigit():
+        if not digits:
             self.fail("a '*' needs a number behind it, as in attn*4")
+        if f"x{digits}" in self.known:
+            raise Fault(f"a block may not be called 'x{digits}': in a pattern it would be a repeat")
         if self.last is None:
-            self.fail(f"x{_shown(digits)} repeats nothing; it stands behind a name or a group, once")
+            self.fail(f"x{clipped(digits)} repeats nothing; it stands behind a name or a group, once")
         times = int(digits) if len(digits) <= 9 else MAX_LAYERS + 1
         if times < 1:
-            self.fail(f"a repeat must be at least 1, found {_shown(digits)}")
-        body = len(self.items) - self.last
-        self.bound(len(self.items) + (times - 1) * body)
-        if times > 1:
-            self.items += self.items[self.last :] * (times - 1)
+            self.fail(f"a repeat must be at least 1, found {clipped(digits)}")
+        self.extend(self.items[self.last :], times - 1)
         self.last = None
 
-    def bound(self, count: int) -> None:
-        """Refuses too many layers before they are written out."""
-        if count > MAX_LAYERS:
+    def extend(self, names: list[str], times: int) -> None:
+        """More layers; too many are refused before they are written out."""
+        if len(self.items) + times * len(names) > MAX_LAYERS:
             self.fail(f"more than {MAX_LAYERS} layers")
+        self.items += names * times
 
     def fail(self, what: str) -> NoReturn:
         """Refuses the pattern."""
-        raise Fault(f"pattern {_shown(self.text)!r}: {what}")
-
-
-def _shown(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}..."
+        raise Fault(f"pattern {clipped(self.text)!r}: {what}")

@@ -11,40 +11,17 @@ from math import prod
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic.fields import FieldInfo
 
-from archspec.errors import Fault, Mark, Problem, SpecError, listed
-from archspec.language.arithmetic import evaluate
-from archspec.language.keys import Problems, near, unknown
-from archspec.language.scope import Scope, Silent, UnknownSize
-from archspec.language.source import Node, from_plain
-from archspec.language.values import (
-    Value,
-    article,
-    bare,
-    empty,
-    fit,
-    fits,
-    freeze,
-    kind_of,
-    limits,
-    must_be,
-    nullable,
-    numeric,
-    settable,
-    shown,
-    size_formula,
-    wanted,
-)
+from archspec.errors import Fault, Mark, SpecError, listed
+from archspec.language.document import PLAIN, SIZES
+from archspec.language.problems import Problems, join, near
+from archspec.language.rules import Rule, must_be, rules, settable, shown
+from archspec.language.scope import Scope, Silent, UnknownSize, Value, computed, number
+from archspec.language.tree import Node, from_plain
 from archspec.layers.base import Component, NormComponent
-from archspec.layers.fields import extra
 from archspec.layers.registry import ROLES, find, kinds
 
-__all__ = ["Resolver", "Scope", "Value", "bare", "fit", "kind_of", "limits", "make", "nullable", "numeric", "settable",
-           "shown", "wanted"]  # fmt: skip
-
 NOWHERE = Mark("<python>")
-GIVEN_BY_SPEC = ("d_model", "vocab_size", "max_seq_len")
 LARGE = 2**20  # three sizes up to this make no tensor that is too large
 MOST_ELEMENTS = 2**63 - 1
 
@@ -56,22 +33,36 @@ class Resolver:
         problems: every mistake so far.
         reached: the paths of the defaults and sizes that some component or arithmetic took.
         read: the names of the sizes that some arithmetic or component used.
+        missing: the sizes of the top that are told to be missing.
     """
 
     def __init__(self, file: str = NOWHERE.file) -> None:
-        self.problems: list[Problem] = Problems(file)
+        self.problems = Problems(file)
         self.reached: set[str] = set()
         self.read: set[str] = set()
         self.missing: set[str] = set()
-
-    def problem(self, mark: Mark, path: str, message: str) -> None:
-        """Remember one mistake."""
-        self.problems.append(Problem(mark, path, message))
 
     def inherit(self, scope: Scope, name: str) -> Any:
         """The default of that name, noted as used."""
         self.reached.add(scope.origins.get(name, ""))
         return scope.defaults[name]
+
+    def size(self, scope: Scope, name: str) -> Value:
+        """The size of that name, noted as used; raises Fault where there is none."""
+        if name in scope.broken:
+            raise Silent
+        if name not in scope.numbers:
+            raise UnknownSize(name, scope.numbers)
+        self.read.add(name)
+        self.reached.add(scope.origins.get(name, ""))
+        return scope.numbers[name]
+
+    def plain(self, key: str, node: Node, path: str) -> Any:
+        """A plain value of the document, such as a dropout rate; None after its problem was told."""
+        if PLAIN[key].holds(node.value):
+            return node.value
+        self.problems.tell(node, join(path, key), must_be(key, node, PLAIN[key].wanted()))
+        return None
 
     def component(
         self, role: str | tuple[str, ...], node: Node, path: str, scope: Scope, base: Component | None = None
@@ -89,26 +80,23 @@ class Resolver:
         if isinstance(node.value, str):
             node = Node({"kind": node}, node.mark, {"kind": node.mark})
         if not isinstance(node.value, dict):
-            what = " or ".join(map(article, roles))
-            self.problem(node.mark, path, f"must be {what}, not {node.kind_name()}; write {{kind: ...}} or its name")
+            what = f"must be {' or '.join(map(article, roles))}, not {node.kind_name()}"
+            self.problems.tell(node, path, f"{what}; write {{kind: ...}} or its name")
             return None
-        cls = self._class(roles, node, path, base)
+        cls = type(base) if base is not None and "kind" not in node.value else self._class(roles, node, path)
         return None if cls is None else _Filling(self, cls, node, path, scope, base).component()
 
-    def _class(self, roles: tuple[str, ...], node: Node, path: str, base: Component | None) -> type[Component] | None:
-        assert isinstance(node.value, dict)
-        kind = node.value.get("kind")
+    def _class(self, roles: tuple[str, ...], node: Node, path: str) -> type[Component] | None:
+        kind = node.fields.get("kind")
         known = {k: r for r in reversed(roles) for k in kinds(r)}
-        if kind is None and base is not None:
-            return type(base)
         if kind is None:
-            typo = next((key for key in node.value if near(key, ("kind",))), "")
+            typo = next((key for key in node.fields if near(key, ("kind",))), "")
             message = f"write kind in the place of {typo}" if typo else f"known: {', '.join(sorted(known))}"
-            self.problem(node.keys.get(typo, node.mark), path, f"needs a kind; {message}")
+            self.problems.tell(node.key_mark(typo), path, f"needs a kind; {message}")
             return None
         if not isinstance(kind.value, str) or kind.value not in known:
             what = " or ".join(r.replace("_", " ") for r in roles)
-            self.problem(kind.mark, f"{path}.kind", f"no {what} {shown(kind)}{_meant(kind.value, known)}")
+            self.problems.tell(kind, f"{path}.kind", f"no {what} {shown(kind)}{_meant(kind.value, known)}")
             return None
         return find(known[kind.value], kind.value)
 
@@ -123,15 +111,31 @@ def _meant(kind: object, known: Mapping[str, str]) -> str:
     return f"; did you mean {right!r}?" if right else listed(known)
 
 
+def absent(node: Node) -> bool:
+    """Whether a spec leaves a component out here."""
+    return node.value is None or node.value is False or node.value == "none"
+
+
+def article(role: str) -> str:
+    """`an embedding`, `a mixer`."""
+    word = role.replace("_", " ")
+    return f"{'an' if word[0] in 'aeiou' or word == 'ffn' else 'a'} {word}"
+
+
+def kind_of(cls: type[Component]) -> str:
+    """The kind of a component, as a spec spells it."""
+    return cls.__module__.rsplit(".", 1)[-1]
+
+
 class _Filling:
     """One component while its fields are being filled in."""
 
     def __init__(
         self, resolver: Resolver, cls: type[Component], node: Node, path: str, scope: Scope, base: Component | None
     ):
-        assert isinstance(node.value, dict)
         self.resolver, self.cls, self.node, self.path, self.scope = resolver, cls, node, path, scope
-        self.given: dict[str, Node] = {k: v for k, v in node.value.items() if k in cls.model_fields}
+        self.rules = rules(cls)
+        self.given = {k: v for k, v in node.fields.items() if k in self.rules}
         self.base = base if type(base) is cls else None
         if self.base is not None and self.base is scope.defaults.get("norm"):
             resolver.inherit(scope, "norm")
@@ -141,244 +145,178 @@ class _Filling:
 
     def component(self) -> Component | None:
         """The component, or None after its problems were kept."""
-        assert isinstance(self.node.value, dict)
-        if len(self.given) < len(self.node.value):  # some key is no field
-            what = kind_of(self.cls)
-            told = self.cls.model_fields.keys() - set(settable(self.cls))
-            meant = unknown(self.node, settable(self.cls), self.path, what, self.resolver.problems, told)
+        if len(self.given) < len(self.node.fields):  # some key is no field
+            problems, known = self.resolver.problems, settable(self.cls)
+            meant = problems.unknown(self.node, known, self.path, kind_of(self.cls), self.rules.keys())
             self.failed |= {""} | (meant - self.given.keys())
-        slots = [(name, info) for name, info in self.cls.model_fields.items() if "slot" in extra(info)]
-        for name in self.cls.model_fields:
-            if "slot" not in extra(self.cls.model_fields[name]):
+        slots = [rule for rule in self.rules.values() if "slot" in rule.marks]
+        for name, rule in self.rules.items():
+            if "slot" not in rule.marks:
                 self._fill(name)
-        numbers = {k: v for k, v in self.values.items() if numeric(self.cls, k) and v is not None}
-        inner = self.scope.with_numbers(numbers, {name for name in self.failed if name})
-        for name, info in slots:
-            self._slot(name, info, inner)
+        numbers = {k: v for k, v in self.values.items() if v is not None and self.rules[k].number}
+        inner = self.scope.with_numbers(numbers, self.failed - {""})
+        for rule in slots:
+            if rule.name not in self.failed:
+                self._slot(rule, inner)
         self._refuse_idle()
-        return self._validate()
+        return None if self.failed else self._validated()
 
     # Plain fields
 
     def _fill(self, name: str) -> None:
         if name in self.values or name in self.failed:
             return
+        rule = self.rules[name]
+        self.pending.append(name)
         try:
-            value = self._value(name, self.cls.model_fields[name])
-            if value is not ... and numeric(self.cls, name) and not fits(self.cls, name, value):
-                raise Fault(self._unfit(name, value))
+            value = self._value(rule)
+            if not rule.holds(value):
+                raise Fault(must_be(name, self.given.get(name) or Node(value, self.node.mark), rule.wanted(value)))
+            self.values[name] = value
         except Fault as fault:
             self._fail(name, str(fault))
-        else:
-            if value is not ...:
-                self.values[name] = value
+        finally:
+            self.pending.pop()
 
-    def _unfit(self, name: str, value: Any) -> str:
-        info = self.cls.model_fields[name]
-        node = self.given.get(name)
-        formula = extra(info).get("formula") if node is None else node.value
-        if isinstance(formula, str) and formula.strip() and formula.strip() != shown(value):
-            return f"{name} = {formula} = {shown(value)} must be {wanted(info, value)}"
-        return must_be(name, node or Node(value, self.node.mark), wanted(info, value))
+    def _fail(self, name: str, message: str) -> None:
+        self.failed.add(name)
+        if message:
+            self.resolver.problems.tell(self.given.get(name, self.node), f"{self.path}.{name}", message)
 
-    def _value(self, name: str, info: FieldInfo) -> Any:
-        marks = extra(info)
+    def _value(self, rule: Rule) -> Any:
+        name, marks, node = rule.name, rule.marks, self.given.get(rule.name)
         if marks.get("inherited"):
-            return self._inherited(name, info)
-        if name in self.given:
-            return self._given(name, self.given[name])
+            return self._inherited(rule)
+        if node is not None:
+            return number(name, node, rule, self._lookup) if rule.number else node.plain()
         if self.base is not None and self._acts(name):
             return getattr(self.base, name)
         if "formula" in marks:
-            return self._arithmetic(name, marks["formula"])
+            return computed(name, marks["formula"], rule, self._lookup)
         if marks.get("inherit") in self.scope.defaults and self._acts(name):
             return self.resolver.inherit(self.scope, marks["inherit"])
-        return ... if info.is_required() else info.get_default(call_default_factory=True)
+        if rule.info.is_required():
+            raise Fault(f"{kind_of(self.cls)} needs {name} ({rule.info.description})")
+        return rule.info.default
 
-    def _inherited(self, name: str, info: FieldInfo) -> Value:
-        if name in self.given:
-            raise Fault(f"{name} comes from the surrounding spec and is not set here; remove it")
-        source = "d_model" if name == "d_memory" and not self._known(name) else name
-        if not self._known(source):
-            self._need(source, info.description or "")
-        return self._number(source)
+    def _inherited(self, rule: Rule) -> Value:
+        if rule.name in self.given:
+            raise Fault(f"{rule.name} comes from the surrounding spec and is not set here; remove it")
+        source = "d_model" if rule.name == "d_memory" and rule.name not in self.scope else rule.name
+        if source not in self.scope:
+            raise self._needed(source, f" ({rule.info.description})")
+        return self.resolver.size(self.scope, source)
 
-    def _known(self, name: str) -> bool:
-        return name in self.scope.numbers or name in self.scope.broken
-
-    def _need(self, name: str, description: str = "") -> None:
+    def _needed(self, name: str, description: str = "") -> Silent:
         """Tells, once for a spec, that its top lacks a size."""
         if name not in self.resolver.missing:
             self.resolver.missing.add(name)
-            what = f" ({description})" if description else ""
-            message = f"{kind_of(self.cls)} needs {name}{what}; set it at the top of the spec"
-            self.resolver.problem(self.node.mark, self.path, message)
-        raise Silent
-
-    def _number(self, name: str) -> Value:
-        if name in self.scope.broken:
-            raise Silent
-        self.resolver.read.add(name)
-        self.resolver.reached.add(self.scope.origins.get(name, ""))
-        return self.scope.numbers[name]
-
-    def _given(self, name: str, node: Node) -> Any:
-        if numeric(self.cls, name) and isinstance(node.value, str) and not empty(node):
-            if node.value == "none" and nullable(self.cls, name):
-                return None
-            try:
-                return self._arithmetic(name, node.value)
-            except UnknownSize as fault:
-                if fault.name != node.value.strip():
-                    raise
-                what = wanted(self.cls.model_fields[name])
-                unknown_size = f"no size {fault.name!r} is known here{fault.near}"
-                raise Fault(f"{must_be(name, node, what)}; {unknown_size}") from None
-        if numeric(self.cls, name) and isinstance(node.value, dict):
-            return self._arithmetic(name, size_formula(node))
-        return freeze(node.plain())
-
-    def _arithmetic(self, name: str, formula: str) -> int | float:
-        if name in self.pending:
-            circle = [*self.pending[self.pending.index(name) :], name]
-            raise Fault(f"{name} depends on itself: {' -> '.join(circle)}")
-        self.pending.append(name)
-        try:
-            value = evaluate(formula, self._lookup)
-        finally:
-            self.pending.pop()
-        return fit(name, formula, value, numeric(self.cls, name) is int)
+            message = f"{kind_of(self.cls)} needs {name}{description}; set it at the top of the spec"
+            self.resolver.problems.tell(self.node, self.path, message)
+        return Silent()
 
     def _lookup(self, name: str) -> Value:
-        if numeric(self.cls, name):
+        """A size that the arithmetic of a field names: another field, or one of the scope."""
+        if name in self.rules and self.rules[name].number:
             return self._own_number(name)
-        if self._known(name):
-            return self._number(name)
-        if name in GIVEN_BY_SPEC:
-            self._need(name)
-        known = {*self.scope.numbers, *(k for k in self.cls.model_fields if numeric(self.cls, k))}
-        raise UnknownSize(name, known - set(self.pending))
+        if name in SIZES and name not in self.scope:
+            raise self._needed(name)
+        if name not in self.scope:
+            own = {k for k, rule in self.rules.items() if rule.number}
+            raise UnknownSize(name, {*self.scope.numbers, *own} - set(self.pending))
+        return self.resolver.size(self.scope, name)
 
     def _own_number(self, name: str) -> Value:
+        if name in self.pending:
+            circle = " -> ".join([*self.pending[self.pending.index(name) :], name])
+            self._fail(name, f"{name} depends on itself: {circle}")
         self._fill(name)
-        value = self.values.get(name)
-        if name in self.values and value is None:
-            raise Fault(f"{name} is not set here")
-        if name in self.failed or value is None:
+        if name in self.failed:
             raise Silent
+        if self.values[name] is None:
+            raise Fault(f"{name} is not set here")
+        value: Value = self.values[name]
         return value
 
     # Slots
 
-    def _slot(self, name: str, info: FieldInfo, scope: Scope) -> None:
-        if name in self.failed:
-            return
-        marks = extra(info)
-        default = self._slot_default(name, marks, scope)
-        node = self.given.get(name)
-        if node is None:
-            if default is not ...:
-                self.values[name] = default
-            return
-        if node.value is None or node.value == "none" or node.value is False:
-            if info.is_required():
-                self._fail(name, f"{name} cannot be left out here; {info.description}")
+    def _slot(self, rule: Rule, scope: Scope) -> None:
+        name, node = rule.name, self.given.get(rule.name)
+        default = self._slot_default(rule, scope)
+        if absent(node) if node else default is None and rule.info.is_required():
+            if rule.info.is_required():
+                self._fail(name, f"{name} cannot be left out here; {rule.info.description}")
             self.values[name] = None
-            return
-        base = default if isinstance(default, Component) else None
-        found = self.resolver.component(marks["slot"], node, f"{self.path}.{name}", scope, base)
-        if found is None:
-            self.failed.add(name)
-        self.values[name] = found
+        elif node is None:
+            self.values[name] = default
+        else:
+            found = self.resolver.component(rule.marks["slot"], node, f"{self.path}.{name}", scope, default)
+            if found is None:
+                self.failed.add(name)
+            self.values[name] = found
 
-    def _slot_default(self, name: str, marks: dict[str, Any], scope: Scope) -> Any:
+    def _slot_default(self, rule: Rule, scope: Scope) -> Component | None:
+        marks = rule.marks
         if self.base is not None:
-            return getattr(self.base, name)
-        if "component" in marks:
-            node = from_plain(marks["component"], self.node.mark)
-            return self.resolver.component(marks["slot"], node, f"{self.path}.{name}", scope)
-        if marks.get("inherit") in scope.defaults:
-            inherited = marks["inherit"]
-            if not self._acts(name):  # the same whatever surrounds it: what does nothing tells no components apart
-                return self.resolver.component(marks["slot"], from_plain("rmsnorm", self.node.mark), self.path, Scope())
-            return scope.defaults[inherited] if name in self.given else self.resolver.inherit(scope, inherited)
-        info = self.cls.model_fields[name]
-        return ... if info.is_required() else info.default
+            found: Component | None = getattr(self.base, rule.name)
+            return found
+        if marks.get("inherit") not in scope.defaults:
+            return None
+        if not self._acts(rule.name):  # the same whatever surrounds it: what does nothing tells no components apart
+            return self.resolver.component(marks["slot"], from_plain("rmsnorm", self.node.mark), self.path, Scope())
+        given = rule.name in self.given
+        return scope.defaults[marks["inherit"]] if given else self.resolver.inherit(scope, marks["inherit"])
 
-    # Checks
+    # What the whole says
 
     def _acts(self, name: str) -> bool:
-        when = extra(self.cls.model_fields[name]).get("when")
+        """Whether a field does anything, given the field that it depends on."""
+        when = self.rules[name].marks.get("when")
         if not when:
             return True
         other, *values = when
-        if "slot" not in extra(self.cls.model_fields[other]):
+        if "slot" not in self.rules[other].marks:
             self._fill(other)
         found = self.values.get(other)
         return found in values if values else bool(found)
 
     def _refuse_idle(self) -> None:
         for name, node in self.given.items():
-            info = self.cls.model_fields[name]
-            when = extra(info).get("when")
-            if name in self.failed or not when or when[0] in self.failed or self._acts(name):
+            rule = self.rules[name]
+            when = rule.marks.get("when")
+            if not when or {name, when[0]} & self.failed or self._acts(name):
                 continue
-            if not info.is_required() and self.values.get(name) == info.default:
+            if not rule.info.is_required() and self.values.get(name) == rule.info.default:
                 continue
             other, *values = when
             wish = f"set {other} to {' or '.join(map(shown, values))}" if values else f"set {other}"
             found = self.values.get(other)
             is_now = "none" if found in (None, False) else shown(found).strip("'")
             message = f"{name} has no effect when {other} is {is_now}; remove it, or {wish}"
-            self.resolver.problem(self.node.keys.get(name, node.mark), f"{self.path}.{name}", message)
+            self.resolver.problems.tell(self.node.keys.get(name, node.mark), f"{self.path}.{name}", message)
             self.failed.add("")
 
-    def _validate(self) -> Component | None:
-        usable = {k: v for k, v in self.values.items() if k not in self.failed}
+    def _validated(self) -> Component | None:
         try:
-            component = self.cls.model_validate(usable)
+            component = self.cls.model_validate(self.values)
         except ValidationError as error:
             for e in error.errors(include_url=False):
-                self._translate(e["loc"], e["type"], e["msg"])
+                path = ".".join(map(str, (self.path, *e["loc"])))
+                self.resolver.problems.tell(self.node, path, e["msg"].removeprefix("Value error, "))
             return None
-        return None if self.failed or self._too_large(component) else component
+        return None if self._too_large(component) else component
 
     def _too_large(self, component: Component) -> bool:
-        sizes = [v for k, v in self.values.items() if isinstance(v, int) and v > LARGE]
+        sizes = [v for v in self.values.values() if isinstance(v, int) and v > LARGE]
         if not sizes or isinstance(component, NormComponent):
             return False
-        for op in component.ops():
-            for param in op.params:
-                if prod(param.shape) > MOST_ELEMENTS:
-                    shape = " x ".join(map(str, param.shape))
-                    message = f"{param.name} would hold {shape} numbers; no tensor can hold {MOST_ELEMENTS + 1} or more"
-                    self.resolver.problem(self.node.mark, self.path, message)
-                    return True
+        for param in (param for op in component.ops() for param in op.params):
+            if prod(param.shape) > MOST_ELEMENTS:
+                held = f"{param.name} would hold {' x '.join(map(str, param.shape))} numbers"
+                message = f"{held}; no tensor can hold {MOST_ELEMENTS + 1} or more"
+                self.resolver.problems.tell(self.node, self.path, message)
+                return True
         return False
-
-    def _translate(self, loc: tuple[int | str, ...], kind: str, text: str) -> None:
-        if not loc:
-            if not self.failed:
-                self.resolver.problem(self.node.mark, self.path, text.removeprefix("Value error, "))
-            return
-        name = str(loc[0])
-        if name in self.failed:
-            return
-        info = self.cls.model_fields[name]
-        if kind == "missing":
-            message = f"{kind_of(self.cls)} needs {name} ({info.description})"
-            self.failed.add(name)
-            self.resolver.problem(self.node.mark, f"{self.path}.{name}", message)
-        else:
-            node = self.given[name] if name in self.given else Node(self.values[name], self.node.mark)
-            self._fail(name, must_be(name, node, wanted(info)))
-
-    def _fail(self, name: str, message: str) -> None:
-        self.failed.add(name)
-        node = self.given.get(name)
-        mark = node.mark if node is not None else self.node.mark
-        if message:
-            self.resolver.problem(mark, f"{self.path}.{name}", message)
 
 
 def make(role: str, fields: Mapping[str, Any] | str, **scope: Any) -> Component:
@@ -393,12 +331,12 @@ def make(role: str, fields: Mapping[str, Any] | str, **scope: Any) -> Component:
         SpecError: with every problem found.
     """
     resolver = Resolver()
-    numbers = {k: v for k, v in scope.items() if k not in ("norm", "dropout", "mask")}
-    defaults = {k: v for k, v in scope.items() if k in ("dropout", "mask")}
-    norm = scope.get("norm", "rmsnorm")
+    norm = scope.pop("norm", "rmsnorm")
+    defaults: dict[str, Any] = {key: scope.pop(key) for key in ("dropout", "mask") if key in scope}
     if not isinstance(norm, Component):
-        norm = resolver.component("norm", from_plain(norm, NOWHERE), "norm", Scope(numbers))
-    around = Scope({"n_layers": 1, "n_branches": 2, **numbers}, {"norm": norm, **defaults})
+        norm = resolver.component("norm", from_plain(norm, NOWHERE), "norm", Scope(scope))
+    numbers = {"n_layers": 1, "n_branches": 2, **scope}
+    around = Scope(numbers, {"norm": norm, **defaults})
     found = resolver.component(role, from_plain(fields, NOWHERE), role, around)
     if found is None or resolver.problems:
         raise SpecError(resolver.problems, NOWHERE.file)

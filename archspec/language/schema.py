@@ -5,47 +5,39 @@ It says what may stand where, and what it means. What must stand there, and whet
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, get_args, get_origin
-
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic.fields import FieldInfo
+from typing import Any
 
 from archspec.language.block import PART_ROLES
-from archspec.language.document import BLOCK_KEYS, ITEM_KEYS, STACK_KEYS, TOP_KEYS
+from archspec.language.document import BLOCK_KEYS, ITEM_KEYS, PLAIN, SIZES, STACK_KEYS, TOP_KEYS
 from archspec.language.expect import KEYS
-from archspec.language.source import REPLACE
-from archspec.language.values import bare, limits, nullable, numeric, settable
-from archspec.language.wiring import BUILTINS
+from archspec.language.rules import Rule, rules, settable
+from archspec.language.tree import REPLACE
+from archspec.language.wirings import BUILTINS
 from archspec.layers.base import Component
-from archspec.layers.fields import extra
 from archspec.layers.registry import everything
 
 Schema = dict[str, Any]
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-LIMITS = {Gt: ("gt", "exclusiveMinimum"), Ge: ("ge", "minimum"), Lt: ("lt", "exclusiveMaximum"), Le: ("le", "maximum")}
+TYPES = {"bool": "boolean", "str": "string", "int": "integer", "float": "number"}
+BOUNDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
 ABSENT: Schema = {"enum": ["none", None, False]}
 TEXT: Schema = {"type": "string"}
-WHOLE: Schema = {"type": "integer", "minimum": 1}
 SWITCH: Schema = {"type": "boolean"}
-RATE: Schema = {"type": "number", "minimum": 0, "exclusiveMaximum": 1}
-ARITHMETIC: Schema = {
-    "type": "string",
-    "pattern": r"^[A-Za-z0-9_.+*/%(), \t-]+$",
-    "description": "arithmetic on named sizes: 8/3 * d_model",
-}
+NULL: Schema = {"type": "null"}
+FORMULA = "arithmetic on named sizes: 8/3 * d_model"
+ARITHMETIC: Schema = {"type": "string", "pattern": r"^[A-Za-z0-9_.+*/%(), \t-]+$", "description": FORMULA}
 ROUNDED: Schema = {
     "type": "object",
     "description": "arithmetic, rounded up to a multiple",
     "properties": {
-        "of": {"type": ["string", "number"], "description": "arithmetic on named sizes: 8/3 * d_model"},
+        "of": {"type": ["string", "number"], "description": FORMULA},
         "multiple_of": {"type": ["string", "integer"], "description": "what the result is rounded up to: 256"},
     },
     "required": ["of"],
     "additionalProperties": False,
 }
 REPLACES: Schema = {REPLACE: {**SWITCH, "description": "this mapping replaces the one that it extends"}}
-MASKS = ("causal", "bidirectional", "prefix")
 
 
 def schema() -> Schema:
@@ -55,8 +47,9 @@ def schema() -> Schema:
     for role, kinds in found.items():
         defs[role] = _choice(dict.fromkeys(kinds, role), (role,))
         defs |= {f"{role}.{kind}": _component(kind, cls) for kind, cls in kinds.items()}
-    defs |= {"wiring": _wiring(), "block": _block(), "item": _item(), "blocks": _blocks()}
-    defs |= {"override": _override(), "stack": _mapping(STACK_KEYS, _stack_values())}
+    defs |= {"stack": _mapping(STACK_KEYS, _stack_values()), "block": _mapping(BLOCK_KEYS, _block_values())}
+    defs |= {"wiring": _wiring(), "override": _override(), "item": _item()}
+    defs |= {"blocks": _unless(TEXT, _list(_ref("item")))}
     return {"$schema": DRAFT, "title": "archspec", **_mapping(TOP_KEYS, _top_values()), "$defs": defs}
 
 
@@ -73,6 +66,15 @@ def _ref(name: str) -> Schema:
 def _unless(words: Schema, otherwise: Schema) -> Schema:
     """One of a few words, or else what `otherwise` says: a mistake inside that is then told where it stands."""
     return {"if": words, "else": otherwise}
+
+
+def _each(value: Schema) -> Schema:
+    """A mapping whose keys are names of the spec's own."""
+    return {"type": "object", "additionalProperties": value}
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "minItems": 1, "items": items}
 
 
 def _any(*options: Schema) -> Schema:
@@ -112,91 +114,75 @@ def _choice(roles: Mapping[str, str], tried: Iterable[str]) -> Schema:
 def _component(kind: str, cls: type[Component]) -> Schema:
     """The fields of one component."""
     own = {"kind": {"const": kind, "description": (cls.__doc__ or "").strip().partition("\n")[0]}}
-    own |= {name: _field(cls, name) for name in settable(cls) if name != "kind"}
-    return {"type": "object", "properties": {**own, **REPLACES}, "additionalProperties": False}
+    known = {name: rules(cls)[name] for name in settable(cls) if name != "kind"}
+    own |= {name: _field(rule) for name, rule in known.items()}
+    idle = [_idle(rule, rules(cls)[rule.marks["when"][0]]) for rule in known.values() if "when" in rule.marks]
+    found = {"type": "object", "properties": {**own, **REPLACES}, "additionalProperties": False}
+    return {**found, "allOf": idle} if idle else found
 
 
-def _field(cls: type[Component], name: str) -> Schema:
+def _field(rule: Rule) -> Schema:
     """One field, with its description and, where it has one, its default."""
-    info = cls.model_fields[name]
-    found: Schema = {"description": _described(info), **_value(cls, name)}
-    default = info.default
-    if not info.is_required() and isinstance(default, bool | int | float | str):
+    formula = f" (by default {rule.marks['formula']})" if "formula" in rule.marks else ""
+    found: Schema = {"description": f"{rule.info.description}{formula}", **_value(rule)}
+    default = rule.info.default
+    if not rule.info.is_required() and isinstance(default, bool | int | float | str):
         found["default"] = default
     return found
 
 
-def _described(info: FieldInfo) -> str:
-    formula = extra(info).get("formula")
-    return f"{info.description} (by default {formula})" if formula else info.description or ""
+def _value(rule: Rule) -> Schema:
+    if "slot" in rule.marks:
+        inner = _ref(rule.marks["slot"])
+        return inner if rule.info.is_required() else _unless(ABSENT, inner)
+    options = [_typed(rule.core), *([ARITHMETIC, ROUNDED] if rule.number else []), *([NULL] if rule.nullable else [])]
+    return _any(*options) if len(options) > 1 else options[0]
 
 
-def _value(cls: type[Component], name: str) -> Schema:
-    info = cls.model_fields[name]
-    marks = extra(info)
-    if "slot" in marks:
-        return (
-            _ref(marks["slot"])
-            if info.is_required() and "component" not in marks
-            else _unless(ABSENT, _ref(marks["slot"]))
-        )
-    if number := numeric(cls, name):
-        options = [{"type": "integer" if number is int else "number", **_bounds(info)}, ARITHMETIC, ROUNDED]
-        return _any(*options, {"type": "null"}) if nullable(cls, name) else _any(*options)
-    return _plain(info.annotation)
+def _typed(core: Mapping[str, Any]) -> Schema:
+    """Values of a type that is no component, from pydantic's schema of it."""
+    if core["type"] == "literal":
+        return {"enum": list(core["expected"])}
+    if core["type"] == "tuple":
+        return {"type": "array", "items": _typed(core["items_schema"][0])}
+    return {"type": TYPES[core["type"]], **{word: core[sign] for sign, word in BOUNDS.items() if sign in core}}
 
 
-def _plain(annotation: Any) -> Schema:
-    """The schema of a type that is neither a size nor a component."""
-    options: list[Schema] = []
-    for part in bare(annotation):
-        if get_origin(part) is Literal:
-            options.append({"enum": list(get_args(part))})
-        elif get_origin(part) is tuple:
-            options.append({"type": "array", "items": _plain(get_args(part)[0])})
-        else:
-            words = {bool: "boolean", str: "string", int: "integer", float: "number", type(None): "null"}
-            options.append({"type": words[part]})
-    return options[0] if len(options) == 1 else _any(*options)
-
-
-def _bounds(info: FieldInfo) -> Schema:
-    found = {}
-    for bound in limits(info):
-        attribute, word = LIMITS[type(bound)]
-        found[word] = getattr(bound, attribute)
-    return found
+def _idle(rule: Rule, other: Rule) -> Schema:
+    """Where the field on which this one depends says that it does nothing, it must be left out, or as by default."""
+    acting = list(rule.marks["when"][1:])
+    off = {"not": {"enum": acting}} if acting else {"enum": [None, "none", False, 0]}
+    usual = rule.info.default
+    plain: Schema = {"enum": [None, "none"]} if rule.number and usual is None else {"const": usual}
+    left = False if rule.info.is_required() else ABSENT if "slot" in rule.marks else plain
+    return {
+        "if": {"properties": {other.name: off}, "required": [other.name]},
+        "then": {"properties": {rule.name: left}},
+    }
 
 
 # The document
 
 
 def _top_values() -> dict[str, Schema]:
-    texts = dict.fromkeys(("name", "description", "source", "extends"), TEXT)
-    named = {"type": "object", "additionalProperties": _any({"type": "number"}, ARITHMETIC, ROUNDED)}
-    shared = {key: value for key, value in _stack_values().items() if key in TOP_KEYS}
+    counted = _any({"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^\s*(==|<=|>=|<|>|~)?\s*\d"})
     return {
-        **texts,
-        **shared,
-        "sizes": named,
+        **dict.fromkeys(("name", "description", "source", "extends"), TEXT),
+        **{key: value for key, value in _stack_values().items() if key in TOP_KEYS},
+        "sizes": _each(_value(PLAIN["size"])),
         "init": _ref("init"),
-        "define": {"type": "object", "additionalProperties": _unless({"type": "null"}, _ref("block"))},
-        "stacks": {"type": "object", "additionalProperties": _ref("stack")},
+        "define": _each(_unless(NULL, _ref("block"))),
+        "stacks": _each(_ref("stack")),
         "head": _unless(ABSENT, _ref("head")),
-        "expect": _expect(),
+        "expect": {**_mapping(KEYS, dict.fromkeys(KEYS, counted)), "type": ["object", "null"]},
     }
 
 
 def _stack_values() -> dict[str, Schema]:
-    sizes = dict.fromkeys(("d_model", "vocab_size", "max_seq_len"), _any(WHOLE, ARITHMETIC, ROUNDED))
     return {
-        **sizes,
-        "embedding": _ref("embedding"),
-        "norm": _ref("norm"),
-        "dropout": RATE,
-        "mask": {"enum": list(MASKS)},
-        "wiring": _ref("wiring"),
-        "blocks": _ref("blocks"),
+        **{key: _value(PLAIN[key]) for key in SIZES},
+        **{key: _ref(key) for key in ("embedding", "norm", "wiring", "blocks")},
+        **{key: _typed(PLAIN[key].core) for key in ("dropout", "mask")},
         "overrides": {"type": "array", "items": _ref("override")},
         "final_norm": _unless(_any(SWITCH, ABSENT), _ref("norm")),
         "memory": TEXT,
@@ -206,53 +192,31 @@ def _stack_values() -> dict[str, Schema]:
 
 def _block_values() -> dict[str, Schema]:
     return {
-        "mixer": _unless(ABSENT, _ref("mixer")),
-        "cross": _unless(ABSENT, _ref("mixer")),
-        "ffn": _unless(ABSENT, _ref("ffn")),
-        "norm": _ref("norm"),
-        "wiring": _ref("wiring"),
-        "dropout": RATE,
-        "modules": {"type": "object", "additionalProperties": _ref("part")},
+        **{key: _unless(ABSENT, _ref(role)) for key, role in (("mixer", "mixer"), ("cross", "mixer"), ("ffn", "ffn"))},
+        **{key: _ref(key) for key in ("norm", "wiring")},
+        "dropout": _typed(PLAIN["dropout"].core),
+        "modules": _each(_ref("part")),
         "extends": TEXT,
     }
 
 
-def _block() -> Schema:
-    return _mapping(BLOCK_KEYS, _block_values())
-
-
 def _item() -> Schema:
     """An entry of `blocks`: a pattern over the defined names, a repeated pattern, or a block (perhaps repeated)."""
-    values = {"repeat": _any(WHOLE, ARITHMETIC), "pattern": _ref("blocks"), "share": SWITCH}
-    keys = {key: text for key, text in BLOCK_KEYS.items() if key != "extends"}
-    repeated = _mapping(
-        {key: text for key, text in ITEM_KEYS.items() if key != "pattern"} | keys, values | _block_values()
-    )
+    values = {"repeat": _any(_typed(PLAIN["repeat"].core), ARITHMETIC), "pattern": _ref("blocks"), "share": SWITCH}
+    alone = {key: text for key, text in (ITEM_KEYS | BLOCK_KEYS).items() if key not in ("pattern", "extends")}
+    repeated = _mapping(alone, values | _block_values())
     chosen = {"if": {"required": ["pattern"]}, "then": _mapping(ITEM_KEYS, values), "else": repeated}
     return _unless(TEXT, {"type": "object", **chosen})
 
 
-def _blocks() -> Schema:
-    return _unless(TEXT, {"type": "array", "minItems": 1, "items": _ref("item")})
-
-
 def _wiring() -> Schema:
     lines = {"type": "string", "pattern": "="}
-    return _any({"enum": list(BUILTINS)}, lines, {"type": "array", "minItems": 1, "items": lines})
+    return _any({"enum": list(BUILTINS)}, lines, _list(lines))
 
 
 def _override() -> Schema:
     anything = {"description": "what is merged into the place (set) or put there instead (replace)"}
     at = {"type": "string", "pattern": r"layers\[", "description": "which layers, and what of them: layers[0:3].ffn"}
-    return {
-        "type": "object",
-        "properties": {"at": at, "set": anything, "replace": anything},
-        "required": ["at"],
-        "oneOf": [{"required": ["set"]}, {"required": ["replace"]}],
-        "additionalProperties": False,
-    }
-
-
-def _expect() -> Schema:
-    value = _any({"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^\s*(==|<=|>=|<|>|~)?\s*\d"})
-    return {**_mapping(KEYS, dict.fromkeys(KEYS, value)), "type": ["object", "null"]}
+    one = [{"required": [verb]} for verb in ("set", "replace")]
+    properties = {"at": at, "set": anything, "replace": anything}
+    return {"type": "object", "properties": properties, "required": ["at"], "oneOf": one, "additionalProperties": False}

@@ -1,12 +1,18 @@
 """What surrounds a component: sizes that its arithmetic may name, and defaults that it inherits."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any
 
 from archspec.errors import Fault, suggest
-from archspec.language.keys import clipped
-from archspec.language.values import Value
+from archspec.language.arithmetic import evaluate
+from archspec.language.rules import Rule, empty, must_be, shown
+from archspec.language.tree import Node, clipped
+
+Value = int | float | Fraction
+Lookup = Callable[[str], Value]
+BRACES = "a size in braces is {of: 8/3 * d_model, multiple_of: 256}: arithmetic and a whole number"
 
 
 @dataclass(frozen=True)
@@ -25,14 +31,16 @@ class Scope:
     broken: frozenset[str] = frozenset()
     origins: Mapping[str, str] = field(default_factory=dict)
 
-    def with_numbers(self, more: Mapping[str, Value], broken: frozenset[str] | set[str] = frozenset()) -> "Scope":
+    def with_numbers(self, more: Mapping[str, Value], broken: Collection[str] = ()) -> "Scope":
         """The same scope with more sizes, which hide those of the same name; `broken` ones are wrong."""
-        return replace(self, numbers={**self.numbers, **more}, broken=(self.broken - more.keys()) | broken)
+        return replace(self, numbers={**self.numbers, **more}, broken=(self.broken - more.keys()).union(broken))
 
-    def with_defaults(self, more: Mapping[str, Any], path: str = "") -> "Scope":
-        """The same scope with other defaults, which the mapping at `path` sets."""
-        origins = {name: f"{path}{name}" for name in more}
+    def with_defaults(self, more: Mapping[str, Any], origins: Mapping[str, str]) -> "Scope":
+        """The same scope with other defaults, and where they are set."""
         return replace(self, defaults={**self.defaults, **more}, origins={**self.origins, **origins})
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.numbers or name in self.broken
 
 
 class Silent(Fault):
@@ -46,7 +54,62 @@ class UnknownSize(Fault):
     """Arithmetic names a size that nobody knows."""
 
     def __init__(self, name: str, known: Collection[str]):
-        advice = suggest(name, known)
-        super().__init__(f"no size {clipped(name)!r} is known here{advice}")
-        self.name = name
-        self.near = advice if advice.startswith("; did you mean") else ""
+        self.name, self.known = name, known
+        super().__init__(f"{self.unknown}{suggest(name, known)}")
+
+    @property
+    def unknown(self) -> str:
+        """The fact without advice."""
+        return f"no size {clipped(self.name)!r} is known here"
+
+    @property
+    def near(self) -> str:
+        """The size that was probably meant, as advice; nothing where there is none."""
+        advice = suggest(self.name, self.known)
+        return advice if advice.startswith("; did you mean") else ""
+
+
+def number(name: str, node: Node, rule: Rule, lookup: Lookup, exact: bool = False) -> Value | None:
+    """The number that a node gives: written out, as arithmetic on sizes, or in braces; raises Fault for what is none.
+
+    `lookup` gives the sizes by name; with `exact` fractions stay fractions.
+    """
+    value: Any = node.value
+    if isinstance(value, str) and not empty(node):
+        if value == "none" and rule.nullable:
+            return None
+        try:
+            return computed(name, value, rule, lookup, exact)
+        except UnknownSize as fault:
+            if fault.name != value.strip():
+                raise
+            raise Fault(f"{must_be(name, node, rule.wanted())}; {fault.unknown}{fault.near}") from None
+    if isinstance(value, dict):
+        return computed(name, _of_braces(node), rule, lookup, exact)
+    if not rule.holds(value):
+        raise Fault(must_be(name, node, rule.wanted(value)))
+    return value
+
+
+def computed(name: str, formula: str, rule: Rule, lookup: Lookup, exact: bool = False) -> Value:
+    """The value of a formula as the rule's type; a size that is not whole is a Fault that shows the arithmetic."""
+    value = evaluate(formula, lookup)
+    if rule.number is int and not isinstance(value, int):
+        if isinstance(value, Fraction) or not value.is_integer():
+            raise Fault(f"{name} = {formula} = {value} is not a whole number; choose sizes that divide, or round it")
+        value = int(value)
+    elif rule.number is float and not exact:
+        value = float(value)
+    if not rule.holds(float(value) if isinstance(value, Fraction) else value):
+        result = "" if formula.strip() == shown(value) else f" = {shown(value)}"
+        raise Fault(f"{name} = {formula}{result} must be {rule.wanted(value)}")
+    return value
+
+
+def _of_braces(node: Node) -> str:
+    """`{of: 8/3 * d_model, multiple_of: 256}` as arithmetic."""
+    parts = {key: child.value for key, child in node.fields.items()}
+    wrong = any(isinstance(v, bool) or not isinstance(v, int | float | str) or v == "" for v in parts.values())
+    if wrong or set(parts) not in ({"of"}, {"of", "multiple_of"}):
+        raise Fault(BRACES)
+    return f"round_up({parts['of']}, {parts['multiple_of']})" if "multiple_of" in parts else str(parts["of"])

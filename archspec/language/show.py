@@ -1,17 +1,16 @@
 """A resolved spec as YAML that loads to an equal one: every derived size and default, the wiring as lines."""
 
-from collections.abc import Iterator, Mapping
-from itertools import groupby
+from collections.abc import Iterable, Mapping
+from itertools import count, groupby
 from typing import Any
 
-from archspec.language.block import SUBLAYERS
-from archspec.language.model import Block, Segment, Spec, Stack
-from archspec.language.text import dump
-from archspec.language.values import kind_of
+from archspec.language.document import SIZES
+from archspec.language.model import Block, Layer, Segment, Spec, Stack
+from archspec.language.rules import rules
+from archspec.language.wirings import SUBLAYERS
+from archspec.language.yaml_writer import dump
 from archspec.layers.base import Component, NormComponent
-from archspec.layers.fields import acts, extra
-
-SIZES = ("d_model", "vocab_size", "max_seq_len")
+from archspec.layers.fields import acts
 
 
 def show(spec: Spec) -> str:
@@ -21,8 +20,9 @@ def show(spec: Spec) -> str:
 
 def document(spec: Spec) -> dict[str, Any]:
     """The spec as plain data with everything resolved."""
-    ambient = _ambient(block for stack in spec.stacks for block in blocks(stack))
-    names = _names(spec)
+    layers = [layer for stack in spec.stacks for segment in stack.segments for layer in segment.layers]
+    ambient = _commonest(norm for layer in layers if (norm := _norm(layer.block)) is not None)
+    names = _names(layers)
     found: dict[str, Any] = {"name": spec.name}
     found |= {key: text for key in ("description", "source") if (text := getattr(spec, key))}
     found |= {key: value for key, value in _top_sizes(spec).items() if value is not None}
@@ -42,62 +42,41 @@ def document(spec: Spec) -> dict[str, Any]:
 
 def plain(component: Component) -> Any:
     """A component as plain data: its kind and every field that acts and is not given by what surrounds it."""
-    cls = type(component)
-    found: dict[str, Any] = {"kind": kind_of(cls)}
-    for name, info in cls.model_fields.items():
+    found: dict[str, Any] = {"kind": component.kind}
+    for name, rule in rules(type(component)).items():
         value = getattr(component, name)
-        marks = extra(info)
-        if name == "kind" or marks.get("inherited") or not acts(component, name):
+        if name == "kind" or rule.marks.get("inherited") or not acts(component, name):
             continue
-        if value is None and info.default is None and "component" not in marks:
+        if value is None and rule.info.default is None:
             continue
-        found[name] = _plain_value(value, "slot" in marks)
+        found[name] = plain(value) if isinstance(value, Component) else _plain_value(value, "slot" in rule.marks)
     return found
 
 
-def blocks(stack: Stack) -> Iterator[Block]:
-    """The block of each layer of each period, in order."""
-    return (layer.block for segment in stack.segments for layer in segment.layers)
-
-
-def components(stack: Stack) -> Iterator[Component]:
-    """Every component of a stack, those in slots included."""
-    parts = [part for block in blocks(stack) for _, part in block.parts]
-    for part in (stack.embedding, *parts, *([stack.final_norm] if stack.final_norm else [])):
-        yield from _with_inner(part)
-
-
-def _with_inner(component: Component) -> Iterator[Component]:
-    yield component
-    for name in type(component).model_fields:
-        inner = getattr(component, name)
-        if isinstance(inner, Component):
-            yield from _with_inner(inner)
-
-
 def _plain_value(value: Any, is_slot: bool) -> Any:
-    if isinstance(value, Component):
-        return plain(value)
-    if isinstance(value, tuple):
-        return list(value)
-    return "none" if value is None and is_slot else value
+    return list(value) if isinstance(value, tuple) else "none" if value is None and is_slot else value
 
 
 # Sizes: what components inherited tells what the top and each stack said
 
 
+def _inherited(*components: Component) -> dict[str, int]:
+    """The sizes that components, those in slots included, took from what surrounds them."""
+    found: dict[str, int] = {}
+    for component in components:
+        own = {n: getattr(component, n) for n, r in rules(type(component)).items() if r.marks.get("inherited")}
+        found = own | _inherited(*component.children()) | found
+    return found
+
+
 def _top_sizes(spec: Spec) -> dict[str, int | None]:
-    d_model = getattr(spec.init, "d_model", spec.main.d_model)
+    d_model = _inherited(spec.init).get("d_model", spec.main.d_model)
     return {"d_model": d_model, "vocab_size": spec.vocab_size, "max_seq_len": spec.max_seq_len}
 
 
 def _own_sizes(stack: Stack, top: Mapping[str, int | None]) -> dict[str, int]:
     """The sizes of a stack that differ from those of the top."""
-    found = {"d_model": stack.d_model}
-    for component in components(stack):
-        for name, info in type(component).model_fields.items():
-            if name in SIZES and extra(info).get("inherited"):
-                found.setdefault(name, getattr(component, name))
+    found = _inherited(stack.embedding, *stack.parts) | {"d_model": stack.d_model}
     return {name: found[name] for name in SIZES if name in found and found[name] != top[name]}
 
 
@@ -122,21 +101,16 @@ def _item(segment: Segment, names: Mapping[Block, str]) -> Any:
     return {"repeat": segment.repeat, "pattern": pattern} | ({"share": True} if segment.shared else {})
 
 
-def _names(spec: Spec) -> dict[Block, str]:
+def _names(layers: Iterable[Layer]) -> dict[Block, str]:
     """A name for each different block: the one that the spec gave it, else what it is made of."""
     found: dict[Block, str] = {}
-    for stack in spec.stacks:
-        for layer in (layer for segment in stack.segments for layer in segment.layers):
-            if layer.block not in found:
-                wanted = layer.label or _made_of(layer.block)
-                taken = set(found.values())
-                numbered = (f"{wanted}_{n}" for n in range(2, len(taken) + 3))
-                found[layer.block] = wanted if wanted not in taken else next(n for n in numbered if n not in taken)
+    for layer in layers:
+        if layer.block not in found:
+            made_of = "_".join(part.kind for name, part in layer.block.parts if name in SUBLAYERS)
+            wanted, taken = layer.label or made_of or "block", set(found.values())
+            numbered = (f"{wanted}_{n}" for n in count(2))
+            found[layer.block] = wanted if wanted not in taken else next(n for n in numbered if n not in taken)
     return found
-
-
-def _made_of(block: Block) -> str:
-    return "_".join(kind_of(type(part)) for name, part in block.parts if name in SUBLAYERS) or "block"
 
 
 def _block(block: Block, ambient: NormComponent | None) -> dict[str, Any]:
@@ -156,11 +130,9 @@ def _block(block: Block, ambient: NormComponent | None) -> dict[str, Any]:
 
 def _norm(block: Block) -> NormComponent | None:
     """The default norm of a block: what its wiring implies."""
-    implied = [part for name, part in block.parts if name.startswith("norm") and isinstance(part, NormComponent)]
-    return max(implied, key=implied.count, default=None)
+    return _commonest(p for name, p in block.parts if name.startswith("norm") and isinstance(p, NormComponent))
 
 
-def _ambient(every: Iterator[Block]) -> NormComponent | None:
-    """The norm that most blocks have, which the top can say once."""
-    norms = [norm for block in every if (norm := _norm(block)) is not None]
-    return max(norms, key=norms.count, default=None)
+def _commonest(norms: Iterable[NormComponent]) -> NormComponent | None:
+    found = [*norms]
+    return max(found, key=found.count, default=None)

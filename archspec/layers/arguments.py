@@ -1,10 +1,9 @@
 """What `forward` of a layer takes beside x: each said once, for signatures, docstrings, checks and pictures alike."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Argument:
+class Argument(NamedTuple):
     """One argument of a layer.
 
     Attributes:

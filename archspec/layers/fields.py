@@ -65,16 +65,13 @@ def slot(
     Args:
         role: which components fit.
         description: what it is for.
-        default: None where nothing need be there; a dict is the component that stands there unless another is given.
+        default: None where nothing need be there.
         inherit: the name under which the surrounding spec holds the default (every norm inherits `norm`).
         when: as for `field`.
     """
     extra: dict[str, Any] = (
         {"slot": role} | ({"inherit": inherit} if inherit else {}) | ({"when": when} if when else {})
     )
-    if isinstance(default, dict):
-        extra["component"] = default
-        default = REQUIRED
     if inherit:
         default = REQUIRED
     return Field(default, description=description, json_schema_extra=extra)

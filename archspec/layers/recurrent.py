@@ -4,11 +4,15 @@ State while decoding: what the cell carries from token to token, in every layer.
 d_hidden)), one token after another while training too. Bidirectional ones do not decode.
 """
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from archspec.layers.base import MixerComponent
-from archspec.layers.fields import Probability, Size, Width, derived, field, inherited
+from archspec.layers.fields import Probability, Width, derived, field, inherited
 from archspec.layers.ops import CONCAT, Kept, Op, Param, Recurrent, elementwise, linear
+
+Depth = Annotated[int, Field(gt=0, le=1024)]
 
 
 class RecurrentMixer(MixerComponent):
@@ -29,7 +33,7 @@ class RecurrentMixer(MixerComponent):
 
     d_model: Width = inherited("width of the residual stream")
     d_hidden: Width = derived("width of the hidden state", "d_model")
-    depth: Size = field("layers, one above the other", 1, le=1024)
+    depth: Depth = field("layers, one above the other", 1)
     bias: bool = field("biases of the cells and of the output projection", True)
     bidirectional: bool = field("whether a second network reads from the end; the outputs stand side by side", False)
     dropout: Probability = field("dropout between layers, where depth is more than 1", 0.0)

@@ -1,16 +1,14 @@
 """Facts about the tensors of an op: its parameters, what it keeps while decoding, and the sizes they are priced at."""
 
-from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Shape = tuple[int | str, ...]
 
 GROWTH = 64  # tokens by which what is kept grows in memory at a time (archspec.kernels.state says why)
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """The work to be priced: B sequences of T new tokens, each seeing S tokens, over a memory of M tokens."""
 
     B: int = 1
@@ -27,8 +25,7 @@ class Run:
         return prod(self.shape(shape))
 
 
-@dataclass(frozen=True, slots=True)
-class Param:
+class Param(NamedTuple):
     """A tensor of a module: its name below the module, its shape, and how it counts.
 
     `active` is the share of it that one token uses, as (numerator, denominator): 2 of 8 experts is (2, 8). `split` is
@@ -46,13 +43,12 @@ class Param:
     residual: bool = False
 
     @property
-    def count(self) -> int:
+    def numel(self) -> int:
         """The number of elements."""
         return prod(self.shape)
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """A tensor that an op keeps from one call to the next: one entry of the decoding state.
 
     Attributes:

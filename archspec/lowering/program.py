@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from archspec.language.model import Block, Spec, Stack
 from archspec.layers.base import Component
@@ -10,29 +11,25 @@ from archspec.layers.ops import Shape
 # Expressions
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):
     """What an earlier statement gave, or a parameter."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
+class Number(NamedTuple):
     """A constant."""
 
     value: int | float
 
 
-@dataclass(frozen=True, slots=True)
-class Negate:
+class Negate(NamedTuple):
     """`-operand`."""
 
     operand: "Expression"
 
 
-@dataclass(frozen=True, slots=True)
-class Binary:
+class Binary(NamedTuple):
     """`left operator right`, where the operator is one of + - *."""
 
     operator: str
@@ -40,8 +37,7 @@ class Binary:
     right: "Expression"
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """A member called: with one value, and further ones by name."""
 
     member: str
@@ -49,15 +45,13 @@ class Call:
     named: tuple[tuple[str, "Expression"], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Substate:
+class Substate(NamedTuple):
     """The decoding state of the member with that key; `key` None is the number of the layer in a loop."""
 
     key: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Once:
+class Once(NamedTuple):
     """A value that is computed in the first call of a sequence and remembered by the state under `key`."""
 
     key: str
@@ -69,8 +63,7 @@ Expression = Value | Number | Negate | Binary | Call | Substate | Once
 # Statements
 
 
-@dataclass(frozen=True, slots=True)
-class Assign:
+class Assign(NamedTuple):
     """`target = value`; `shape` of what it gives, where that is worth a remark."""
 
     target: str
@@ -78,8 +71,7 @@ class Assign:
     shape: Shape | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Each:
+class Each(NamedTuple):
     """`target = member[i](target, ...)` for every layer in turn."""
 
     target: str
@@ -92,15 +84,13 @@ Statement = Assign | Each
 # Members
 
 
-@dataclass(frozen=True, slots=True)
-class Dropout:
+class Dropout(NamedTuple):
     """The member that drops values in training."""
 
     rate: float
 
 
-@dataclass(frozen=True, slots=True)
-class Period:
+class Period(NamedTuple):
     """`repeat` times the same layers, the first of them number `start`; with `shared`, one set of weights."""
 
     start: int
@@ -109,15 +99,13 @@ class Period:
     shared: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Layers:
+class Layers(NamedTuple):
     """The layers of a stack, repeats folded."""
 
     periods: tuple[Period, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """A sub-module: its name, what it is, and for a norm the width that it is built for."""
 
     name: str
@@ -125,8 +113,7 @@ class Member:
     width: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(NamedTuple):
     """What a function takes; `of` is the word of the layers for it (tokens, mask, ...)."""
 
     name: str

@@ -68,17 +68,17 @@ def count(spec: Spec) -> Count:
     """Count the parameters of a spec without building it."""
     every = graph(spec).nodes
     decoding = [node for node in every if node.stack == spec.main.name]
-    total = _sum(every, lambda p: 0 if p.buffer else p.count)
+    total = _sum(every, lambda p: 0 if p.buffer else p.numel)
     window = spec.max_seq_len
     return Count(
         name=spec.name,
         rows=tuple(rows(every)),
         total=total,
         trainable=total,
-        active=_sum(every, lambda p: 0 if p.buffer else p.count * p.active[0] // p.active[1]),
-        embedding=_sum((s for s in every if s.part == "embedding"), lambda p: 0 if p.buffer else p.count),
+        active=_sum(every, lambda p: 0 if p.buffer else p.numel * p.active[0] // p.active[1]),
+        embedding=_sum((s for s in every if s.part == "embedding"), lambda p: 0 if p.buffer else p.numel),
         tied=_tied(spec, every),
-        buffers=_sum(every, lambda p: p.count if p.buffer else 0),
+        buffers=_sum(every, lambda p: p.numel if p.buffer else 0),
         layers=sum(stack.n_layers for stack in spec.stacks),
         kv_bytes_per_token=sum(n.repeat * k.width() * k.per_token() for n, k in kept(decoding) if k.grows == "S"),
         memory_bytes_per_token=sum(n.repeat * k.width() * k.per_token() for n, k in kept(decoding) if k.grows == "M"),
@@ -124,7 +124,7 @@ def _row(module: str, node: Node, params: list[Param]) -> Row:
         module=spread(module, node),
         kind=kind(node),
         shape=", ".join(map(_sized, params)),
-        count=sum(p.count for p in params),
+        count=sum(p.numel for p in params),
         copies=node.copies,
         repeat=node.repeat,
         buffer=all(p.buffer for p in params),
@@ -171,5 +171,5 @@ def _sum(every: Iterable[Node], size: Callable[[Param], int]) -> int:
 
 
 def _tied(spec: Spec, every: Iterable[Node]) -> int:
-    sizes = {p.name: p.count for node in every for p in node.params}
+    sizes = {p.name: p.numel for node in every for p in node.params}
     return sum(sizes.get(used, 0) for _, used in spec.ties)

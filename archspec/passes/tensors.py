@@ -63,4 +63,4 @@ def _tensor(p: Param, node: Node, offset: int) -> Tensor:
         head, _, tail = name.partition("blocks.")
         index, _, rest = tail.partition(".")
         name = f"{head}blocks.{int(index) + offset}.{rest}"
-    return Tensor(name, p.shape, p.count, p.buffer)
+    return Tensor(name, p.shape, p.numel, p.buffer)

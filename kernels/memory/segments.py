@@ -13,7 +13,7 @@ SEGMENT = 1 << 19  # numbers of the largest intermediate tensor of a segment, wh
 
 
 class Inputs(NamedTuple):
-    """What goes into a matrix memory, and how: the shapes are those of `archspec.kernels.memory.matrix_memory`."""
+    """What goes into a matrix memory, and how: the shapes are those of `matrix_memory`."""
 
     q: Tensor
     k: Tensor

@@ -16,7 +16,7 @@ from torch import nn
 import archspec
 from archspec.codegen.load import load_text
 from archspec.codegen.names import camel
-from archspec.language.keys import bad_block_name, bad_name
+from archspec.language.names import bad_block_name, bad_name
 
 Document = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,8 +4,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import torch
 from contract_specs import LENGTH, Document, aux_loss, double, every_component, inputs, redraw
@@ -13,9 +12,9 @@ from torch import Tensor
 
 from archspec.graph import graph
 from archspec.language.model import Spec
-from archspec.language.resolve import bare, kind_of, numeric, settable
+from archspec.language.resolve import kind_of
+from archspec.language.rules import rules, settable
 from archspec.layers.base import Component
-from archspec.layers.fields import extra
 from archspec.layers.ops import Run
 from archspec.layers.registry import find, kinds
 from archspec.modules.model import eager
@@ -47,7 +46,7 @@ def changes(c: Component, path: Path) -> Iterator[Change]:
         if field == "kind":
             continue
         current = getattr(c, field)
-        number = numeric(type(c), field) is not None
+        number = rules(type(c))[field].number is not None
         for value in others(type(c), field, current):
             yield Change(path, field, value, number and value is not None)
         if isinstance(current, Component):
@@ -56,25 +55,22 @@ def changes(c: Component, path: Path) -> Iterator[Change]:
 
 def others(cls: type[Component], field: str, current: Any) -> Iterator[Any]:
     """Values of the field's type other than the current one."""
-    info = cls.model_fields[field]
-    types = bare(info.annotation)
-    if "slot" in extra(info):
-        yield from other_components(extra(info)["slot"], current)
+    rule = rules(cls)[field]
+    if "slot" in rule.marks:
+        yield from other_components(rule.marks["slot"], current)
         return
-    if NoneType in types and current is not None:
+    if rule.nullable and current is not None:
         yield None
-    for t in types:
-        if get_origin(t) is Literal:
-            yield from (v for v in get_args(t) if v != current)
-        elif get_origin(t) is tuple:
-            yield [1.7 * v for v in current or (1.0, 2.0)]
-        elif t is bool:
-            yield not current
-    kind = numeric(cls, field)
-    if kind is int:
+    if rule.core["type"] == "literal":
+        yield from (v for v in rule.core["expected"] if v != current)
+    elif rule.core["type"] == "tuple":
+        yield [1.7 * v for v in current or (1.0, 2.0)]
+    elif rule.core["type"] == "bool":
+        yield not current
+    elif rule.number is int:
         found = (1, 2, 4, 8) if current is None else (current + 1, 2 * current, current - 1, current // 2, current + 2)
         yield from (v for v in dict.fromkeys(found) if v != current and v >= 0)
-    elif kind is float:
+    elif rule.number is float:
         yield from (0.05, 0.5, 3.0) if not current else (1.7 * current, 0.4 * current, 8.0 * current)
 
 

@@ -2,7 +2,7 @@
 
 from contract_specs import LENGTH, MLP, PLAIN, SIZES, Document, two_stacks
 
-from archspec.language.wiring import BUILTINS
+from archspec.language.wirings import BUILTINS
 
 ATTENTION = {"kind": "attention", "n_heads": 4, "n_kv_heads": 2, "position": {"kind": "rope"}}
 MAMBA = {"kind": "mamba", "d_state": 4}

@@ -89,16 +89,16 @@ def wrong_states(every: Sequence[Op], run: Run) -> Iterator[tuple[str, list[Op]]
 def _wrong_kept(kept: Kept, run: Run) -> Iterator[tuple[str, Kept]]:
     for dtype in ("model", "float32", "int64"):
         if dtype != kept.dtype:
-            yield dtype, replace(kept, dtype=dtype)  # type: ignore[arg-type]
-    yield "name", replace(kept, name=kept.name + "_")
+            yield dtype, kept._replace(dtype=dtype)  # type: ignore[arg-type]
+    yield "name", kept._replace(name=kept.name + "_")
     for i in range(len(kept.shape) - 1):
         a, b = kept.shape[i : i + 2]
-        swapped = replace(kept, shape=(*kept.shape[:i], b, a, *kept.shape[i + 2 :]))
+        swapped = kept._replace(shape=(*kept.shape[:i], b, a, *kept.shape[i + 2 :]))
         if swapped.needed(run) != kept.needed(run):
             yield f"axes {i} and {i + 1} swapped", swapped
     for i, size in enumerate(kept.shape):
         other = 2 * size + 1 if isinstance(size, int) else 1
-        yield f"axis {i}", replace(kept, shape=(*kept.shape[:i], other, *kept.shape[i + 1 :]))
+        yield f"axis {i}", kept._replace(shape=(*kept.shape[:i], other, *kept.shape[i + 1 :]))
 
 
 def wrong_params(every: Sequence[Op]) -> Iterator[tuple[str, list[Op]]]:
@@ -106,9 +106,9 @@ def wrong_params(every: Sequence[Op]) -> Iterator[tuple[str, list[Op]]]:
     for i, op in enumerate(every):
         for j, p in enumerate(op.params):
             for name, wrong in (
-                ("name", replace(p, name=p.name + "_")),
-                ("shape", replace(p, shape=(p.shape[0] + 1, *p.shape[1:]))),
-                ("buffer", replace(p, buffer=not p.buffer)),
+                ("name", p._replace(name=p.name + "_")),
+                ("shape", p._replace(shape=(p.shape[0] + 1, *p.shape[1:]))),
+                ("buffer", p._replace(buffer=not p.buffer)),
             ):
                 yield f"{p.name}: {name}", _with(every, i, params=(*op.params[:j], wrong, *op.params[j + 1 :]))
             yield f"{p.name}: none", _with(every, i, params=(*op.params[:j], *op.params[j + 1 :]))

@@ -2,8 +2,6 @@
 
 import inspect
 import re
-from collections import Counter
-from math import prod
 from typing import Any
 
 import pytest
@@ -167,10 +165,12 @@ def test_inputs_are_what_forward_takes_once_specialised(role: str, kind: str, nu
     assert said & {*ARGUMENTS} <= set(takes), "the docstring speaks of what is not there"
 
 
-@pytest.mark.parametrize("pool", ["last", "mean"])
-@pytest.mark.parametrize("kind", ["classification", "regression"])
-def test_padding_does_not_change_what_a_head_pools(kind: str, pool: str) -> None:
-    head = {"kind": kind, "pool": pool, **({"n_classes": 3} if kind == "classification" else {})}
+MASKED = [case for case in cases("head") if "mask" in component(*case).arguments]
+
+
+@pytest.mark.parametrize(("role", "kind", "number"), MASKED, ids=map(name, MASKED))
+def test_padding_does_not_change_what_a_head_pools(role: str, kind: str, number: int) -> None:
+    head = example(role, kind, number)
     spec = load(one_block({"mixer": {**PLAIN, "mask": "bidirectional"}}, head=head))
     model = redraw(interpreted(spec)).double().eval()
     given = inputs(spec, T=6)
@@ -298,34 +298,6 @@ def test_model_with_positions_decodes_as_the_whole(role: str, kind: str, number:
     pieces = [cut(spec, given, a, b) for a, b in zip([0, *ends], ends, strict=False)]
     decoded = torch.cat([model(**p, state=state) for p in pieces], dim=1)
     torch.testing.assert_close(decoded, whole, rtol=0, atol=1e-9)
-
-
-def held(state: Any) -> Counter[str]:
-    """Elements that a state holds for one sequence, by name."""
-    found: Counter[str] = Counter()
-    for key, value in state.items():
-        if isinstance(value, dict):
-            found += held(value)
-        elif key == "memory":  # the keys and values that cross-attention makes of it
-            found[key] += sum(v.numel() for v in value)
-        elif isinstance(value, Tensor):
-            start, end = state.get(f"{key}_span", (0, None))
-            found[key] += value[:, :, start:end].numel() if end is not None else value.numel()
-    return found
-
-
-@each_decoding
-def test_state_has_the_size_that_is_declared(role: str, kind: str, number: int) -> None:
-    c, m, memory = layer(role, kind, number)
-    for n in (3, T):
-        state: dict[str, Any] = {}
-        with torch.no_grad():
-            for seen in range(n):
-                given = {k: v[:1] for k, v in memory.items()} | bias_of(c, 1, seen + 1)
-                m(sequence(n)[:1, seen : seen + 1], **given, state=state)
-        run = Run(B=1, T=1, S=n, M=7)
-        declared = sum(prod(kept.needed(run)) for op in c.ops() for kept in op.kept)
-        assert sum(held(state).values()) == declared
 
 
 # Gradients and compilation

@@ -11,7 +11,7 @@ from contract_specs import MLP, SIZES, Document, cases, example, found_at, host,
 
 from archspec.errors import SpecError
 from archspec.language.load import load
-from archspec.language.resolve import settable
+from archspec.language.rules import settable
 from archspec.layers.registry import find
 
 PLAN_ALONE = {"chunk"}  # settings of how much is computed at a time, which no output shows

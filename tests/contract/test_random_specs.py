@@ -38,11 +38,11 @@ from archspec.codegen.layout import WIDTH
 from archspec.codegen.load import build
 from archspec.errors import SpecError
 from archspec.graph import lower, problems
-from archspec.language.keys import bad_block_name
 from archspec.language.load import load, loads
 from archspec.language.model import Spec
+from archspec.language.names import bad_block_name
 from archspec.language.show import show
-from archspec.language.wiring import BUILTINS
+from archspec.language.wirings import BUILTINS
 from archspec.passes.count import count
 
 SLOW = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]

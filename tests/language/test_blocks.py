@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from archspec.errors import SpecError
-from archspec.language.define import MOST_EXTENDS
 from archspec.language.expect import KEYS
 from archspec.language.load import loads
 from archspec.language.model import Spec, Stack
+from archspec.language.places import MOST_EXTENDS
 from archspec.passes.count import count
 from archspec.passes.expect import check
 

@@ -305,7 +305,7 @@ blocks: [{repeat: n * 2, ffn: {kind: mlp, d_ff: 8}}]
     found = loads(text)
     assert (found.main.d_model, found.vocab_size, found.main.n_layers) == (66, 128, 4)
     for repeat, message in {
-        "m * 2": "repeat = 'm * 2' must be a whole number above 0, or arithmetic on named sizes; no size 'm' is known",
+        "m * 2": "no size 'm' is known here; known: d_model, n, vocab_size, width",
         "n / 4": "repeat = n / 4 = 1/2 is not a whole number",
         "n - 2": "repeat = n - 2 = 0 must be a whole number above 0",
         "n ** 20": "more than 4096 layers",

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 
 from archspec.language.document import BLOCK_KEYS, STACK_KEYS, TOP_KEYS
 from archspec.language.load import load
-from archspec.language.resolve import settable
+from archspec.language.rules import settable
 from archspec.language.schema import schema
 from archspec.language.show import document
 from archspec.language.source import read
@@ -107,6 +107,7 @@ BAD = {
     "an unknown wiring": {"mixer": "mamba", "wiring": "before"},
     "a block beside a pattern": {"pattern": "a", "mixer": "mamba"},
     "a repeat of nothing": {"repeat": 0, "mixer": "mamba"},
+    "a repeat in braces": {"repeat": {"of": 2}, "mixer": "mamba"},
     "a kind in another's place": {"norm": "mamba"},
     "braces without of": {"ffn": {"kind": "mlp", "d_ff": {"multiple_of": 8}}},
 }

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from archspec.errors import SpecError
 from archspec.language.load import load, loads
 from archspec.language.show import show
-from archspec.language.text import flow, scalar
+from archspec.language.yaml_writer import flow, scalar
 from archspec.layers.registry import ROLES, find, kinds
 
 SPECS = sorted(Path("specs").glob("*.yaml"))

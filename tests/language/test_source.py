@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archspec.errors import Fault, Mark, SpecError
-from archspec.language import source
+from archspec.language import source, tree
 
 SCALARS = st.none() | st.booleans() | st.integers(-(10**29), 10**29) | st.floats(allow_nan=False) | st.text(max_size=8)
 DATA = st.recursive(
@@ -169,7 +169,7 @@ def test_bombs_are_refused_at_once(text: str, part: str) -> None:
 
 @given(DATA)
 def test_plain_data_survives_the_round_trip(data: object) -> None:
-    assert source.from_plain(data, Mark("f")).plain() == data
+    assert tree.from_plain(data, Mark("f")).plain() == data
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z]{1,5}", fullmatch=True), st.integers(-(10**20), 10**20) | st.booleans()))
@@ -232,12 +232,12 @@ def test_python_data_is_bounded_too() -> None:
         bomb = [bomb, bomb]
     for data in (loop, bomb, {1: 2}, {"a": {1, 2}}, 10**31, object()):
         with pytest.raises(SpecError):
-            source.from_plain(data, Mark("p"))
+            tree.from_plain(data, Mark("p"))
 
 
 def merged(base: object, over: object) -> object:
-    b, o = source.from_plain(base, Mark("base")), source.from_plain(over, Mark("over"))
-    result = source.merge(b, o).plain()
+    b, o = tree.from_plain(base, Mark("base")), tree.from_plain(over, Mark("over"))
+    result = tree.merge(b, o).plain()
     assert (b.plain(), o.plain()) == (base, over)
     return result
 
@@ -264,7 +264,7 @@ def test_merge(base: object, over: object, result: object) -> None:
 def test_merge_keeps_the_marks_of_what_won() -> None:
     base = source.parse("a: 1\nm: {p: 1, q: 2}", "base")
     over = source.parse("m: {q: 3}", "over")
-    m = source.merge(base, over).value["m"]
+    m = tree.merge(base, over).value["m"]
     assert (m.value["p"].mark.file, m.value["q"].mark.file, m.keys["q"].file) == ("base", "over", "over")
 
 
@@ -300,7 +300,7 @@ TREE = "a:\n  b: [1, {c: 2}]\nm: {kind: x, q: 1}\nz: ~"
 def test_assign(path: str, value: str, changed: dict[str, object]) -> None:
     root = source.parse(TREE, "f")
     before = root.plain()
-    assert source.assign(root, path, source.parse(value, "--set")).plain() == before | changed
+    assert tree.assign(root, path, source.parse(value, "--set")).plain() == before | changed
     assert root.plain() == before
 
 
@@ -322,5 +322,5 @@ def test_assign(path: str, value: str, changed: dict[str, object]) -> None:
 )
 def test_assign_refuses(path: str, message: str) -> None:
     with pytest.raises(Fault) as caught:
-        source.assign(source.parse(TREE, "f"), path, source.parse("1", "--set"))
+        tree.assign(source.parse(TREE, "f"), path, source.parse("1", "--set"))
     assert str(caught.value) == message

@@ -31,7 +31,7 @@ def head(kind: str, **fields: object) -> nn.Module:
 
 
 def size(ops: tuple[Op, ...]) -> int:
-    return sum(p.count for op in ops for p in op.params)
+    return sum(p.numel for op in ops for p in op.params)
 
 
 @pytest.mark.parametrize(("kind", "fields"), EXAMPLES)

@@ -115,7 +115,7 @@ def test_refuses_features_that_are_no_pairs() -> None:
 
 
 def parameters(fields: dict[str, Any], d_model: int) -> int:
-    return sum(p.count for op in config({"kind": "hyena", **fields}, d_model).ops() for p in op.params)
+    return sum(p.numel for op in config({"kind": "hyena", **fields}, d_model).ops() for p in op.params)
 
 
 def test_hyenadna_tiny_has_its_published_size() -> None:

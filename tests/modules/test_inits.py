@@ -10,6 +10,7 @@ from archspec import loads
 from archspec.codegen import generate
 from archspec.language.resolve import make
 from archspec.layers.base import InitNames
+from archspec.layers.recurrent import RecurrentMixer
 from archspec.layers.registry import find, kinds
 from archspec.modules import submodule
 
@@ -200,7 +201,7 @@ def test_patches_start_as_linear_layers():
         assert not embedding.project.bias.any()
 
 
-@pytest.mark.parametrize("mixer", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("mixer", [k for k in kinds("mixer") if issubclass(find("mixer", k), RecurrentMixer)])
 def test_recurrent_weights_follow_the_init(mixer):
     m = submodule(make("mixer", {"kind": mixer, "d_hidden": 32}, **SIZES))
     stds = {"normal": 0.02, "fan_in": 0.8796 / 8, "t5": 1 / 8, "xavier": math.nan}

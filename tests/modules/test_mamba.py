@@ -109,7 +109,7 @@ def test_initialisation_is_the_papers() -> None:
 
 def test_130m_has_the_published_size() -> None:
     c = find("mixer", "mamba").model_validate(config({"kind": "mamba"}, d_model=768).model_dump())
-    ours = sum(p.count for op in c.ops() for p in op.params)
+    ours = sum(p.numel for op in c.ops() for p in op.params)
     with torch.device("meta"):
         theirs = MambaForCausalLM(MambaConfig(num_hidden_layers=24, vocab_size=50280))
     total = 50280 * 768 + 24 * (ours + 768) + 768

@@ -120,7 +120,7 @@ def test_initialisation_is_the_papers() -> None:
 
 
 def test_130m_has_the_published_size() -> None:
-    ours = sum(p.count for op in config({"kind": "mamba2"}, d_model=768).ops() for p in op.params)
+    ours = sum(p.numel for op in config({"kind": "mamba2"}, d_model=768).ops() for p in op.params)
     sizes = {"hidden_size": 768, "num_heads": 24, "n_groups": 1, "num_hidden_layers": 24, "vocab_size": 50288}
     with torch.device("meta"):
         theirs = Mamba2ForCausalLM(Mamba2Config(**sizes, tie_word_embeddings=True))

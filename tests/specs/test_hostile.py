@@ -14,8 +14,8 @@ import pytest
 
 from archspec.codegen.generate import generate
 from archspec.errors import SpecError
-from archspec.language.keys import MOST_PROBLEMS
 from archspec.language.load import load, loads
+from archspec.language.problems import MOST_PROBLEMS
 from archspec.language.source import MAX_BYTES
 
 RUNNER = Path(__file__).with_name("hostile_runner.py")

@@ -16,10 +16,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from archspec.layers.base import MixerComponent
-from archspec.layers.fields import Count, Number, Positive, Probability, Size, Width, derived, field, inherited
+from archspec.layers.fields import Number, Positive, Probability, Size, Width, derived, field, inherited
 from archspec.layers.ops import MULTIPLY, Conv, Elementwise, FFTConv, Kept, Op, Param, elementwise, linear
 
 Order = Annotated[int, Field(ge=2, le=64)]
+Layers = Annotated[int, Field(ge=0, le=64)]
 
 
 class Hyena(MixerComponent):
@@ -41,7 +42,7 @@ class Hyena(MixerComponent):
     bias: bool = field("bias of the input and output projections", True)
     filter_len: Size = derived("taps of a filter, the longest sequence; the unit of positions", "max_seq_len")
     filter_order: Width = field("width of the filter network", 64)
-    num_inner_mlps: Count = field("layers of the filter network between its first and its last", 2, le=64)
+    num_inner_mlps: Layers = field("layers of the filter network between its first and its last", 2)
     emb_dim: Size = field("features of a position: its fraction of filter_len, cosines and sines; odd", 3)
     sine_freq: Positive = field("(initial) frequency of the sine activations", 1.0)
     train_freq: bool = field("whether the frequencies are trained", True)

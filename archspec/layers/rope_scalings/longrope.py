@@ -11,10 +11,14 @@ Sources: Ding et al. 2024, "LongRoPE"; Abdin et al. 2024, "Phi-3 Technical Repor
 """
 
 from math import log, sqrt
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from archspec.layers.base import RopeScalingComponent
-from archspec.layers.fields import Positive, Size, derived, field, inherited
+from archspec.layers.fields import LARGEST, Positive, Size, derived, field, inherited
+
+Switch = Annotated[int, Field(gt=1, le=LARGEST)]
 
 
 class LongRopeScaling(RopeScalingComponent):
@@ -27,7 +31,7 @@ class LongRopeScaling(RopeScalingComponent):
 
     kind: Literal["longrope"] = "longrope"
     max_seq_len: Size = inherited("tokens of the longest sequence")
-    original_max_seq_len: Size = field("tokens of a sequence in training, where the factors switch", gt=1)
+    original_max_seq_len: Switch = field("tokens of a sequence in training, where the factors switch")
     short_factor: tuple[Positive, ...] = field("a divisor for each pair in short texts", strict=False)
     long_factor: tuple[Positive, ...] = field("a divisor for each pair in long texts", strict=False)
     factor: Positive = derived("how many times longer than in training", "max_seq_len / original_max_seq_len")

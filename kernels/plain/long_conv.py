@@ -1,0 +1,33 @@
+"""Long causal convolution by FFT: y[t] = post_gate[t] (sum_{s <= t} k[s] w[t - s] + d w[t]) with w = pre_gate * u."""
+
+import torch
+from torch import Tensor
+
+from archspec.kernels.plain.precision import wide
+from archspec.kernels.plain.state import State, append
+
+
+def long_conv(
+    u: Tensor,
+    k: Tensor,
+    d: Tensor | None = None,
+    *,
+    pre_gate: Tensor | None = None,
+    post_gate: Tensor | None = None,
+    state: State | None = None,
+) -> Tensor:
+    """Causal convolution of u (B, T, D) with k (S or longer, D), plus the skip d (D,); the state keeps all S inputs."""
+    dtype = u.dtype
+    if pre_gate is not None:
+        u = wide(u) * pre_gate
+    (inputs,) = append(state, inputs=u.unsqueeze(1))
+    inputs = wide(inputs.squeeze(1))  # (B, S, D)
+    S, T = inputs.shape[1], u.shape[1]
+    # With room for 2 S nothing wraps around.
+    spectrum = torch.fft.rfft(inputs, 2 * S, dim=1) * torch.fft.rfft(wide(k[:S]), 2 * S, dim=0)
+    y = torch.fft.irfft(spectrum, 2 * S, dim=1)[:, S - T : S]  # (B, T, D)
+    if d is not None:
+        y = y + d * u
+    if post_gate is not None:
+        y = y * post_gate
+    return y.to(dtype)

@@ -1,0 +1,41 @@
+"""WKV, the time mixing of RWKV-4: a moving average of values weighted by exponentials of keys (Peng et al. 2023).
+
+y[t] = (sum_{s<t} exp(k[s] + (t-1-s) w) v[s] + exp(u + k[t]) v[t]) / (the same sum without v)
+"""
+
+import torch
+from torch import Tensor
+
+from archspec.kernels.plain.precision import wide
+from archspec.kernels.plain.state import State
+
+CHUNK = 32  # tokens
+
+
+def wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: State | None = None) -> Tensor:
+    """y (B, T, D) of k, v (B, T, D), the log of the decay w (D,) and the bonus u (D,).
+
+    The state keeps both sums divided by exp(max), max being the largest exponent so far: "num", "den", "max" (B, D).
+    """
+    w, u = wide(w), wide(u)
+    num = torch.zeros_like(wide(v[:, 0]))
+    den, top = torch.zeros_like(num), torch.full_like(num, -1e38)
+    if state is not None and "num" in state:
+        num, den, top = state["num"], state["den"], state["max"]
+    outputs = []
+    for k_c, v_c in zip(wide(k).split(CHUNK, dim=1), wide(v).split(CHUNK, dim=1), strict=True):
+        L = k_c.shape[1]
+        t = torch.arange(L + 1, device=k.device).unsqueeze(1)  # one more: what the chunk leaves
+        steps = (t - 1 - t[:L].mT).unsqueeze(-1)  # (L + 1, L, 1) from a token to the last before another
+        exponents = k_c.unsqueeze(1) + steps * w  # (B, L + 1, L, D)
+        exponents = torch.where(steps == -1, (u + k_c).unsqueeze(1), exponents).masked_fill(steps < -1, -torch.inf)
+        before = top.unsqueeze(1) + t * w  # (B, L + 1, D)
+        largest = torch.maximum(exponents.amax(2), before).detach()
+        weights, share = (exponents - largest.unsqueeze(2)).exp(), (before - largest).exp()
+        nums = (weights * v_c.unsqueeze(1)).sum(2) + share * num.unsqueeze(1)  # (B, L + 1, D)
+        dens = weights.sum(2) + share * den.unsqueeze(1)
+        outputs.append(nums[:, :L] / dens[:, :L])
+        num, den, top = nums[:, L], dens[:, L], largest[:, L]
+    if state is not None:
+        state["num"], state["den"], state["max"] = num, den, top
+    return torch.cat(outputs, dim=1).to(v.dtype)
