@@ -1,8 +1,9 @@
 """The layout of one statement: one line if it fits, else its brackets broken from the outermost in.
 
 Of what does not fit, the brackets that hold most of it are broken: what stands between them is written on a line of its
-own, or one item a line where that is too long, each laid out in the same way; where no bracket helps, the value stands in parentheses of its own and breaks at its operators. Nothing
-but this decides how a generated file looks, so that no output depends on the version of an installed tool.
+own, or one item a line where that is too long, and each item is laid out in the same way; where no bracket helps, the
+value stands in parentheses of its own and breaks at its operators. Nothing but this decides how a generated file looks,
+so that no output depends on the version of an installed tool.
 """
 
 import re

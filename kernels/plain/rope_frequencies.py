@@ -11,32 +11,36 @@ import torch
 from torch import Tensor
 
 
-def default_frequencies(dim: int, theta: float) -> Tensor:
+def default_frequencies(dim: int, theta: float, device: torch.device | None = None) -> Tensor:
     """theta^(-2i / dim) (Su et al. 2021)."""
-    return 1.0 / theta ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+    return 1.0 / theta ** (torch.arange(0, dim, 2, dtype=torch.float32, device=device) / dim)
 
 
-def linear_frequencies(dim: int, theta: float, factor: float) -> Tensor:
+def linear_frequencies(dim: int, theta: float, factor: float, device: torch.device | None = None) -> Tensor:
     """Position interpolation: every position divided by factor (Chen et al. 2023)."""
-    return default_frequencies(dim, theta) / factor
+    return default_frequencies(dim, theta, device) / factor
 
 
-def proportional_frequencies(dim: int, theta: float, fraction: float, factor: float = 1.0) -> Tensor:
+def proportional_frequencies(
+    dim: int, theta: float, fraction: float, factor: float = 1.0, device: torch.device | None = None
+) -> Tensor:
     """Only the first fraction of the pairs turn, at the frequencies of a full rotation; the others have angle 0."""
     n = int(fraction * dim // 2)
-    frequencies = default_frequencies(dim, theta) / factor
-    return torch.cat((frequencies[:n], torch.zeros(dim // 2 - n)))
+    frequencies = default_frequencies(dim, theta, device) / factor
+    return torch.cat((frequencies[:n], torch.zeros(dim // 2 - n, device=device)))
 
 
-def ntk_frequencies(dim: int, theta: float, factor: float) -> Tensor:
+def ntk_frequencies(dim: int, theta: float, factor: float, device: torch.device | None = None) -> Tensor:
     """NTK-aware scaling: the base grows by factor^(dim / (dim - 2)), the fastest pair stays as it was (bloc97)."""
-    return default_frequencies(dim, theta * factor ** (dim / (dim - 2)))
+    return default_frequencies(dim, theta * factor ** (dim / (dim - 2)), device)
 
 
-def dynamic_frequencies(dim: int, theta: float, factor: float, max_seq_len: int, seq_len: int) -> Tensor:
+def dynamic_frequencies(
+    dim: int, theta: float, factor: float, max_seq_len: int, seq_len: int, device: torch.device | None = None
+) -> Tensor:
     """NTK-aware scaling that sets in beyond max_seq_len and follows the current length seq_len (emozilla)."""
     stretch = factor * max(seq_len, max_seq_len) / max_seq_len - (factor - 1)
-    return ntk_frequencies(dim, theta, stretch)
+    return ntk_frequencies(dim, theta, stretch, device)
 
 
 def yarn_frequencies(
@@ -47,19 +51,23 @@ def yarn_frequencies(
     beta_fast: float = 32.0,
     beta_slow: float = 1.0,
     truncate: bool = True,
+    device: torch.device | None = None,
 ) -> Tensor:
-    """YaRN (Peng et al. 2023): slow pairs are interpolated by factor, fast ones kept, with a linear ramp between."""
+    """YaRN (Peng et al. 2023): slow pairs are interpolated by factor, fast ones kept, with a linear ramp between.
+
+    A pair is fast if it turns more than beta_fast times in original_max_seq_len, slow if fewer than beta_slow times;
+    truncate rounds the ends of the ramp outwards to whole pairs.
+    """
     low, high = (
         dim * math.log(original_max_seq_len / (turns * 2 * math.pi)) / (2 * math.log(theta))
         for turns in (beta_fast, beta_slow)
     )
     if truncate:
-        # Outwards to whole pairs.
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, dim - 1)
     width = high - low if high != low else 0.001
-    kept = 1.0 - ((torch.arange(dim // 2, dtype=torch.float32) - low) / width).clamp(0.0, 1.0)
-    frequencies = default_frequencies(dim, theta)
+    kept = 1.0 - ((torch.arange(dim // 2, dtype=torch.float32, device=device) - low) / width).clamp(0.0, 1.0)
+    frequencies = default_frequencies(dim, theta, device)
     return frequencies / factor * (1.0 - kept) + frequencies * kept
 
 
@@ -72,11 +80,17 @@ def yarn_attention_factor(factor: float, mscale: float | None = None, mscale_all
 
 
 def llama3_frequencies(
-    dim: int, theta: float, factor: float, low_freq_factor: float, high_freq_factor: float, original_max_seq_len: int
+    dim: int,
+    theta: float,
+    factor: float,
+    low_freq_factor: float,
+    high_freq_factor: float,
+    original_max_seq_len: int,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Llama 3.1: pairs of wavelength above L / low_freq_factor are slowed by factor, those below L / high_freq_factor
     kept, and the ones between blended smoothly; L = original_max_seq_len."""
-    frequencies = default_frequencies(dim, theta)
+    frequencies = default_frequencies(dim, theta, device)
     turns = original_max_seq_len * frequencies / (2 * math.pi)
     kept = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0)
     return (1.0 - kept) * frequencies / factor + kept * frequencies
@@ -89,10 +103,11 @@ def longrope_frequencies(
     long_factor: Sequence[float],
     original_max_seq_len: int,
     seq_len: int,
+    device: torch.device | None = None,
 ) -> Tensor:
     """LongRoPE (Ding et al. 2024): a divisor per pair, another set once seq_len exceeds original_max_seq_len."""
     factors = long_factor if seq_len > original_max_seq_len else short_factor
-    return default_frequencies(dim, theta) / torch.tensor(factors, dtype=torch.float32)
+    return default_frequencies(dim, theta, device) / torch.tensor(factors, dtype=torch.float32, device=device)
 
 
 def longrope_attention_factor(factor: float, original_max_seq_len: int) -> float:

@@ -3,13 +3,17 @@
 import ast
 
 from archspec.codegen.shorten.facts import library
-from archspec.codegen.shorten.program import Function, Program
+from archspec.codegen.shorten.program import Function, Program, is_name
 
-BUILTINS = ("len", "int", "float", "bool", "str", "max", "min", "range", "sum", "tuple", "list", "dict", "zip", "getattr",
-            "isinstance", "enumerate", "slice", "abs", "round", "all", "any", "sorted", "reversed")  # fmt: skip
-RANDOM = ("rand", "dropout", "bernoulli", "multinomial", "normal", "uniform", "manual_seed", "poisson", "seed")
-CHANGING = ("append", "extend", "insert", "remove", "pop", "popitem", "clear", "update", "setdefault", "sort", "reverse",
-            "backward", "register_buffer", "register_parameter", "add_module", "apply", "to_empty", "train")  # fmt: skip
+BUILTINS = (
+    "abs", "all", "any", "bool", "dict", "enumerate", "float", "getattr", "int", "isinstance", "len", "list", "max",
+    "min", "range", "reversed", "round", "slice", "sorted", "str", "sum", "tuple", "zip",
+)  # fmt: skip
+RANDOM = ("rand", "dropout", "bernoulli", "multinomial", "normal", "uniform", "poisson", "seed")
+CHANGING = (
+    "add_module", "append", "apply", "backward", "clear", "extend", "insert", "pop", "popitem", "register_buffer",
+    "register_parameter", "remove", "reverse", "setdefault", "sort", "to_empty", "train", "update",
+)  # fmt: skip
 
 
 def pure(node: ast.AST, program: Program) -> bool:
@@ -42,7 +46,7 @@ def _computes(function: Function, program: Program) -> bool:
             return False
         if isinstance(node, ast.Raise | ast.Assert | ast.Global | ast.Nonlocal | ast.Delete | ast.With):
             return False
-        if isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and node.func.id == function.name):
-            if acts(node, program):
-                return False
+        itself = isinstance(node, ast.Call) and is_name(node.func, function.name)
+        if not itself and acts(node, program):
+            return False
     return True

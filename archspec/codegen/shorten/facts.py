@@ -67,6 +67,8 @@ class Present:
                 return found is not None
             case ast.Name(id=name):
                 return self.name(name)
+            case ast.Attribute(value=ast.Attribute(value=ast.Name(id="self"), attr=layer), attr="bias"):
+                return has_bias(self.program, self.part, layer) is True
             case ast.Attribute(value=inner, attr=name):
                 return name not in MAYBE_NONE and (name != "bias" or is_name(inner, "self"))
             case ast.Call():
@@ -119,6 +121,21 @@ class Present:
             case ast.Attribute(attr=name):
                 return name not in MAYBE_NONE
         return False
+
+
+def has_bias(program: Program, part: str, layer: str) -> bool | None:
+    """Whether a layer of PyTorch that a class makes has a bias; None where it is not said."""
+    made = [
+        n.value
+        for f in program.functions(part)
+        if f.name == "__init__"
+        for n in ast.walk(f)
+        if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == f"self.{layer}"
+    ]
+    if len(made) != 1 or not isinstance(made[0], ast.Call) or not ast.unparse(made[0].func).startswith("nn."):
+        return None
+    said = next((k.value for k in made[0].keywords if k.arg == "bias"), ast.Constant(True))
+    return bool(said.value) if isinstance(said, ast.Constant) else None
 
 
 def _asserted(function: Function) -> set[str]:

@@ -6,6 +6,7 @@ with a comment stays, whose explanation needs a place, and so does one that deci
 
 import ast
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import libcst as cst
@@ -13,18 +14,18 @@ import libcst.matchers as m
 
 from archspec.codegen.layout import WIDTH
 from archspec.codegen.shorten.effects import acts, pure
-from archspec.codegen.shorten.fold import syntax_of
+from archspec.codegen.shorten.facts import library
 from archspec.codegen.shorten.program import Call, Function, Program, binding, bound, defaults, parameters, tree
 from archspec.codegen.shorten.rewrite import Calls, Reads, embedded
 from archspec.codegen.sources import code
 
-CALLED_BY_OTHERS = ("__init__", "forward", "reset_parameters", "aux_loss", "update_bias")
 LATER = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 def inline(program: Program) -> None:
     """Put the expression of every helper that is one where it was called."""
     for part in program.parts:
+        _replace_wrappers(program, part)
         _inline_method(program, part)
     for name in [name for name in program.parts if program.helper(name) is not None]:
         function = program.helper(name)
@@ -39,14 +40,37 @@ def inline(program: Program) -> None:
             del program.parts[name]
 
 
+def _replace_wrappers(program: Program, part: str) -> None:
+    """Name the function itself where a method only calls it: `def activate(self, h): return F.silu(h)`."""
+    for method in program.functions(part):
+        match method:
+            case ast.FunctionDef(
+                args=ast.arguments(args=[ast.arg(arg="self"), ast.arg(arg=p)], defaults=[]),
+                body=[*_, ast.Return(value=ast.Call(func=func, args=[ast.Name(id=given)], keywords=[]))],
+                decorator_list=[],
+            ) if given == p and len(method.body) == 1 + (ast.get_docstring(method) is not None):
+                own = isinstance(func, ast.Name) and program.helper(func.id) is not None
+            case _:
+                continue
+        if program.called_from_outside(part, method.name) or not (own or library(func)):
+            continue
+        node: Any = tree(program.parts[part])
+        kept = [s for s in node.body.body if not (isinstance(s, cst.FunctionDef) and s.name.value == method.name)]
+        rest = node.with_changes(body=node.body.with_changes(body=kept))
+        done: Any = m.replace(rest, _self(method.name), cst.parse_expression(ast.unparse(func)))
+        program.put(part, done)
+
+
+def _self(name: str) -> Any:
+    return m.Attribute(m.Name("self"), m.Name(name))
+
+
 def _inline_method(program: Program, part: str) -> None:
     """Put the expression of a method that is one, and that its class calls once, where it is called."""
     for method in program.functions(part):
-        own = f"self.{method.name}("
         text = program.parts[part]
-        if method.name in CALLED_BY_OTHERS or method.decorator_list or text.count(own) != 1:
-            continue
-        if any(f".{method.name}" in other.replace(own, "") for other in program.parts.values()):
+        once = text.count(f"self.{method.name}") == 1
+        if not once or method.decorator_list or program.called_from_outside(part, method.name):
             continue
         function = ast.FunctionDef(**{**vars(method), "args": _without_self(method.args)})
         expression = returned(function, ast.get_source_segment(text, method) or "")
@@ -55,11 +79,10 @@ def _inline_method(program: Program, part: str) -> None:
             continue
         node: Any = tree(text)
         places = {f.name.value: f for f in node.body.body if isinstance(f, cst.FunctionDef)}
-        body = places[method.name].body.body[-1].body[0].value
-        kept = [s for s in node.body.body if s is not places[method.name]]
+        own: Any = places[method.name]
+        kept = [s for s in node.body.body if s is not own]
         rest = node.with_changes(body=node.body.with_changes(body=kept))
-        func = m.Attribute(m.Name("self"), m.Name(method.name))
-        done = rest.visit(Calls(func, lambda c: _substituted(body, function, c), lambda _: False))  # noqa: B023
+        done = rest.visit(Calls(_self(method.name), partial(_substituted, own.body.body[-1].body[0].value, function)))
         program.put(part, done)
 
 
@@ -143,9 +166,7 @@ def _events(node: ast.AST, program: Program) -> Iterator[str]:
 def _inlined(program: Program, name: str, function: Function, part: str) -> str:
     """A part with the expression in place of the calls."""
     body: Any = tree(program.parts[name]).body.body[-1].body[0].value
-    hidden = lambda f: name in bound(syntax_of(f))  # noqa: E731 - two words
-    change = lambda call: _substituted(body, function, call)  # noqa: E731
-    return code(tree(program.parts[part]).visit(Calls(m.Name(name), change, hidden))).strip()
+    return code(tree(program.parts[part]).visit(Calls(m.Name(name), partial(_substituted, body, function)))).strip()
 
 
 def _substituted(body: Any, function: Function, call: cst.Call) -> Any:

@@ -12,7 +12,9 @@ from archspec.codegen.sources import code
 from archspec.errors import GenerateError
 
 Function = ast.FunctionDef
-Names = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+
+
+CALLED_BY_OTHERS = ("__init__", "forward", "reset_parameters", "aux_loss", "update_bias")
 
 
 @lru_cache(maxsize=4096)
@@ -25,6 +27,13 @@ def syntax(text: str) -> ast.stmt:
 def tree(text: str) -> Any:
     """A part as concrete syntax."""
     return cst.parse_statement(text)
+
+
+def syntax_of(function: cst.FunctionDef) -> Function:
+    """A function as abstract syntax."""
+    found = syntax(code(function.with_changes(leading_lines=[])).strip())
+    assert isinstance(found, Function)
+    return found
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,11 @@ class Program:
     def put(self, part: str, node: cst.CSTNode) -> None:
         """Change a part."""
         self.parts[part] = code(node).strip()
+
+    def called_from_outside(self, part: str, method: str) -> bool:
+        """Whether anything but `self` has a method of a class called, or might: torch, or another part."""
+        text = "".join(self.parts.values()).replace(f"self.{method}", "")
+        return method in CALLED_BY_OTHERS or f".{method}" in text
 
     def reads(self, part: str) -> set[str]:
         """The names of the file, and of what it imports, that a part reads."""
@@ -147,6 +161,7 @@ def bound(function: Function) -> set[str]:
     return set(bindings(function))
 
 
+@lru_cache(maxsize=4096)
 def bindings(function: Function) -> list[str]:
     """The same, each as often as it is bound."""
     return [name for node in ast.walk(function) if node is not function for name in bound_by(node)]
@@ -154,13 +169,10 @@ def bindings(function: Function) -> list[str]:
 
 def bound_by(node: ast.AST) -> Iterator[str]:
     """Names that a node itself binds."""
-    if isinstance(node, ast.arg):
-        yield node.arg
-    elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-        yield node.id
-    elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-        yield node.name
-    elif isinstance(node, ast.ExceptHandler) and node.name:
-        yield node.name
-    elif isinstance(node, ast.Global | ast.Nonlocal):
-        yield from node.names
+    match node:
+        case ast.arg(arg=name) | ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            yield name
+        case ast.Name(id=name, ctx=ast.Store() | ast.Del()) | ast.ExceptHandler(name=str() as name):
+            yield name
+        case ast.Global(names=names) | ast.Nonlocal(names=names):
+            yield from names

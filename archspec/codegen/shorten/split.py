@@ -80,7 +80,7 @@ def _separate(program: Program, name: str, groups: dict[Key, list[str]]) -> None
         node: Any = tree(program.parts[name])
         text = code(node.with_changes(name=cst.Name(own))).strip()
         for part in callers:
-            program.put(part, tree(program.parts[part]).visit(Calls(m.Name(name), _renaming(own), lambda _: False)))
+            program.put(part, tree(program.parts[part]).visit(Calls(m.Name(name), _renaming(own))))
         before[min(callers, key=list(program.parts).index)] = (own, text)
         program.helpers.add(own)
     parts: dict[str, str] = {}

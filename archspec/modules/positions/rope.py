@@ -62,15 +62,15 @@ class Rope(nn.Module):
         """The angle of each pair from one token to the next, in float32 (dim / 2,)."""
         c = self.c
         if c.scaling_kind == "none" or c.scaling_kind == "dynamic":
-            return default_frequencies(c.dim, c.theta, device=device)
+            frequencies = default_frequencies(c.dim, c.theta, device=device)
         elif c.scaling_kind == "linear":
-            return linear_frequencies(c.dim, c.theta, c.scaling.factor, device=device)
+            frequencies = linear_frequencies(c.dim, c.theta, c.scaling.factor, device=device)
         elif c.scaling_kind == "ntk":
-            return ntk_frequencies(c.dim, c.theta, c.scaling.factor, device=device)
+            frequencies = ntk_frequencies(c.dim, c.theta, c.scaling.factor, device=device)
         elif c.scaling_kind == "proportional":
-            return proportional_frequencies(c.dim, c.theta, c.scaling.fraction, c.scaling.factor, device=device)
+            frequencies = proportional_frequencies(c.dim, c.theta, c.scaling.fraction, c.scaling.factor, device=device)
         elif c.scaling_kind == "yarn" and c.scaling.truncate:
-            return yarn_frequencies(
+            frequencies = yarn_frequencies(
                 c.dim,
                 c.theta,
                 factor=c.scaling.factor,
@@ -80,7 +80,7 @@ class Rope(nn.Module):
                 device=device,
             )
         elif c.scaling_kind == "yarn":
-            return yarn_frequencies(
+            frequencies = yarn_frequencies(
                 c.dim,
                 c.theta,
                 factor=c.scaling.factor,
@@ -91,7 +91,7 @@ class Rope(nn.Module):
                 device=device,
             )
         elif c.scaling_kind == "llama3":
-            return llama3_frequencies(
+            frequencies = llama3_frequencies(
                 c.dim,
                 c.theta,
                 factor=c.scaling.factor,
@@ -102,7 +102,7 @@ class Rope(nn.Module):
             )
         elif c.scaling_kind == "longrope":
             # (2, dim / 2): row 0 is for short texts, row 1 for those of more than original_max_seq_len tokens.
-            return torch.stack(
+            frequencies = torch.stack(
                 (
                     longrope_frequencies(
                         c.dim,
@@ -124,3 +124,4 @@ class Rope(nn.Module):
                     ),
                 )
             )
+        return frequencies
