@@ -14,7 +14,7 @@ STRUCTURAL = {
     "torch": ("torch", ""),
     "Tensor": ("torch", "Tensor"),
     "F": ("torch.nn.functional", ""),
-    **{name: ("archspec.kernels.state", name) for name in ("State", "substate", "advance", "once")},
+    **{name: ("archspec.kernels.state", name) for name in ("State", "substate", "advance", "once", "atomic")},
 }
 ALWAYS = frozenset({*STRUCTURAL, *dir(builtins), *keyword.kwlist, "Model", "Block", "Config", "init_weights", "self"})
 

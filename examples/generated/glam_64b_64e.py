@@ -68,7 +68,7 @@ class T5Bias(nn.Module):
         self.table = nn.Embedding(N_BUCKETS, N_HEADS)
 
     def forward(self, x: Tensor, total: int = 0) -> Tensor:
-        """The biases (1, N_HEADS, T, S) of the tokens x (B, T, d_model) on all S that are seen."""
+        """The biases (1, N_HEADS, T, S) of the tokens x (B, T, .) on all S that are seen."""
         T = x.shape[1]
         S = total
         buckets = t5_buckets(T, S, N_BUCKETS, MAX_DISTANCE, False, self.table.weight.device)  # (T, S)

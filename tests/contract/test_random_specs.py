@@ -31,7 +31,7 @@ from contract_specs import (
 from contract_texts import interpreted
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from archspec.codegen import generate
 from archspec.codegen.layout import WIDTH
@@ -102,9 +102,16 @@ def check_same(spec: Spec, made: nn.Module, read: nn.Module) -> None:
             y = m(**arguments)
             (y.square().mean() + aux_loss(m)).backward()
             outputs.append(y)
-        assert torch.equal(*outputs)
+        assert same(*outputs)
         for (k, p), q in zip(made.named_parameters(), read.parameters(), strict=True):
-            assert (p.grad is None and q.grad is None) or torch.equal(p.grad, q.grad), k  # type: ignore[arg-type]
+            assert same(p.grad, q.grad), k
+
+
+def same(a: Tensor | None, b: Tensor | None) -> bool:
+    """Equal to the bit; a random model without norms may also overflow, in both in the same places."""
+    if a is None or b is None:
+        return a is b
+    return torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())
 
 
 @torch.no_grad()
@@ -200,7 +207,7 @@ def documents(draw: st.DrawFn) -> Document:
     top: Document = {"norm": draw(NORMS), "init": draw(INITS), "embedding": draw(EMBEDDINGS), "head": draw(HEADS)}
     if draw(st.booleans()):
         top["dropout"] = 0.25
-    labels = draw(st.lists(st.one_of(LABELS, LONG_LABELS), min_size=1, max_size=4, unique=True))
+    labels = draw(st.lists(st.one_of(LABELS, LONG_LABELS), min_size=1, max_size=3, unique=True))
     define = {label: draw(blocks()) for label in labels}
     repeat = {"repeat": draw(st.integers(2, 3)), "pattern": list(define)} | draw(st.sampled_from([{}, {"share": True}]))
     return model(draw(st.sampled_from([[repeat], list(define), [*define, labels[0], repeat]])), define=define, **top)

@@ -16,7 +16,7 @@ class T5Bias(nn.Module):
         self.table = nn.Embedding(c.n_buckets, c.n_heads)
 
     def forward(self, x: Tensor, state: State | None = None, total: int = 0) -> Tensor:
-        """The biases (1, n_heads, T, S) of the tokens x (B, T, d_model) on all S that are seen."""
+        """The biases (1, n_heads, T, S) of the tokens x (B, T, .) on all S that are seen."""
         c = self.c
         T = x.shape[1]
         if c.shared:
