@@ -50,13 +50,8 @@ class EncoderT5Bias(nn.Module):
         super().__init__()
         self.table = nn.Embedding(N_BUCKETS, N_HEADS)
 
-<<<<<<< HEAD
     def forward(self, x: Tensor) -> Tensor:
-        """The biases (1, N_HEADS, T, S) of the tokens x (B, T, d_model) on all S that are seen."""
-=======
-    def forward(self, x: Tensor, state: State | None = None) -> Tensor:
         """The biases (1, N_HEADS, T, S) of the tokens x (B, T, .) on all S that are seen."""
->>>>>>> e49b101f8deaa6ee865647dfad55bedf8599705c
         T = x.shape[1]
         # The table of a stack counts the tokens itself.
         S = T

@@ -127,8 +127,16 @@ def test_recurrent(name, gates, settings, bias, cuts):
         agree(*results)
 
 
-@pytest.mark.parametrize("settings", [{}, {"first_choices": True}, {"priority": torch.rand(2, 12)},
-                                      {"priority": torch.rand(2, 12), "first_choices": True}], ids=str)  # fmt: skip
+PRIORITY = torch.rand(2, 12, generator=torch.Generator().manual_seed(0))
+PLACES = {
+    "in order": {},
+    "first choices first": {"first_choices": True},
+    "by priority": {"priority": PRIORITY},
+    "first choices by priority": {"priority": PRIORITY, "first_choices": True},
+}
+
+
+@pytest.mark.parametrize("settings", PLACES.values(), ids=PLACES)
 def test_admitted(settings):
     experts = torch.randint(-1, 4, (2, 12, 2))
     ours, theirs = (m.admitted(experts, 4, 3, **settings) for m in (plain("router"), public("router")))
