@@ -153,8 +153,8 @@ def test_show_prints_a_spec() -> None:
 
 @pytest.fixture
 def generated(monkeypatch: pytest.MonkeyPatch) -> None:
-    def generate(spec: Any, standalone: bool = False) -> str:
-        return f"# {spec.name}{' alone' if standalone else ''}\n"
+    def generate(spec: Any, standalone: bool | str = False) -> str:
+        return f"# {spec.name}{f' alone, {standalone}' if standalone else ''}\n"
 
     monkeypatch.setattr(archspec, "generate", generate)
 
@@ -165,8 +165,18 @@ def test_build_prints_or_writes(tmp_path: Path) -> None:
     path.write_text("old")
     assert run("build", TINY).stdout == "# bert_tiny\n"
     assert run("build", TINY, "--standalone", "-o", str(path)).exit_code == 0
-    assert path.read_text() == "# bert_tiny alone\n"
+    assert path.read_text() == "# bert_tiny alone, plain\n"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.usefixtures("generated")
+def test_a_file_that_stands_alone_is_plain_or_fast() -> None:
+    assert run("build", "--standalone", TINY).stdout == "# bert_tiny alone, plain\n"
+    assert run("build", TINY, "--standalone=plain").stdout == "# bert_tiny alone, plain\n"
+    assert run("build", TINY, "--standalone=fast").stdout == "# bert_tiny alone, fast\n"
+    wrong = run("build", TINY, "--standalone=short")
+    assert wrong.exit_code == 2
+    assert "'short' is not one of 'plain', 'fast'" in wrong.stderr
 
 
 @pytest.mark.usefixtures("generated")
@@ -188,7 +198,7 @@ def test_what_cannot_be_written_is_a_message(output: str, code: int, message: st
 
 
 def test_what_archspec_refuses_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(spec: Any, standalone: bool) -> str:
+    def refuse(spec: Any, standalone: bool | str) -> str:
         raise archspec.GenerateError("cannot be written out")
 
     monkeypatch.setattr(archspec, "generate", refuse)

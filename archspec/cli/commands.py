@@ -1,11 +1,11 @@
 """The commands."""
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from archspec.cli.console import Commands, Progress, Setting, announce, read_spec, written
+from archspec.cli.console import Commands, Progress, Setting, UsualValue, announce, read_spec, written
 
 if TYPE_CHECKING:
     from archspec.language.model import Spec
@@ -104,23 +104,33 @@ def count(spec: str, settings: tuple[str, ...], by: str | None, form: str) -> No
     _held(loaded, check(loaded, found), settings)
 
 
-@main.command()
+@main.command(cls=UsualValue)
 @SPEC
 @SETTINGS
 @click.option("-o", "--output", metavar="FILE", help="Where to write the module; by default it is printed.")
-@click.option("--standalone", is_flag=True, help="Write the kernels into the file too, so that it needs torch alone.")
-def build(spec: str, settings: tuple[str, ...], output: str | None, standalone: bool) -> None:
+@click.option(
+    "--standalone",
+    type=click.Choice(("plain", "fast")),
+    metavar="[=plain|fast]",
+    help="Write a file that needs torch alone. plain (what --standalone means): short, each operation as one would "
+    "write it for this model; training keeps more in memory, since autograd derives every gradient, and recurrences "
+    "run slower. fast: the package's hand-written gradients and tiles, in many more lines.",
+)
+def build(
+    spec: str, settings: tuple[str, ...], output: str | None, standalone: Literal["plain", "fast"] | None
+) -> None:
     """Write the model as one readable Python file.
 
     \b
     archspec build model.yaml -o model.py
     archspec build model.yaml --standalone -o model.py
+    archspec build model.yaml --standalone=fast -o model.py
     """
     from archspec import generate
 
     loaded = read_spec(spec, settings)
     with Progress(f"building {loaded.name}"):
-        source = generate(loaded, standalone=standalone)
+        source = generate(loaded, standalone=standalone or False)
     if output is None or output == "-":
         click.echo(source, nl=False)
     else:

@@ -44,6 +44,17 @@ class Commands(click.Group):
         raise click.UsageError(f"no command {args[0]!r}{hint}", ctx)
 
 
+class UsualValue(click.Command):
+    """A command with an option whose value may be left out, and is only given behind a `=`."""
+
+    name_and_usual = ("--standalone", "plain")
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments, the option by itself as that with its usual value."""
+        name, usual = self.name_and_usual
+        return super().parse_args(ctx, [f"{name}={usual}" if argument == name else argument for argument in args])
+
+
 class Setting(click.ParamType[str]):
     """`path=value`."""
 

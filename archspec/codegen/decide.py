@@ -19,9 +19,10 @@ PURE: dict[str, Any] = {"len": len, "min": min, "max": max}
 class Decider:
     """Decides expressions for one config."""
 
-    def __init__(self, c: Component):
+    def __init__(self, c: Component, plain: bool = False):
         self.c = c
-        self.names = {"c": c, "self": _Self(c), "__builtins__": PURE}
+        config = _Plain(c) if plain else c
+        self.names = {"c": config, "self": _Self(config), "__builtins__": PURE}
         self.reading: dict[cst.CSTNode, bool] = {}
 
     def value(self, node: cst.BaseExpression) -> Any:
@@ -74,8 +75,20 @@ class Decider:
 class _Self:
     """Stands for `self` while a condition is evaluated: it has a config and nothing else."""
 
+    def __init__(self, c: Any):
+        self.c = c
+
+
+class _Plain:
+    """A config in a plain file, where `c.plain` holds."""
+
+    plain = True
+
     def __init__(self, c: Component):
         self.c = c
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.c, name)
 
 
 def is_config(node: cst.CSTNode) -> bool:

@@ -61,7 +61,7 @@ class FunctionText:
             "        super().__init__()",
             *(f"        {line}" for line in [*members, *self.start(function)]),
             "",
-            *(["    @atomic"] if keeps_state(function) else []),
+            *(["    @atomic"] if self.is_atomic(function) else []),
             *header("forward", signature(function)),
             *forward_docstring(self.writer, function, width),
             *body,
@@ -136,9 +136,14 @@ class FunctionText:
         found = {type(part) for value in expressions(function) for part in walk(value)}
         takes_state = any(p.of == "state" for p in function.parameters)
         names = {"State": takes_state, "substate": Substate in found, "once": Once in found}
-        names["atomic"] = keeps_state(function)
+        names["atomic"] = self.is_atomic(function)
         for name in (name for name, needed in names.items() if needed):
             self.writer.need("archspec.kernels.state", name)
+
+    def is_atomic(self, function: Function) -> bool:
+        """Whether a call that fails leaves the state as it was: that of a whole model, but in a plain file."""
+        takes_state = any(p.of == "state" for p in function.parameters)
+        return takes_state and isinstance(function.of, Spec) and self.writer.form != "plain"
 
     def methods(self, function: Function) -> list[str]:
         """What a model has beside forward."""
@@ -147,11 +152,6 @@ class FunctionText:
         if function.of.aux_losses:
             self.writer.need("torch", "")
         return ([AUX_LOSS] if function.of.aux_losses else []) + ([UPDATE_BIAS] if function.of.moves_biases else [])
-
-
-def keeps_state(function: Function) -> bool:
-    """Whether a call that fails must leave the state as it was: that of a whole model."""
-    return isinstance(function.of, Spec) and any(p.of == "state" for p in function.parameters)
 
 
 def expressions(function: Function) -> list[Expression]:

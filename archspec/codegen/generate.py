@@ -1,26 +1,32 @@
 """A spec written as one PyTorch file."""
 
 import re
+from typing import Literal
 
 from archspec.codegen.function import FunctionText
+from archspec.codegen.sources import Form
 from archspec.codegen.writer import Writer
 from archspec.language.model import Spec, need_spec
 from archspec.lowering import lower_model
 from archspec.passes.count import count
 
 
-def generate(spec: Spec, *, standalone: bool = False) -> str:
+def generate(spec: Spec, *, standalone: bool | Literal["plain", "fast"] = False) -> str:
     """The text of a Python file that defines the model of a spec as `Model`.
 
     Args:
         spec: a resolved spec.
-        standalone: copy the kernels that it uses into the file, so that it needs torch alone.
+        standalone: write a file that needs torch alone. "plain" (or True) has each operation as one would write it for
+            this model: short, but recurrences run slower, and training keeps more in memory, since autograd derives
+            every gradient. "fast" copies the kernels with their hand-written gradients and tiles, in many more lines.
 
     Raises:
-        GenerateError: a layer's source cannot be specialised; this is a fault of archspec, not of the spec.
+        GenerateError: a layer's source cannot be specialised, or a family that the model uses has no plain form; this
+            is a fault of archspec, not of the spec.
     """
     need_spec(spec)
-    writer = Writer(spec, standalone)
+    form: Form = "package" if standalone is False else "plain" if standalone is True else standalone
+    writer = Writer(spec, form)
     FunctionText(writer).write(lower_model(spec))
     return writer.text(banner(spec))
 

@@ -1,6 +1,5 @@
 """The import lines of a generated file, in the order that ruff's isort rules want."""
 
-import re
 import sys
 from collections.abc import Collection
 
@@ -9,9 +8,9 @@ from archspec.codegen.folding import folded
 Import = tuple[str, str, str]  # module, name in it ("" for the module itself), name here
 
 
-def import_lines(imports: Collection[Import], body: str) -> list[str]:
-    """The lines that import what the body reads: the standard library, then others, then archspec."""
-    kept = sorted(i for i in imports if re.search(rf"\b{re.escape(i[2].split('.')[0])}\b", body))
+def import_lines(imports: Collection[Import], read: Collection[str]) -> list[str]:
+    """The lines that import the names that a file reads: the standard library, then others, then archspec."""
+    kept = sorted(i for i in imports if i[2].split(".")[0] in read)
     lines: list[str] = []
     for number in range(3):
         own = [i for i in kept if _group(i[0]) == number]

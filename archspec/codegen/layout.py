@@ -1,8 +1,9 @@
 """The layout of one statement: one line if it fits, else its brackets broken from the outermost in.
 
-What does not fit is written with one item a line between the brackets that hold most of it, and each item is laid out
-in the same way; where no bracket helps, the value stands in parentheses of its own and breaks at its operators. Nothing
-but this decides how a generated file looks, so that no output depends on the version of an installed tool.
+Of what does not fit, the brackets that hold most of it are broken: what stands between them is written on a line of its
+own, or one item a line where that is too long, and each item is laid out in the same way; where no bracket helps, the
+value stands in parentheses of its own and breaks at its operators. Nothing but this decides how a generated file looks,
+so that no output depends on the version of an installed tool.
 """
 
 import re
@@ -120,6 +121,9 @@ def _at_brackets(parts: Parts, indent: int) -> Iterator[list[str]]:
         assert isinstance(bracket, Bracket)
         head = _beside([*parts[:i], bracket.opening], indent)
         tail = _beside([bracket.closing, *parts[i + 1 :]], indent)
+        inside = bracket.flat()[1:-1]
+        if len(inside) + indent + 4 <= WIDTH:
+            yield [*head, f"    {inside}", *tail]
         yield [*head, *(f"    {line}" for line in _items(bracket, indent + 4)), *tail]
 
 

@@ -74,9 +74,11 @@ def _without_methods(original: cst.ClassDef, done: cst.ClassDef) -> cst.ClassDef
 
 
 def _empty(function: cst.FunctionDef) -> bool:
-    """Whether only a docstring is left, or a `pass`."""
-    small = m.SimpleStatementLine([m.Expr(m.SimpleString()) | m.Pass()])
-    return all(m.matches(s, small) for s in function.body.body)
+    """Whether only a docstring is left, or a `pass`, or what happens anyway."""
+    anyway = m.Call(m.Attribute(m.Call(m.Name("super")), m.Name("__init__")), args=[])
+    small = m.SimpleStatementLine([m.Expr(m.SimpleString() | anyway) | m.Pass()])
+    takes = function.name.value == "__init__" and len(function.params.params) > 1
+    return not takes and all(m.matches(s, small) for s in function.body.body)
 
 
 def _without_params(cls: cst.ClassDef) -> cst.ClassDef:
@@ -109,7 +111,12 @@ def _given(call: cst.Call, places: dict[str, int]) -> dict[str, cst.Arg]:
 
 
 class WithoutCounting(cst.CSTTransformer):
-    """Takes `advance(state, ...)` out of the arguments of calls, for a layer that is never given a state."""
+    """Takes `advance(state, ...)` out of sums and arguments of calls, for a layer that is never given a state."""
+
+    def leave_BinaryOperation(self, original: cst.BinaryOperation, updated: cst.BinaryOperation) -> Any:
+        """What is added to the number of earlier tokens."""
+        sum_ = m.BinaryOperation(m.Call(m.Name("advance")), m.Add())
+        return updated.right if m.matches(updated, sum_) else updated
 
     def leave_Call(self, original: cst.Call, updated: cst.Call) -> cst.Call:
         """The call without the number of earlier tokens, which is 0."""

@@ -5,7 +5,7 @@ import builtins
 import keyword
 from collections.abc import Iterable
 
-from archspec.codegen.sources import KERNELS, MODULES, home, module_of, path_of, source
+from archspec.codegen.sources import Form, copied_from, home, module_of, path_of, source
 from archspec.layers.base import Component
 
 # What the printed classes call by name, and where it comes from.
@@ -19,7 +19,7 @@ STRUCTURAL = {
 ALWAYS = frozenset({*STRUCTURAL, *dir(builtins), *keyword.kwlist, "Model", "Block", "Config", "init_weights", "self"})
 
 
-def definitions(components: Iterable[Component], standalone: bool) -> frozenset[str]:
+def definitions(components: Iterable[Component], form: Form) -> frozenset[str]:
     """What the files of some components define and import at their top level, and those of kernels if copied."""
     todo = _files(components)
     seen: set[str] = set()
@@ -32,8 +32,8 @@ def definitions(components: Iterable[Component], standalone: bool) -> frozenset[
         here = source(module)
         names |= {*here.statements, *here.imports}
         origins = (home(module, name) for name in here.imports)
-        copied = (MODULES, KERNELS) if standalone else (MODULES,)
-        todo += [origin[0] for origin in origins if origin is not None and origin[0].startswith(copied)]
+        copied = (copied_from(origin[0], form) for origin in origins if origin is not None)
+        todo += [place for place in copied if place is not None and path_of(place).is_file()]
     return frozenset(names)
 
 

@@ -4,7 +4,7 @@ import ast
 from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import libcst as cst
 import libcst.matchers as m
@@ -12,7 +12,9 @@ import libcst.matchers as m
 from archspec.errors import GenerateError
 from archspec.layers.base import Component
 
+Form = Literal["package", "plain", "fast"]  # of a file: what it takes the place of kernels
 MODULES, KERNELS = "archspec.modules", "archspec.kernels"
+PLAIN = f"{KERNELS}.plain"  # what kernels compute, as one would write it for a single model
 
 
 class Source:
@@ -113,6 +115,16 @@ def home(module: str, name: str) -> tuple[str, str] | None:
         if original and origin.startswith((MODULES + ".", KERNELS + ".")):
             return origin, original
     return None
+
+
+def copied_from(module: str, form: Form) -> str | None:
+    """The module whose definitions a file of a form copies in place of those of `module`; None where it imports them.
+
+    The plain form of `archspec.kernels.<room>.<family>` is `archspec.kernels.plain.<family>`, name by name.
+    """
+    if not module.startswith(KERNELS) or form == "fast":
+        return module
+    return f"{PLAIN}.{module.rpartition('.')[2]}" if form == "plain" else None
 
 
 def code(node: cst.CSTNode) -> str:

@@ -24,6 +24,10 @@ SCAFFOLD = m.SimpleStatementLine([m.Assign([m.AssignTarget(CONFIG)], value=CONFI
 IN_TRAINING = m.If(test=m.Attribute(m.Name("self"), m.Name("training")), body=m.IndentedBlock(), orelse=None)
 
 
+# a field of the config, or of a component in one of its slots
+PLACE = m.Attribute(CONFIG) | m.Attribute(m.Attribute(CONFIG))
+
+
 class Namer(Protocol):
     """What the specialiser asks of the file that it writes into."""
 
@@ -38,7 +42,13 @@ class Namer(Protocol):
 
 
 def specialise(
-    node: cst.CSTNode, c: Component, namer: Namer, where: str, line: int = 1, look: Lookup = lambda _: None
+    node: cst.CSTNode,
+    c: Component,
+    namer: Namer,
+    where: str,
+    line: int = 1,
+    look: Lookup = lambda _: None,
+    plain: bool = False,
 ) -> Any:
     """A class or function for the config `c`, statements that changed on one line each.
 
@@ -49,12 +59,13 @@ def specialise(
         where: its file, for errors.
         line: the number of its first line there.
         look: finds what a name of that file means, if that is a class or function of ours.
+        plain: whether `c.plain` holds.
 
     Raises:
         GenerateError: a rule of authorship is broken, or something of the config would be left.
     """
     check(code(node), where, line, c)
-    done = node.visit(_Specialise(c, namer, Callees(node, look)))
+    done = node.visit(Specialise(c, namer, Callees(node, look), plain))
     if not isinstance(done, cst.ClassDef | cst.FunctionDef):
         raise GenerateError(f"{where}: nothing is left of it")
     if isinstance(done, cst.ClassDef) and isinstance(node, cst.ClassDef):
@@ -71,11 +82,13 @@ def specialise(
     return done
 
 
-class _Specialise(cst.CSTTransformer):
-    def __init__(self, c: Component, namer: Namer, callees: Callees):
+class Specialise(cst.CSTTransformer):
+    """Decides whatever the config decides, in one pass over the syntax."""
+
+    def __init__(self, c: Component, namer: Namer, callees: Callees, plain: bool = False):
         super().__init__()
         self.c, self.namer, self.callees = c, namer, callees
-        self.decider = Decider(c)
+        self.decider = Decider(c, plain)
         self.value, self.truth = self.decider.value, self.decider.truth
         self.reads_config = self.decider.reads_config
         self.prose: dict[cst.CSTNode, bool] = {}
@@ -121,7 +134,7 @@ class _Specialise(cst.CSTTransformer):
 
     def written(self, node: cst.BaseExpression, value: Any) -> cst.BaseExpression:
         """Named sizes and their arithmetic keep their names; any other value becomes a literal."""
-        arithmetic = m.Attribute(CONFIG) | m.BinaryOperation() | m.Integer() | m.Float()
+        arithmetic = PLACE | m.BinaryOperation() | m.Integer() | m.Float()
         parts = [node, *m.findall(node, m.BinaryOperation())]
         if (
             all(m.matches(p, arithmetic) for p in parts)
@@ -129,15 +142,19 @@ class _Specialise(cst.CSTTransformer):
             and not isinstance(value, bool)
         ):
             names: dict[str, str] = {}
-            for attribute in m.findall(node, m.Attribute(CONFIG)):
-                assert isinstance(attribute, cst.Attribute)
-                field = attribute.attr.value
-                found = self.namer.constant(self.c, field, getattr(self.c, field))
+            for place in _places(node):
+                owner = self.value(place.value) if m.matches(place.value, m.Attribute(CONFIG)) else self.c
+                field = place.attr.value
+                found = (
+                    self.namer.constant(owner, field, getattr(owner, field)) if isinstance(owner, Component) else None
+                )
                 if found is None:
                     return literal(value)
-                names[field] = found
-            rename: Any = lambda a, _: cst.Name(names[a.attr.value])  # noqa: E731 - the library's own types say too little
-            renamed = m.replace(node, m.Attribute(CONFIG), rename)
+                names[code(place)] = found
+            rename: Any = lambda a, _: cst.Name(names[code(a)])  # noqa: E731 - the library's own types say too little
+            renamed = m.replace(
+                node, m.MatchIfTrue(lambda n: isinstance(n, cst.Attribute) and code(n) in names), rename
+            )
             if isinstance(renamed, cst.BaseExpression) and not m.findall(renamed, CONFIG):
                 return renamed
         return literal(value)
@@ -265,3 +282,10 @@ class _Specialise(cst.CSTTransformer):
         if '"""' not in updated.value:
             return updated
         return updated.with_changes(value=self.namer.prose(updated.value, self.c))
+
+
+def _places(node: cst.CSTNode) -> list[Any]:
+    """The fields that an expression reads, each with the slots on its way."""
+    found: list[Any] = list(m.findall(node, PLACE))
+    inner = {id(place.value) for place in found}
+    return [place for place in found if id(place) not in inner]

@@ -1,7 +1,8 @@
 """Collects the classes, helpers, constants and imports of one generated file, and writes it."""
 
+import ast
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import libcst as cst
@@ -16,7 +17,20 @@ from archspec.codegen.layout import WIDTH
 from archspec.codegen.names import camel, class_names, free, stack_names, uses
 from archspec.codegen.prune import WithoutCounting
 from archspec.codegen.reserved import ALWAYS, STRUCTURAL, definitions, variables
-from archspec.codegen.sources import KERNELS, code, definition, free_names, home, module_of, source
+from archspec.codegen.shorten import shorten
+from archspec.codegen.sources import (
+    KERNELS,
+    Form,
+    Source,
+    code,
+    copied_from,
+    definition,
+    free_names,
+    home,
+    module_of,
+    path_of,
+    source,
+)
 from archspec.codegen.specialise import specialise
 from archspec.errors import GenerateError
 from archspec.language.model import Block, Spec
@@ -30,12 +44,12 @@ class Writer:
     file needs; helpers and imports that come later take another name where theirs is gone.
     """
 
-    def __init__(self, spec: Spec, standalone: bool):
-        self.spec, self.standalone = spec, standalone
+    def __init__(self, spec: Spec, form: Form = "package"):
+        self.spec, self.form = spec, form
         found = uses(spec)
         components = [c for c in found if isinstance(c, Component)]
         kinds = {type(c).__name__ for c in components}
-        defined = {*ALWAYS, *definitions(components, standalone)} - kinds
+        defined = {*ALWAYS, *definitions(components, form)} - kinds
         self.reserved = {*defined, *variables(components)} - kinds
         self.names: dict[Component | Block, str] = class_names(spec, found, self.reserved)
         classes = set(self.names.values())
@@ -45,7 +59,9 @@ class Writer:
         self.taken = {*defined, *self.chosen}
         self.mentioned: dict[str, float] = {}  # sizes in comments and docstrings
         self.parts: dict[str, str] = {}
-        self.globals = dict(STRUCTURAL)  # what a name of the file means: (module, name in it)
+        # what a name of the file means: (module, name in it)
+        self.globals = {name: (copied_from(m, form) or m if n else m, n) for name, (m, n) in STRUCTURAL.items()}
+        self.helpers: set[str] = set()
         self.imports: set[Import] = set()
 
     def local(self, wished: str, taken: Collection[str] = ()) -> str:
@@ -106,11 +122,12 @@ class Writer:
         """A class or function of the file of a component, for its config."""
         module = module_of(c)
         where = f"{module.replace('.', '/')}.py"
-        return specialise(node, c, self, where, source(module).line(name), lookup_in(module))
+        line, plain = source(module).line(name), self.form == "plain"
+        return specialise(node, c, self, where, line, lookup_in(module), plain)
 
     def decodes(self, c: Component) -> bool:
-        """Whether a layer may be given a state; an embedding is not where its stack has none."""
-        stacks = [s for s in self.spec.stacks if s.embedding == c]
+        """Whether a layer may be given a state; what a stack has before its blocks is not where the stack has none."""
+        stacks = [s for s in self.spec.stacks if c in (s.embedding, s.position_bias)]
         return not stacks or any(map(self.spec.decodes, stacks))
 
     def function(self, c: Component, name: str) -> str:
@@ -133,8 +150,9 @@ class Writer:
             if name in own:
                 continue
             origin = home(module, name)
-            if origin is not None and (self.standalone or not origin[0].startswith(KERNELS)):
-                here = self.helper(*origin)
+            copied = None if origin is None else copied_from(origin[0], self.form)
+            if origin is not None and copied is not None:
+                here = self.helper(copied, origin[1])
             elif origin is not None or name in source(module).imports:
                 here = self.imported(name, *(origin or source(module).imports[name]))
             else:
@@ -169,47 +187,63 @@ class Writer:
         here = self.claimed(name, module, name)
         if here in self.parts:
             return here
-        found = source(module)
-        if name not in found.statements:
-            raise GenerateError(f"{module} defines no {name}")
+        self.helpers.add(here)
+        found = self.source(module, name)
         for i, statement in enumerate([found.statements[name], *found.after.get(name, ())]):
             node: Any = statement if here == name else m.replace(statement, m.Name(name), cst.Name(here))
             self.add(f"{here} {i}" if i else here, node, module)
         return here
 
+    def source(self, module: str, name: str) -> Source:
+        """The module that defines a name.
+
+        Raises:
+            GenerateError: it does not, as where a family has no plain form.
+        """
+        found = source(module) if path_of(module).is_file() else None
+        if found is None or name not in found.statements:
+            fast = "; standalone='fast' copies the family itself" if self.form == "plain" else ""
+            raise GenerateError(f"{module} defines no {name}{fast}")
+        return found
+
     # The file
 
     def need(self, module: str, name: str) -> str:
         """Import a name that structural code uses, or copy it when the file stands alone; returns what it is called."""
-        if self.standalone and module.startswith(KERNELS):
-            return self.helper(module, name)
+        copied = copied_from(module, self.form) if module.startswith(KERNELS) else None
+        if copied is not None:
+            return self.helper(copied, name)
         return self.imported(name or module, module, name)
 
     def text(self, banner: str) -> str:
         """The whole file."""
-        body = "".join(self._spaced())
-        sizes = [
-            size_line(name, value, note)
-            for name, (value, note) in self.constants.used.items()
-            if re.search(rf"\b{name}\b", body)
-        ]
+        sizes = {name: value for name, (value, _) in self.constants.used.items()}
+        parts = shorten(self.parts, self.helpers, sizes) if self.form == "plain" else self.parts
+        read = names_read(parts.values())
+        body = "".join(self._spaced(parts, read))
         title = [line for said in banner.split("\n") for line in filled(said, WIDTH - 3) or [""]]
-        head = ['"""' + "\n".join(title) + '"""', "", *import_lines(self.imports, body)]
-        if sizes:
-            head += ["", *sizes]
-        return "\n".join(head) + "\n" + body
+        head = ['"""' + "\n".join(title) + '"""', "", *import_lines(self.imports, read)]
+        lines = [size_line(name, *said) for name, said in self.constants.used.items() if name in read]
+        return "\n".join([*head, *(["", *lines] if lines else [])]) + "\n" + body
 
-    def _spaced(self) -> list[str]:
+    def _spaced(self, parts: Mapping[str, str], read: Collection[str]) -> list[str]:
         texts = []
         previous_flat = False
-        unnamed = {name: self.mentioned[name] for name in self.mentioned.keys() - self.constants.used.keys()}
-        for part in self.parts.values():
+        mentioned = self.mentioned | {name: value for name, (value, _) in self.constants.used.items()}
+        for part in parts.values():
             # A size that no code has says more by its value.
-            said = re.sub(r"\b[A-Z][A-Z0-9_]*\b", lambda w: str(unnamed.get(w[0], w[0])), part)
+            said = re.sub(
+                r"\b[A-Z][A-Z0-9_]*\b", lambda w: w[0] if w[0] in read else str(mentioned.get(w[0], w[0])), part
+            )
             flat = "\n" not in part and not part.startswith(("def ", "class ", "@"))
             texts.append(("\n" if flat and previous_flat else "\n\n") + folded(said) + "\n")
             previous_flat = flat
         return texts
+
+
+def names_read(texts: Iterable[str]) -> set[str]:
+    """The names that the code of some texts reads."""
+    return {n.id for text in texts for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}
 
 
 def size_line(name: str, value: float, note: str) -> str:

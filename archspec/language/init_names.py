@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from archspec.language.model import Stack
 from archspec.layers.base import Ends, HeadComponent, InitNames, NormComponent
-from archspec.layers.ops import Attend, Embedding, Experts, Linear, Op, Recurrent, projection
+from archspec.layers.ops import Attend, Conv, Embedding, Experts, Linear, Op, Recurrent, projection
 
 Placed = tuple[str, Op]  # the path of a module, and the op that it is
 
@@ -13,6 +13,8 @@ def init_names(stacks: Sequence[Stack], head: HeadComponent) -> InitNames:
     """The names by which an init finds the tensors that it starts in a way of their own."""
     groups = [*_groups(stacks), [(f"head.{op.name}", op) for op in head.ops()]]
     every = [placed for group in groups for placed in group]
+    projections = [op for _, op in every if isinstance(op, Linear)]
+    patches = [op for _, op in every if isinstance(op, Conv) and op.d_in is not None]
     linears = [path for path, op in every if isinstance(op, Linear)]
     ending = {path for path, op in every if isinstance(op, Linear) and op.residual}
     queries = {path for group in groups for path in _queries(group)}
@@ -27,6 +29,8 @@ def init_names(stacks: Sequence[Stack], head: HeadComponent) -> InitNames:
         stacked=_once(p.name for _, p in matrices),
         stacked_residual=_once(p.name for _, p in matrices if p.residual),
         cells=_once("." + p.name.partition(".")[0] for p in cells),
+        linear_biases=any(p.name.endswith(".bias") for op in (*patches, *projections) for p in op.params),
+        convolutions=bool(patches),
     )
 
 

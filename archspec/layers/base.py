@@ -24,6 +24,8 @@ class Component(BaseModel):
 
     role: ClassVar[str]
     examples: ClassVar[tuple[dict[str, Any], ...]] = ({},)
+    # Whether its module is written for a plain file, which would rather be short than keep tables and check lengths.
+    plain: ClassVar[bool] = False
     if TYPE_CHECKING:
         kind: str  # each kind has a field of that name, which can have but one value
 
@@ -253,6 +255,8 @@ class InitNames:
         stacked: matrices of all experts in one tensor (n_experts, out, in).
         stacked_residual: those of them that write to the residual stream.
         cells: dictionaries with the weights of recurrent cells.
+        linear_biases: whether some linear layer or convolution of patches has a bias.
+        convolutions: whether there are convolutions of patches.
     """
 
     residual: Ends = ()
@@ -262,6 +266,8 @@ class InitNames:
     stacked: Ends = ()
     stacked_residual: Ends = ()
     cells: Ends = ()
+    linear_biases: bool = True
+    convolutions: bool = True
 
 
 class InitComponent(Component):

@@ -152,7 +152,7 @@ def init_weights(model: nn.Module) -> None:
     """Draw matrices, then tables (a tied head is its table), and reset what modules start in their own way."""
     draw = nn.init.normal_
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, nn.Linear):
             draw(module.weight, std=STD)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

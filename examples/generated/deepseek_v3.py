@@ -29,6 +29,10 @@ QK_ROPE_HEAD_DIM = 64  # channels of a query head, and of one key for all heads,
 QK_NOPE_HEAD_DIM = 128  # channels of a query or key head that know no position
 V_HEAD_DIM = 128  # channels of a value head
 THETA = 10000.0  # base of the wavelengths, which run from 2 pi to about 2 pi theta tokens
+FACTOR = 40.0  # how many times longer than in training
+ORIGINAL_MAX_SEQ_LEN = 4096  # tokens of a sequence in training
+BETA_FAST = 32.0  # pairs that turn more often than this within training's length stay
+BETA_SLOW = 1.0  # pairs that turn less often than this are divided by the factor
 # the factor of the scores, with the correction that a stretched rope asks for (YaRN's mscale, squared)
 SOFTMAX_SCALE = 0.1352337788608801
 GATED_MLP_D_FF = 18432  # hidden units
@@ -84,15 +88,7 @@ class Rope(nn.Module):
 
     def reset_parameters(self) -> None:
         """Compute the frequencies."""
-        frequencies = yarn_frequencies(
-            QK_ROPE_HEAD_DIM,
-            THETA,
-            factor=40.0,
-            original_max_seq_len=4096,
-            beta_fast=32.0,
-            beta_slow=1.0,
-        )
-        self.bits.copy_(frequencies.view(torch.int32))
+        self.bits.copy_(self.frequencies(torch.device("cpu")).view(torch.int32))
 
     def forward(self, q: Tensor, k: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
         """Turn q and k (B, any heads, T, QK_ROPE_HEAD_DIM), which stand at positions start .. start + T - 1."""
@@ -101,6 +97,18 @@ class Rope(nn.Module):
         # (T, QK_ROPE_HEAD_DIM / 2)
         cos, sin = rope_tables(torch.arange(start, start + T, device=q.device), frequencies)
         return rotate_pair(q, k, cos, sin, interleaved=True)
+
+    def frequencies(self, device: torch.device) -> Tensor:
+        """The angle of each pair from one token to the next, in float32 (QK_ROPE_HEAD_DIM / 2,)."""
+        return yarn_frequencies(
+            QK_ROPE_HEAD_DIM,
+            THETA,
+            factor=FACTOR,
+            original_max_seq_len=ORIGINAL_MAX_SEQ_LEN,
+            beta_fast=BETA_FAST,
+            beta_slow=BETA_SLOW,
+            device=device,
+        )
 
 
 class MLA(nn.Module):
@@ -295,10 +303,8 @@ def init_weights(model: nn.Module) -> None:
     """Draw matrices, then tables (a tied head is its table), and reset what modules start in their own way."""
     draw = nn.init.normal_
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, nn.Linear):
             draw(module.weight, std=STD)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
     for module in model.modules():
         if isinstance(module, nn.Embedding):
             draw(module.weight, std=STD)

@@ -102,10 +102,7 @@ class Hyena(nn.Module):
         self.freq = nn.Parameter(torch.empty(FILTER_ORDER))
         self.in_proj = nn.Linear(D_MODEL, (ORDER + 1) * D_MODEL, bias=True)
         self.short_filter = nn.Conv1d(
-            (ORDER + 1) * D_MODEL,
-            (ORDER + 1) * D_MODEL,
-            D_CONV,
-            groups=(ORDER + 1) * D_MODEL,
+            (ORDER + 1) * D_MODEL, (ORDER + 1) * D_MODEL, D_CONV, groups=(ORDER + 1) * D_MODEL
         )
         self.filter_in = nn.Linear(EMB_DIM, FILTER_ORDER)
         self.filter_inner = nn.ModuleList(nn.Linear(FILTER_ORDER, FILTER_ORDER) for _ in range(NUM_INNER_MLPS))
@@ -196,7 +193,7 @@ def init_weights(model: nn.Module) -> None:
     """Draw matrices, then tables (a tied head is its table), and reset what modules start in their own way."""
     draw = nn.init.normal_
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, nn.Linear):
             draw(module.weight, std=STD)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -175,12 +175,7 @@ class MoE(nn.Module):
     def experts_by_token(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """The weights and numbers of the experts that logits (B, T, N_EXPERTS) choose, (B, T, TOP_K); -1 is nobody."""
         weights, experts = top_k_routing(
-            logits,
-            TOP_K,
-            score="softmax",
-            order="score_then_top_k",
-            renormalise=False,
-            group_score=None,
+            logits, TOP_K, score="softmax", order="score_then_top_k", renormalise=False, group_score=None
         )
         if self.training:
             probs = logits.softmax(-1)
@@ -275,7 +270,7 @@ def init_weights(model: nn.Module) -> None:
     """Draw matrices, then tables (a tied head is its table), and reset what modules start in their own way."""
     draw = nn.init.normal_
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, nn.Linear):
             draw(module.weight, std=STD)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -137,10 +137,8 @@ class LMHead(nn.Module):
 def init_weights(model: nn.Module) -> None:
     """Draw linear layers, tables (last, for a head tied to one), then what modules set themselves."""
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, nn.Linear):
             module.reset_parameters()
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
     # What writes to the residual stream starts smaller, the more so the deeper the model.
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and name.endswith("out_proj"):

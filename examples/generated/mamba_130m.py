@@ -127,7 +127,7 @@ class LMHead(nn.Module):
 def init_weights(model: nn.Module) -> None:
     """Draw linear layers, tables (last, for a head tied to one), then what modules set themselves."""
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, nn.Linear):
             module.reset_parameters()
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -105,10 +105,7 @@ class Hyena(nn.Module):
         self.freq = nn.Parameter(torch.empty(FILTER_ORDER))
         self.in_proj = nn.Linear(D_MODEL, (ORDER + 1) * D_MODEL, bias=True)
         self.short_filter = nn.Conv1d(
-            (ORDER + 1) * D_MODEL,
-            (ORDER + 1) * D_MODEL,
-            D_CONV,
-            groups=(ORDER + 1) * D_MODEL,
+            (ORDER + 1) * D_MODEL, (ORDER + 1) * D_MODEL, D_CONV, groups=(ORDER + 1) * D_MODEL
         )
         self.filter_in = nn.Linear(EMB_DIM, FILTER_ORDER)
         self.filter_inner = nn.ModuleList(nn.Linear(FILTER_ORDER, FILTER_ORDER) for _ in range(NUM_INNER_MLPS))
@@ -195,8 +192,7 @@ class Rope(nn.Module):
 
     def reset_parameters(self) -> None:
         """Compute the frequencies."""
-        frequencies = default_frequencies(HEAD_DIM, THETA)
-        self.bits.copy_(frequencies.view(torch.int32))
+        self.bits.copy_(self.frequencies(torch.device("cpu")).view(torch.int32))
 
     def forward(self, q: Tensor, k: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
         """Turn q and k (B, any heads, T, HEAD_DIM), which stand at positions start .. start + T - 1."""
@@ -204,6 +200,10 @@ class Rope(nn.Module):
         frequencies = self.bits.view(torch.float32)
         cos, sin = rope_tables(torch.arange(start, start + T, device=q.device), frequencies)  # (T, HEAD_DIM / 2)
         return rotate_pair(q, k, cos, sin)
+
+    def frequencies(self, device: torch.device) -> Tensor:
+        """The angle of each pair from one token to the next, in float32 (HEAD_DIM / 2,)."""
+        return default_frequencies(HEAD_DIM, THETA, device=device)
 
 
 class Attention(nn.Module):
@@ -269,7 +269,7 @@ def init_weights(model: nn.Module) -> None:
     """Draw matrices, then tables (a tied head is its table), and reset what modules start in their own way."""
     draw = nn.init.normal_
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, nn.Linear):
             draw(module.weight, std=STD)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -50,11 +50,11 @@ class EncoderT5Bias(nn.Module):
         super().__init__()
         self.table = nn.Embedding(N_BUCKETS, N_HEADS)
 
-    def forward(self, x: Tensor, state: State | None = None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The biases (1, N_HEADS, T, S) of the tokens x (B, T, .) on all S that are seen."""
         T = x.shape[1]
         # The table of a stack counts the tokens itself.
-        S = advance(state, T) + T
+        S = T
         buckets = t5_buckets(T, S, N_BUCKETS, MAX_DISTANCE, True, self.table.weight.device)  # (T, S)
         return self.table(buckets).permute(2, 0, 1).unsqueeze(0)  # (1, N_HEADS, T, S)
 
@@ -88,17 +88,12 @@ class EncoderAttention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
+        assert bias is not None
         B, T, _ = x.shape
         q = self.q_proj(x).view(B, T, N_HEADS, HEAD_DIM).transpose(1, 2)  # (B, N_HEADS, T, HEAD_DIM)
         k, v = self.keys_and_values(x)
         y = attention(
-            q,
-            k,
-            v,
-            scale=SCORE_SCALE,
-            bias=bias,
-            key_mask=mask,
-            dropout=ATTENTION_DROPOUT if self.training else 0.0,
+            q, k, v, scale=SCORE_SCALE, bias=bias, key_mask=mask, dropout=ATTENTION_DROPOUT if self.training else 0.0
         )
         y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
         y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
@@ -192,18 +187,13 @@ class DecoderAttention(nn.Module):
 
     def forward(self, x: Tensor, state: State | None = None, bias: Tensor | None = None) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
+        assert bias is not None
         B, T, _ = x.shape
         q = self.q_proj(x).view(B, T, N_HEADS, HEAD_DIM).transpose(1, 2)  # (B, N_HEADS, T, HEAD_DIM)
         k, v = self.keys_and_values(x)
         k, v = append(state, k=k, v=v)  # (B, N_HEADS, S, HEAD_DIM)
         y = attention(
-            q,
-            k,
-            v,
-            causal=True,
-            scale=SCORE_SCALE,
-            bias=bias,
-            dropout=ATTENTION_DROPOUT if self.training else 0.0,
+            q, k, v, causal=True, scale=SCORE_SCALE, bias=bias, dropout=ATTENTION_DROPOUT if self.training else 0.0
         )
         y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
         y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
@@ -228,11 +218,7 @@ class CrossAttention(nn.Module):
         self.o_proj = nn.Linear(N_HEADS * HEAD_DIM, D_MODEL, bias=False)
 
     def forward(
-        self,
-        x: Tensor,
-        state: State | None = None,
-        memory: Tensor | None = None,
-        memory_mask: Tensor | None = None,
+        self, x: Tensor, state: State | None = None, memory: Tensor | None = None, memory_mask: Tensor | None = None
     ) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
         B, T, _ = x.shape
@@ -240,12 +226,7 @@ class CrossAttention(nn.Module):
         assert memory is not None
         k, v = once(state, "memory", lambda: self.keys_and_values(memory))  # the memory does not change
         y = attention(
-            q,
-            k,
-            v,
-            scale=SCORE_SCALE,
-            key_mask=memory_mask,
-            dropout=ATTENTION_DROPOUT if self.training else 0.0,
+            q, k, v, scale=SCORE_SCALE, key_mask=memory_mask, dropout=ATTENTION_DROPOUT if self.training else 0.0
         )
         y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
         y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
@@ -283,7 +264,7 @@ class DecBlock(nn.Module):
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
         x = x + self.dropout(self.mixer(self.norm1(x), state=substate(state, "mixer"), bias=bias))
         x = x + self.dropout(
-            self.cross(self.norm2(x), state=substate(state, "cross"), memory=memory, memory_mask=memory_mask),
+            self.cross(self.norm2(x), state=substate(state, "cross"), memory=memory, memory_mask=memory_mask)
         )
         return x + self.dropout(self.ffn(self.norm3(x)))
 
@@ -329,13 +310,11 @@ class LMHead(nn.Module):
 def init_weights(model: nn.Module) -> None:
     """Draw matrices, then tables (a tied head is its table), and reset what modules start in their own way."""
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, nn.Linear):
             std = module.weight[0].numel() ** -0.5
             if name.endswith("q_proj"):
                 std = std * T5_INIT_HEAD_DIM**-0.5
             nn.init.normal_(module.weight, std=FACTOR * std)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding):
             if name.endswith("position_bias.table"):

@@ -30,9 +30,6 @@ EMBEDDING_STD = 0.04419417382415922  # standard deviation of the embedding table
 class Sinusoidal(nn.Module):
     """Fixed sines and cosines of the position."""
 
-    def __init__(self) -> None:
-        super().__init__()
-
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
         """The rows (T, D_MODEL) of the tokens x (B, T, D_MODEL), which stand at positions start .. start + T - 1."""
         positions = torch.arange(start, start + x.shape[1], device=x.device)  # (T,)
@@ -190,11 +187,7 @@ class CrossAttention(nn.Module):
         self.o_proj = nn.Linear(N_HEADS * HEAD_DIM, D_MODEL, bias=False)
 
     def forward(
-        self,
-        x: Tensor,
-        state: State | None = None,
-        memory: Tensor | None = None,
-        memory_mask: Tensor | None = None,
+        self, x: Tensor, state: State | None = None, memory: Tensor | None = None, memory_mask: Tensor | None = None
     ) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
         B, T, _ = x.shape
@@ -233,7 +226,7 @@ class DecBlock(nn.Module):
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
         x = self.norm1(x + self.dropout(self.mixer(x, state=substate(state, "mixer"))))
         x = self.norm2(
-            x + self.dropout(self.cross(x, state=substate(state, "cross"), memory=memory, memory_mask=memory_mask)),
+            x + self.dropout(self.cross(x, state=substate(state, "cross"), memory=memory, memory_mask=memory_mask))
         )
         return self.norm3(x + self.dropout(self.ffn(x)))
 
@@ -276,7 +269,7 @@ def init_weights(model: nn.Module) -> None:
     """Draw matrices, then tables (a tied head is its table), and reset what modules start in their own way."""
     draw = nn.init.xavier_uniform_
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, nn.Linear):
             draw(module.weight, gain=GAIN)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

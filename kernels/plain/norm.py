@@ -9,10 +9,10 @@ from archspec.kernels.plain.precision import wide
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float, one_plus: bool = False) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight; with one_plus the factor is 1 + weight, applied in float32 (Gemma)."""
     if weight is None:
-        return F.rms_norm(x, x.shape[-1:], None, eps)
+        return F.rms_norm(x, x.shape[-1:], eps=eps)
     if one_plus:
-        return (F.rms_norm(wide(x), x.shape[-1:], None, eps) * (1.0 + wide(weight))).to(x.dtype)
-    return F.rms_norm(x, x.shape[-1:], None, eps) * weight
+        return (F.rms_norm(wide(x), x.shape[-1:], eps=eps) * (1.0 + wide(weight))).to(x.dtype)
+    return F.rms_norm(x, x.shape[-1:], eps=eps) * weight
 
 
 def add_rms_norm(
@@ -50,4 +50,4 @@ def gated_rms_norm(
 
 def grouped_norm(x: Tensor, size: int, eps: float) -> Tensor:
     """The norm of each group of `size` channels."""
-    return F.rms_norm(x.unflatten(-1, (-1, size)), (size,), None, eps).flatten(-2)
+    return F.rms_norm(x.unflatten(-1, (-1, size)), (size,), eps=eps).flatten(-2)

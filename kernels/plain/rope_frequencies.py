@@ -62,7 +62,8 @@ def yarn_frequencies(
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, dim - 1)
     width = high - low if high != low else 0.001
-    kept = 1.0 - ((torch.arange(dim // 2, dtype=torch.float32, device=device) - low) / width).clamp(0.0, 1.0)
+    ramp = (torch.arange(dim // 2, dtype=torch.float32, device=device) - low) / width
+    kept = 1.0 - ramp.clamp(0.0, 1.0)
     frequencies = default_frequencies(dim, theta, device)
     return frequencies / factor * (1.0 - kept) + frequencies * kept
 

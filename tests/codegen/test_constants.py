@@ -77,7 +77,7 @@ def test_positions_are_as_wide_as_the_embedding(kind: str) -> None:
 def test_a_note_is_true_of_all_who_use_the_name(path: Path) -> None:
     """A name has one value, and what it says is said of the size by whoever holds it or gave it."""
     spec = archspec.load(path)
-    writer = Writer(spec, standalone=False)
+    writer = Writer(spec)
     said: dict[str, set[str]] = {}
     for (c, field), name in writer.constants.texts.items():
         assert getattr(c, field) == writer.constants.holds[name].value
@@ -89,7 +89,7 @@ def test_a_note_is_true_of_all_who_use_the_name(path: Path) -> None:
 @pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
 def test_no_two_things_have_one_name(path: Path) -> None:
     spec = archspec.load(path)
-    writer = Writer(spec, standalone=False)
+    writer = Writer(spec)
     classes = [*writer.names.values(), *writer.stack_names.values()]
     names = [*classes, *writer.constants.possible]
     assert len(names) == len(set(names))
@@ -99,7 +99,7 @@ def test_no_two_things_have_one_name(path: Path) -> None:
 
 
 def test_a_local_variable_takes_a_free_name() -> None:
-    writer = Writer(archspec.load("specs/t5_small.yaml"), standalone=True)
+    writer = Writer(archspec.load("specs/t5_small.yaml"), "fast")
     assert writer.local("h") == "h"
     assert writer.local("h", {"h"}) == "h_"
     assert writer.local("h", {"h", "h_"}) == "h_2"

@@ -26,7 +26,7 @@ class Texts:
         file = self.folder / f"m_{spec.digest}{'_standalone' if standalone else ''}.py"
         if not file.exists():
             part = file.with_suffix(f".{os.getpid()}")
-            part.write_text(generate(spec, standalone=standalone))
+            part.write_text(generate(spec, standalone="fast" if standalone else False))
             part.rename(file)
         return file
 

@@ -152,6 +152,12 @@ def test_parameters_of_forward_are_used(spec: Spec, texts: Texts) -> None:
             assert optional <= read, (node.name, optional - read)
 
 
+def test_an_init_is_told_what_linear_layers_there_are(spec: Spec, texts: Texts) -> None:
+    layers = [m for m in texts.model(spec).modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    assert spec.init.names.linear_biases == any(m.bias is not None for m in layers)
+    assert spec.init.names.convolutions == any(isinstance(m, nn.Conv2d) for m in layers)
+
+
 @pytest.mark.parametrize("document", FEW)
 def test_text_is_the_same_again(document: str, texts: Texts) -> None:
     spec = load(DOCUMENTS[document])
@@ -196,7 +202,7 @@ for path in sys.argv[1:]:
 """
 
 
-def test_standalone_files_need_torch_alone(tmp_path: Path, texts: Texts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_standalone_files_need_torch_alone(tmp_path: Path, texts: Texts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("archspec.kernels.backend.CPU_DEVICES", ())  # they have the PyTorch forms only
     paths, want = [], []
     for document in STANDALONE:

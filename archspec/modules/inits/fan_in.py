@@ -9,9 +9,9 @@ def init_weights(model: nn.Module, c: Config) -> None:
     """Draw matrices, then tables (a tied head is its table), and reset what modules start in their own way."""
     draw = truncated_normal if c.truncated else nn.init.normal_
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, nn.Linear | nn.Conv2d if c.names.convolutions else nn.Linear):
             draw(module.weight, std=(c.scale / module.weight[0].numel()) ** 0.5)
-            if module.bias is not None:
+            if c.names.linear_biases and module.bias is not None:
                 nn.init.zeros_(module.bias)
     for module in model.modules():
         if isinstance(module, nn.Embedding):

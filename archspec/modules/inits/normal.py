@@ -9,9 +9,9 @@ def init_weights(model: nn.Module, c: Config) -> None:
     """Draw matrices, then tables (a tied head is its table), and reset what modules start in their own way."""
     draw = uniform if c.distribution == "uniform" else truncated_normal if c.truncated else nn.init.normal_
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, nn.Linear | nn.Conv2d if c.names.convolutions else nn.Linear):
             draw(module.weight, std=c.std)
-            if module.bias is not None:
+            if c.names.linear_biases and module.bias is not None:
                 nn.init.zeros_(module.bias)
     if c.residual_scale == "depth" and c.names.residual:
         # What writes to the residual stream starts smaller, the more so the deeper the model.

@@ -10,9 +10,9 @@ from archspec.layers.inits.pytorch import PyTorchInit as Config
 def init_weights(model: nn.Module, c: Config) -> None:
     """Draw linear layers, tables (last, for a head tied to one), then what modules set themselves."""
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, nn.Linear | nn.Conv2d if c.names.convolutions else nn.Linear):
             module.reset_parameters()
-            if c.zero_bias and module.bias is not None:
+            if c.zero_bias and c.names.linear_biases and module.bias is not None:
                 nn.init.zeros_(module.bias)
     if c.residual_scale == "depth" and c.names.residual:
         # What writes to the residual stream starts smaller, the more so the deeper the model.

@@ -8,14 +8,14 @@ from archspec.layers.inits.t5 import T5Init as Config
 def init_weights(model: nn.Module, c: Config) -> None:
     """Draw matrices, then tables (a tied head is its table), and reset what modules start in their own way."""
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, nn.Linear | nn.Conv2d if c.names.convolutions else nn.Linear):
             std = module.weight[0].numel() ** -0.5
             if c.names.queries and name.endswith(c.names.queries):
                 std = std * c.head_dim**-0.5
             elif c.names.output and name == c.names.output:
                 std = 1.0
             nn.init.normal_(module.weight, std=c.factor * std)
-            if module.bias is not None:
+            if c.names.linear_biases and module.bias is not None:
                 nn.init.zeros_(module.bias)
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding):

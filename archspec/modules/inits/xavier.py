@@ -9,9 +9,9 @@ def init_weights(model: nn.Module, c: Config) -> None:
     """Draw matrices, then tables (a tied head is its table), and reset what modules start in their own way."""
     draw = nn.init.xavier_uniform_ if c.distribution == "uniform" else nn.init.xavier_normal_
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, nn.Linear | nn.Conv2d if c.names.convolutions else nn.Linear):
             draw(module.weight, gain=c.gain)
-            if module.bias is not None:
+            if c.names.linear_biases and module.bias is not None:
                 nn.init.zeros_(module.bias)
     for module in model.modules():
         if isinstance(module, nn.Embedding):

@@ -52,6 +52,8 @@ class Attention(nn.Module):
     ) -> Tensor:
         """x (B, T, d_model) -> (B, T, d_model)."""
         c = self.c
+        if c.shared_bias is not None:
+            assert bias is not None
         B, T, _ = x.shape
         if c.qk_norm == "whole":
             q = self.q_norm(self.q_proj(x)).view(B, T, c.n_heads, c.head_dim).transpose(1, 2)

@@ -23,24 +23,52 @@ class Rope(nn.Module):
     def __init__(self, c: Config):
         super().__init__()
         self.c = c
-        # The bits of float32 frequencies: as integers they stay exact when the model is cast to another dtype.
-        if c.scaling_kind == "longrope":
-            self.bits = nn.Buffer(torch.empty(2, c.dim // 2, dtype=torch.int32), persistent=False)
-        else:
-            self.bits = nn.Buffer(torch.empty(c.dim // 2, dtype=torch.int32), persistent=False)
-        self.reset_parameters()
+        if not c.plain:
+            # The bits of float32 frequencies: as integers they stay exact when the model is cast to another dtype.
+            if c.scaling_kind == "longrope":
+                self.bits = nn.Buffer(torch.empty(2, c.dim // 2, dtype=torch.int32), persistent=False)
+            else:
+                self.bits = nn.Buffer(torch.empty(c.dim // 2, dtype=torch.int32), persistent=False)
+            self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Compute the frequencies."""
         c = self.c
+        if not c.plain:
+            self.bits.copy_(self.frequencies(torch.device("cpu")).view(torch.int32))
+
+    def forward(self, q: Tensor, k: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
+        """Turn q and k (B, any heads, T, head_dim), which stand at positions start .. start + T - 1."""
+        c = self.c
+        T = q.shape[2]
+        if c.plain:
+            frequencies = self.frequencies(q.device)
+        else:
+            frequencies = self.bits.view(torch.float32)
+        if c.scaling_kind == "dynamic":
+            if start + T > c.scaling.original_max_seq_len:
+                frequencies = dynamic_frequencies(
+                    c.dim, c.theta, c.scaling.factor, c.scaling.original_max_seq_len, start + T, q.device
+                )
+        elif c.scaling_kind == "longrope":
+            short, long = frequencies
+            frequencies = long if start + T > c.scaling.original_max_seq_len else short
+        cos, sin = rope_tables(torch.arange(start, start + T, device=q.device), frequencies)  # (T, dim / 2)
+        if c.attention_factor != 1:
+            cos, sin = cos * c.attention_factor, sin * c.attention_factor
+        return rotate_pair(q, k, cos, sin, interleaved=c.interleaved)
+
+    def frequencies(self, device: torch.device) -> Tensor:
+        """The angle of each pair from one token to the next, in float32 (dim / 2,)."""
+        c = self.c
         if c.scaling_kind == "none" or c.scaling_kind == "dynamic":
-            frequencies = default_frequencies(c.dim, c.theta)
+            frequencies = default_frequencies(c.dim, c.theta, device=device)
         elif c.scaling_kind == "linear":
-            frequencies = linear_frequencies(c.dim, c.theta, c.scaling.factor)
+            frequencies = linear_frequencies(c.dim, c.theta, c.scaling.factor, device=device)
         elif c.scaling_kind == "ntk":
-            frequencies = ntk_frequencies(c.dim, c.theta, c.scaling.factor)
+            frequencies = ntk_frequencies(c.dim, c.theta, c.scaling.factor, device=device)
         elif c.scaling_kind == "proportional":
-            frequencies = proportional_frequencies(c.dim, c.theta, c.scaling.fraction, c.scaling.factor)
+            frequencies = proportional_frequencies(c.dim, c.theta, c.scaling.fraction, c.scaling.factor, device=device)
         elif c.scaling_kind == "yarn" and c.scaling.truncate:
             frequencies = yarn_frequencies(
                 c.dim,
@@ -49,6 +77,7 @@ class Rope(nn.Module):
                 original_max_seq_len=c.scaling.original_max_seq_len,
                 beta_fast=c.scaling.beta_fast,
                 beta_slow=c.scaling.beta_slow,
+                device=device,
             )
         elif c.scaling_kind == "yarn":
             frequencies = yarn_frequencies(
@@ -59,6 +88,7 @@ class Rope(nn.Module):
                 beta_fast=c.scaling.beta_fast,
                 beta_slow=c.scaling.beta_slow,
                 truncate=False,
+                device=device,
             )
         elif c.scaling_kind == "llama3":
             frequencies = llama3_frequencies(
@@ -68,9 +98,10 @@ class Rope(nn.Module):
                 low_freq_factor=c.scaling.low_freq_factor,
                 high_freq_factor=c.scaling.high_freq_factor,
                 original_max_seq_len=c.scaling.original_max_seq_len,
+                device=device,
             )
         elif c.scaling_kind == "longrope":
-            # Row 0 is for short texts, row 1 for those of more than original_max_seq_len tokens.
+            # (2, dim / 2): row 0 is for short texts, row 1 for those of more than original_max_seq_len tokens.
             frequencies = torch.stack(
                 (
                     longrope_frequencies(
@@ -80,6 +111,7 @@ class Rope(nn.Module):
                         c.scaling.long_factor,
                         c.scaling.original_max_seq_len,
                         c.scaling.original_max_seq_len,
+                        device,
                     ),
                     longrope_frequencies(
                         c.dim,
@@ -88,28 +120,8 @@ class Rope(nn.Module):
                         c.scaling.long_factor,
                         c.scaling.original_max_seq_len,
                         c.scaling.original_max_seq_len + 1,
+                        device,
                     ),
                 )
             )
-        self.bits.copy_(frequencies.view(torch.int32))
-
-    def forward(self, q: Tensor, k: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
-        """Turn q and k (B, any heads, T, head_dim), which stand at positions start .. start + T - 1."""
-        c = self.c
-        T = q.shape[2]
-        if c.scaling_kind == "dynamic":
-            if start + T > c.scaling.original_max_seq_len:
-                frequencies = dynamic_frequencies(
-                    c.dim, c.theta, c.scaling.factor, c.scaling.original_max_seq_len, start + T
-                ).to(q.device)
-            else:
-                frequencies = self.bits.view(torch.float32)
-        elif c.scaling_kind == "longrope":
-            short, long = self.bits.view(torch.float32)
-            frequencies = long if start + T > c.scaling.original_max_seq_len else short
-        else:
-            frequencies = self.bits.view(torch.float32)
-        cos, sin = rope_tables(torch.arange(start, start + T, device=q.device), frequencies)  # (T, dim / 2)
-        if c.attention_factor != 1:
-            cos, sin = cos * c.attention_factor, sin * c.attention_factor
-        return rotate_pair(q, k, cos, sin, interleaved=c.interleaved)
+        return frequencies
