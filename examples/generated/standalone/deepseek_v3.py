@@ -66,7 +66,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., dim) -> (..., dim)."""
-        return F.rms_norm(x, x.shape[-1:], None, EPS) * self.weight
+        return F.rms_norm(x, x.shape[-1:], eps=EPS) * self.weight
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -78,11 +78,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def yarn_frequencies(device: torch.device) -> Tensor:
-    """YaRN (Peng et al. 2023): slow pairs are interpolated by factor, fast ones kept, with a linear ramp between.
-
-    A pair is fast if it turns more than BETA_FAST times in ORIGINAL_MAX_SEQ_LEN, slow if fewer than BETA_SLOW times;
-    truncate rounds the ends of the ramp outwards to whole pairs.
-    """
+    """YaRN (Peng et al. 2023): slow pairs are interpolated by factor, fast ones kept, with a linear ramp between."""
     low, high = (
         QK_ROPE_HEAD_DIM * math.log(ORIGINAL_MAX_SEQ_LEN / (turns * 2 * math.pi)) / (2 * math.log(THETA))
         for turns in (BETA_FAST, BETA_SLOW)
@@ -90,9 +86,8 @@ def yarn_frequencies(device: torch.device) -> Tensor:
     low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, QK_ROPE_HEAD_DIM - 1)
     width = high - low if high != low else 0.001
-    kept = 1.0 - ((torch.arange(QK_ROPE_HEAD_DIM // 2, dtype=torch.float32, device=device) - low) / width).clamp(
-        0.0, 1.0
-    )
+    ramp = (torch.arange(QK_ROPE_HEAD_DIM // 2, dtype=torch.float32, device=device) - low) / width
+    kept = 1.0 - ramp.clamp(0.0, 1.0)
     frequencies = 1.0 / THETA ** (
         torch.arange(0, QK_ROPE_HEAD_DIM, 2, dtype=torch.float32, device=device) / QK_ROPE_HEAD_DIM
     )
@@ -106,7 +101,7 @@ class Rope(nn.Module):
         """Turn q and k (B, any heads, T, QK_ROPE_HEAD_DIM), which stand at positions start .. start + T - 1."""
         T = q.shape[2]
         frequencies = yarn_frequencies(device=q.device)
-        angle = torch.arange(start, start + T, device=q.device).float().unsqueeze(-1) * frequencies.float()
+        angle = torch.arange(start, start + T, device=q.device).unsqueeze(-1) * frequencies
         cos, sin = angle.cos(), angle.sin()  # (T, QK_ROPE_HEAD_DIM / 2)
         return rotate(q, cos, sin), rotate(k, cos, sin)
 
@@ -133,8 +128,8 @@ def append(state: State | None, **new: Tensor) -> tuple[Tensor, ...]:
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention of q (B, H, T, D), the last T of S positions, over k (B, H_kv, S, D) and v (B, H_kv, S, D_v)."""
-    # is_causal takes the queries for the first positions, and here they are the last.
     T, S = q.shape[2], k.shape[2]
+    # is_causal takes the queries for the first positions, and here they are the last.
     mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T) if 1 < T < S else None
     return F.scaled_dot_product_attention(q, k, v, mask, is_causal=T == S, scale=SOFTMAX_SCALE, enable_gqa=True)
 

@@ -46,7 +46,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., dim) -> (..., dim)."""
-        return F.rms_norm(x, x.shape[-1:], None, EPS) * self.weight
+        return F.rms_norm(x, x.shape[-1:], eps=EPS) * self.weight
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class Rope(nn.Module):
         """Turn q and k (B, any heads, T, HEAD_DIM), which stand at positions start .. start + T - 1."""
         T = q.shape[2]
         frequencies = 1.0 / THETA ** (torch.arange(0, HEAD_DIM, 2, dtype=torch.float32, device=q.device) / HEAD_DIM)
-        angle = torch.arange(start, start + T, device=q.device).float().unsqueeze(-1) * frequencies.float()
+        angle = torch.arange(start, start + T, device=q.device).unsqueeze(-1) * frequencies
         cos, sin = angle.cos(), angle.sin()  # (T, HEAD_DIM / 2)
         return rotate(q, cos, sin), rotate(k, cos, sin)
 
@@ -90,8 +90,8 @@ def append(state: State | None, **new: Tensor) -> tuple[Tensor, ...]:
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention of q (B, H, T, D), the last T of S positions, over k (B, H_kv, S, D) and v (B, H_kv, S, D_v)."""
-    # is_causal takes the queries for the first positions, and here they are the last.
     T, S = q.shape[2], k.shape[2]
+    # is_causal takes the queries for the first positions, and here they are the last.
     mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T) if 1 < T < S else None
     return F.scaled_dot_product_attention(q, k, v, mask, is_causal=T == S, enable_gqa=True)
 

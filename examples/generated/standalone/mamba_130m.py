@@ -51,7 +51,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., dim) -> (..., dim)."""
-        return F.rms_norm(x, x.shape[-1:], None, EPS) * self.weight
+        return F.rms_norm(x, x.shape[-1:], eps=EPS) * self.weight
 
 
 def wide(x: Tensor) -> Tensor:
@@ -61,26 +61,18 @@ def wide(x: Tensor) -> Tensor:
 
 State = dict[str, Any]
 
-CHUNK = 64  # tokens whose states (CHUNK, D, N) exist at once
-
-
-def scan_chunk(decay: Tensor, x: Tensor, h: Tensor) -> Tensor:
-    """h after each of L tokens, (B, L, ...), from h (B, ...) before them: sums over 1, 2, 4 ... tokens, log L times."""
-    states = torch.cat((x[:, :1] + decay[:, :1] * h.unsqueeze(1), x[:, 1:]), dim=1)
-    span = 1
-    while span < x.shape[1]:
-        states = torch.cat((states[:, :span], states[:, span:] + decay[:, span:] * states[:, :-span]), dim=1)
-        decay = torch.cat((decay[:, :span], decay[:, span:] * decay[:, :-span]), dim=1)
-        span *= 2
-    return states
+CHUNK = 64  # tokens whose states exist at once
 
 
 def scan_states(h: Tensor, A: Tensor, x: Tensor, dt: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
     """What is read from the states of a chunk, (B, L, D), and the last state (B, D, N)."""
     decay = torch.exp(dt.unsqueeze(-1) * A)  # (B, L, D, N)
     entering = (dt * x).unsqueeze(-1) * B.unsqueeze(2)  # (B, L, D, N)
-    states = scan_chunk(decay, entering, h)
-    return (states @ C.unsqueeze(-1)).squeeze(-1), states[:, -1].clone()
+    states = []
+    for kept, new in zip(decay.unbind(1), entering.unbind(1), strict=True):
+        h = kept * h + new
+        states.append(h)
+    return (torch.stack(states, dim=1) @ C.unsqueeze(-1)).squeeze(-1), h
 
 
 def selective_scan(
