@@ -53,20 +53,12 @@ def yarn_frequencies(
     truncate: bool = True,
     device: torch.device | None = None,
 ) -> Tensor:
-<<<<<<< HEAD
-    """YaRN (Peng et al. 2023): slow pairs are interpolated by factor, fast ones kept, with a linear ramp between.
-
-    A pair is fast if it turns more than beta_fast times in original_max_seq_len, slow if fewer than beta_slow times.
-    """
-=======
     """YaRN (Peng et al. 2023): slow pairs are interpolated by factor, fast ones kept, with a linear ramp between."""
->>>>>>> e49b101f8deaa6ee865647dfad55bedf8599705c
     low, high = (
         dim * math.log(original_max_seq_len / (turns * 2 * math.pi)) / (2 * math.log(theta))
         for turns in (beta_fast, beta_slow)
     )
     if truncate:
-        # The ends of the ramp, rounded outwards to whole pairs.
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, dim - 1)
     width = high - low if high != low else 0.001
@@ -93,12 +85,7 @@ def llama3_frequencies(
     original_max_seq_len: int,
     device: torch.device | None = None,
 ) -> Tensor:
-<<<<<<< HEAD
-    """Llama 3.1: pairs of wavelength above L / low_freq_factor are slowed by factor, those below L / high_freq_factor
-    kept, and the ones between blended smoothly; L = original_max_seq_len."""
-=======
     """Llama 3.1: pairs of long wavelength are slowed by factor, short ones kept, the ones between blended smoothly."""
->>>>>>> e49b101f8deaa6ee865647dfad55bedf8599705c
     frequencies = default_frequencies(dim, theta, device)
     turns = original_max_seq_len * frequencies / (2 * math.pi)
     kept = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0)

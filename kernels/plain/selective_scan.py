@@ -9,18 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-<<<<<<< HEAD
-from archspec.kernels.plain.linear_scan import scan_chunk
-from archspec.kernels.plain.precision import wide
-from archspec.kernels.plain.state import State
-
-CHUNK = 64  # tokens whose states (CHUNK, D, N) exist at once
-=======
 from archspec.kernels.plain.precision import wide
 from archspec.kernels.plain.state import State
 
 CHUNK = 64  # tokens whose states exist at once
->>>>>>> e49b101f8deaa6ee865647dfad55bedf8599705c
 
 
 def selective_scan(
@@ -56,13 +48,8 @@ def scan_states(h: Tensor, A: Tensor, x: Tensor, dt: Tensor, B: Tensor, C: Tenso
     """What is read from the states of a chunk, (B, L, D), and the last state (B, D, N)."""
     decay = torch.exp(dt.unsqueeze(-1) * A)  # (B, L, D, N)
     entering = (dt * x).unsqueeze(-1) * B.unsqueeze(2)  # (B, L, D, N)
-<<<<<<< HEAD
-    states = scan_chunk(decay, entering, h)
-    return (states @ C.unsqueeze(-1)).squeeze(-1), states[:, -1].clone()
-=======
     states = []
     for kept, new in zip(decay.unbind(1), entering.unbind(1), strict=True):
         h = kept * h + new
         states.append(h)
     return (torch.stack(states, dim=1) @ C.unsqueeze(-1)).squeeze(-1), h
->>>>>>> e49b101f8deaa6ee865647dfad55bedf8599705c

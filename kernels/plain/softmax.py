@@ -30,10 +30,7 @@ def attention(
     dropout: float = 0.0,
 ) -> Tensor:
     """Attention of q (B, H, T, D), the last T of S positions, over k (B, H_kv, S, D) and v (B, H_kv, S, D_v)."""
-<<<<<<< HEAD
-=======
     T, S = q.shape[2], k.shape[2]
->>>>>>> e49b101f8deaa6ee865647dfad55bedf8599705c
     if (
         causal
         and window is None
@@ -49,10 +46,6 @@ def attention(
         and key_mask is None
     ):
         # is_causal takes the queries for the first positions, and here they are the last.
-<<<<<<< HEAD
-        T, S = q.shape[2], k.shape[2]
-=======
->>>>>>> e49b101f8deaa6ee865647dfad55bedf8599705c
         mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T) if 1 < T < S else None
         return F.scaled_dot_product_attention(
             q, k, v, mask, dropout_p=dropout, is_causal=T == S, scale=scale, enable_gqa=True
@@ -62,11 +55,7 @@ def attention(
         if key_mask is not None:
             mask = mask & key_mask[:, None, None]
     elif causal:
-<<<<<<< HEAD
-        mask = causal_mask(q, k)
-=======
         mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
->>>>>>> e49b101f8deaa6ee865647dfad55bedf8599705c
         if key_mask is not None:
             mask = mask & key_mask[:, None, None]
     else:
@@ -74,19 +63,6 @@ def attention(
     if softcap is not None or sinks is not None:
         return attention_by_scores(q, k, v, mask, causal, scale, softcap, sinks, bias, alibi, key_mask, dropout)
     if alibi is not None:
-<<<<<<< HEAD
-        fall = -alibi.view(1, -1, 1, 1) * distances(q, k).abs()  # (1, H, T, S)
-        shift = (fall if bias is None else fall + bias).to(q.dtype)
-        mask = shift if mask is None else shift.masked_fill(~mask, -torch.inf)
-    elif bias is not None:
-        mask = bias.to(q.dtype) if mask is None else bias.to(q.dtype).masked_fill(~mask, -torch.inf)
-    return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, scale=scale, enable_gqa=True)
-
-
-def causal_mask(q: Tensor, k: Tensor) -> Tensor:
-    """The keys up to each query, (T, S), the queries being the last T of S positions."""
-    return torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(k.shape[2] - q.shape[2])
-=======
         fall = -alibi.view(1, -1, 1, 1) * distances(q, k).abs()
         mask = hide((fall if bias is None else bias + fall).to(q.dtype), mask)
     elif bias is not None:
@@ -97,7 +73,6 @@ def causal_mask(q: Tensor, k: Tensor) -> Tensor:
 def hide(bias: Tensor, mask: Tensor | None) -> Tensor:
     """What is added to the scores, with minus infinity where a query does not see a key."""
     return bias if mask is None else bias.masked_fill(~mask, -torch.inf)
->>>>>>> e49b101f8deaa6ee865647dfad55bedf8599705c
 
 
 def visible(
@@ -116,11 +91,7 @@ def visible(
     """True where a query sees a key, (T, S) or (B, 1, T, S), the queries being the last T of S positions."""
     T, S = q.shape[2], k.shape[2]
     mask = torch.ones(T, S, dtype=torch.bool, device=q.device)
-<<<<<<< HEAD
-    if causal or pattern is not None:
-=======
     if causal:
->>>>>>> e49b101f8deaa6ee865647dfad55bedf8599705c
         mask = mask.tril(S - T)
     if window is not None:
         mask = mask.triu(S - T + 1 - reach(window, dilation))
@@ -142,11 +113,7 @@ def visible(
     if global_tokens is not None:
         # They see all and are seen by all (Longformer, Beltagy et al. 2020).
         everywhere = global_tokens[:, None, S - T :, None] | global_tokens[:, None, None]  # (B, 1, T, S)
-<<<<<<< HEAD
-        mask = mask | (everywhere & (distances(q, k) >= 0) if causal or pattern is not None else everywhere)
-=======
         mask = mask | (everywhere & (distances(q, k) >= 0) if causal else everywhere)
->>>>>>> e49b101f8deaa6ee865647dfad55bedf8599705c
     if documents is not None:
         mask = mask & (documents[:, None, S - T :, None] == documents[:, None, None])  # (B, 1, T, S)
     return mask
