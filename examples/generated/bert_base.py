@@ -102,8 +102,7 @@ class Attention(nn.Module):
         q = self.q_proj(x).view(B, T, N_HEADS, HEAD_DIM).transpose(1, 2)  # (B, N_HEADS, T, HEAD_DIM)
         k, v = self.keys_and_values(x)
         y = attention(q, k, v, key_mask=mask, dropout=ATTENTION_DROPOUT if self.training else 0.0)
-        y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
-        y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
+        y = y.transpose(1, 2).reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
 
     def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,8 +123,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
-        h = self.up_proj(x)  # (B, T, D_FF)
-        h = F.gelu(h)
+        h = F.gelu(self.up_proj(x))  # (B, T, D_FF)
         return self.down_proj(h)  # (B, T, D_MODEL)
 
 

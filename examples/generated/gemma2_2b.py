@@ -104,8 +104,7 @@ class LocalAttention(nn.Module):
         q, k = self.position(q, k, advance(state, T))
         k, v = append(state, k=k, v=v, keep=KEEP)  # (B, N_KV_HEADS, S, HEAD_DIM)
         y = attention(q, k, v, causal=True, window=WINDOW, softcap=ATTENTION_SOFTCAP)
-        y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
-        y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
+        y = y.transpose(1, 2).reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
 
     def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,8 +168,7 @@ class FullAttention(nn.Module):
         q, k = self.position(q, k, advance(state, T))
         k, v = append(state, k=k, v=v)  # (B, N_KV_HEADS, S, HEAD_DIM)
         y = attention(q, k, v, causal=True, softcap=ATTENTION_SOFTCAP)
-        y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
-        y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
+        y = y.transpose(1, 2).reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
 
     def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:

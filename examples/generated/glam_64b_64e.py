@@ -93,8 +93,7 @@ class Attention(nn.Module):
         k, v = self.keys_and_values(x)
         k, v = append(state, k=k, v=v)  # (B, N_HEADS, S, HEAD_DIM)
         y = attention(q, k, v, causal=True, bias=self.position(x, total=k.shape[2]))
-        y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
-        y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
+        y = y.transpose(1, 2).reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
 
     def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -156,8 +156,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
-        h = self.up_proj(x)  # (B, T, D_FF)
-        h = F.gelu(h, approximate="tanh")
+        h = F.gelu(self.up_proj(x), approximate="tanh")  # (B, T, D_FF)
         return self.down_proj(h)  # (B, T, D_MODEL)
 
 

@@ -62,7 +62,6 @@ class EncoderT5Bias(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The biases (1, N_HEADS, T, S) of the tokens x (B, T, .) on all S that are seen."""
         T = x.shape[1]
-        # The table of a stack counts the tokens itself.
         S = T
         buckets = t5_buckets(T, S, N_BUCKETS, MAX_DISTANCE, True, self.table.weight.device)  # (T, S)
         return self.table(buckets).permute(2, 0, 1).unsqueeze(0)  # (1, N_HEADS, T, S)
@@ -104,8 +103,7 @@ class EncoderAttention(nn.Module):
         y = attention(
             q, k, v, scale=SCORE_SCALE, bias=bias, key_mask=mask, dropout=ATTENTION_DROPOUT if self.training else 0.0
         )
-        y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
-        y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
+        y = y.transpose(1, 2).reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
 
     def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,7 +213,6 @@ class DecoderT5Bias(nn.Module):
     def forward(self, x: Tensor, state: State | None = None) -> Tensor:
         """The biases (1, N_HEADS, T, S) of the tokens x (B, T, .) on all S that are seen."""
         T = x.shape[1]
-        # The table of a stack counts the tokens itself.
         S = advance(state, T) + T
         buckets = t5_buckets(T, S, N_BUCKETS, MAX_DISTANCE, False, self.table.weight.device)  # (T, S)
         return self.table(buckets).permute(2, 0, 1).unsqueeze(0)  # (1, N_HEADS, T, S)
@@ -241,8 +238,7 @@ class DecoderAttention(nn.Module):
         y = attention(
             q, k, v, causal=True, scale=SCORE_SCALE, bias=bias, dropout=ATTENTION_DROPOUT if self.training else 0.0
         )
-        y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
-        y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
+        y = y.transpose(1, 2).reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
 
     def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -274,8 +270,7 @@ class CrossAttention(nn.Module):
         y = attention(
             q, k, v, scale=SCORE_SCALE, key_mask=memory_mask, dropout=ATTENTION_DROPOUT if self.training else 0.0
         )
-        y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
-        y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
+        y = y.transpose(1, 2).reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
 
     def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:

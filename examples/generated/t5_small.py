@@ -26,7 +26,6 @@ D_FF = 2048  # hidden units
 MLP_DROPOUT = 0.1  # dropout of the hidden units, after the activation
 D_MEMORY = 512  # width of the memory that cross-attention reads
 LM_HEAD_SCALE = 0.04419417382415922  # factor of the logits
-T5_INIT_HEAD_DIM = 64  # channels of a query head; queries start smaller by its square root
 FACTOR = 1.0  # factor of every standard deviation
 
 
@@ -53,7 +52,6 @@ class EncoderT5Bias(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The biases (1, N_HEADS, T, S) of the tokens x (B, T, .) on all S that are seen."""
         T = x.shape[1]
-        # The table of a stack counts the tokens itself.
         S = T
         buckets = t5_buckets(T, S, N_BUCKETS, MAX_DISTANCE, True, self.table.weight.device)  # (T, S)
         return self.table(buckets).permute(2, 0, 1).unsqueeze(0)  # (1, N_HEADS, T, S)
@@ -95,8 +93,7 @@ class EncoderAttention(nn.Module):
         y = attention(
             q, k, v, scale=SCORE_SCALE, bias=bias, key_mask=mask, dropout=ATTENTION_DROPOUT if self.training else 0.0
         )
-        y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
-        y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
+        y = y.transpose(1, 2).reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
 
     def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,8 +114,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
-        h = self.up_proj(x)  # (B, T, D_FF)
-        h = F.relu(h)
+        h = F.relu(self.up_proj(x))  # (B, T, D_FF)
         h = F.dropout(h, MLP_DROPOUT, self.training)
         return self.down_proj(h)  # (B, T, D_MODEL)
 
@@ -169,7 +165,6 @@ class DecoderT5Bias(nn.Module):
     def forward(self, x: Tensor, state: State | None = None) -> Tensor:
         """The biases (1, N_HEADS, T, S) of the tokens x (B, T, .) on all S that are seen."""
         T = x.shape[1]
-        # The table of a stack counts the tokens itself.
         S = advance(state, T) + T
         buckets = t5_buckets(T, S, N_BUCKETS, MAX_DISTANCE, False, self.table.weight.device)  # (T, S)
         return self.table(buckets).permute(2, 0, 1).unsqueeze(0)  # (1, N_HEADS, T, S)
@@ -195,8 +190,7 @@ class DecoderAttention(nn.Module):
         y = attention(
             q, k, v, causal=True, scale=SCORE_SCALE, bias=bias, dropout=ATTENTION_DROPOUT if self.training else 0.0
         )
-        y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
-        y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
+        y = y.transpose(1, 2).reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
 
     def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -228,8 +222,7 @@ class CrossAttention(nn.Module):
         y = attention(
             q, k, v, scale=SCORE_SCALE, key_mask=memory_mask, dropout=ATTENTION_DROPOUT if self.training else 0.0
         )
-        y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
-        y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
+        y = y.transpose(1, 2).reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
 
     def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -313,7 +306,7 @@ def init_weights(model: nn.Module) -> None:
         if isinstance(module, nn.Linear):
             std = module.weight[0].numel() ** -0.5
             if name.endswith("q_proj"):
-                std = std * T5_INIT_HEAD_DIM**-0.5
+                std = std * HEAD_DIM**-0.5
             nn.init.normal_(module.weight, std=FACTOR * std)
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding):

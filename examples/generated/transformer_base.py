@@ -68,8 +68,7 @@ class EncoderAttention(nn.Module):
         q = self.q_proj(x).view(B, T, N_HEADS, HEAD_DIM).transpose(1, 2)  # (B, N_HEADS, T, HEAD_DIM)
         k, v = self.keys_and_values(x)
         y = attention(q, k, v, key_mask=mask)
-        y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
-        y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
+        y = y.transpose(1, 2).reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
 
     def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,8 +108,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
-        h = self.up_proj(x)  # (B, T, D_FF)
-        h = F.relu(h)
+        h = F.relu(self.up_proj(x))  # (B, T, D_FF)
         return self.down_proj(h)  # (B, T, D_MODEL)
 
 
@@ -164,8 +162,7 @@ class DecoderAttention(nn.Module):
         k, v = self.keys_and_values(x)
         k, v = append(state, k=k, v=v)  # (B, N_HEADS, S, HEAD_DIM)
         y = attention(q, k, v, causal=True)
-        y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
-        y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
+        y = y.transpose(1, 2).reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
 
     def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -195,8 +192,7 @@ class CrossAttention(nn.Module):
         assert memory is not None
         k, v = once(state, "memory", lambda: self.keys_and_values(memory))  # the memory does not change
         y = attention(q, k, v, key_mask=memory_mask)
-        y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
-        y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
+        y = y.transpose(1, 2).reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
 
     def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:

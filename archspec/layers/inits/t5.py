@@ -20,4 +20,4 @@ class T5Init(InitComponent):
     kind: Literal["t5"] = "t5"
     d_model: Size = inherited("width of the residual stream")
     factor: Positive = field("factor of every standard deviation", 1.0)
-    head_dim: Size = field("channels of a query head; queries start smaller by its square root", 64)
+    head_dim: Size = field("channels of a query or key head", 64)

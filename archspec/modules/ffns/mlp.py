@@ -20,19 +20,18 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, d_model) -> (B, T, d_model)."""
         c = self.c
-        h = self.up_proj(x)  # (B, T, d_ff)
         if c.activation == "relu":
-            h = F.relu(h)
+            h = F.relu(self.up_proj(x))  # (B, T, d_ff)
         elif c.activation == "gelu":
-            h = F.gelu(h)
+            h = F.gelu(self.up_proj(x))  # (B, T, d_ff)
         elif c.activation == "gelu_tanh":
-            h = F.gelu(h, approximate="tanh")
+            h = F.gelu(self.up_proj(x), approximate="tanh")  # (B, T, d_ff)
         elif c.activation == "silu":
-            h = F.silu(h)
+            h = F.silu(self.up_proj(x))  # (B, T, d_ff)
         elif c.activation == "relu2":
-            h = relu2(h)
+            h = relu2(self.up_proj(x))  # (B, T, d_ff)
         elif c.activation == "tanh":
-            h = F.tanh(h)
+            h = F.tanh(self.up_proj(x))  # (B, T, d_ff)
         if c.dropout:
             h = F.dropout(h, c.dropout, self.training)
         return self.down_proj(h)  # (B, T, d_model)

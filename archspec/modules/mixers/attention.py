@@ -85,10 +85,9 @@ class Attention(nn.Module):
             key_mask=mask if c.mask == "bidirectional" else memory_mask if c.mask == "cross" else None,
             dropout=c.dropout if c.dropout and self.training else 0.0,
         )
-        y = y.transpose(1, 2)  # (B, T, n_heads, v_head_dim)
         if c.gate == "head":
-            y = y * torch.sigmoid(self.gate_proj(x)).unsqueeze(-1)
-        y = y.reshape(B, T, c.n_heads * c.v_head_dim)  # (B, T, n_heads * v_head_dim)
+            y = y * torch.sigmoid(self.gate_proj(x)).transpose(1, 2).unsqueeze(-1)  # (B, n_heads, T, v_head_dim)
+        y = y.transpose(1, 2).reshape(B, T, c.n_heads * c.v_head_dim)  # (B, T, n_heads * v_head_dim)
         if c.gate == "elementwise":
             y = y * torch.sigmoid(self.gate_proj(x))
         return self.o_proj(y)

@@ -20,7 +20,6 @@ class T5Bias(nn.Module):
         c = self.c
         T = x.shape[1]
         if c.shared:
-            # The table of a stack counts the tokens itself.
             S = advance(state, T) + T
         else:
             S = total
