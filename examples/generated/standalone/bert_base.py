@@ -96,8 +96,7 @@ class Attention(nn.Module):
         k = self.k_proj(x).view(B, T, N_HEADS, HEAD_DIM).transpose(1, 2)
         v = self.v_proj(x).view(B, T, N_HEADS, HEAD_DIM).transpose(1, 2)
         y = attention(q, k, v, key_mask=mask, dropout=ATTENTION_DROPOUT if self.training else 0.0)
-        y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
-        y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
+        y = y.transpose(1, 2).reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
 
 

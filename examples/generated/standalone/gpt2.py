@@ -116,8 +116,7 @@ class Attention(nn.Module):
         v = self.v_proj(x).view(B, T, N_HEADS, HEAD_DIM).transpose(1, 2)
         k, v = append(state, k=k, v=v)  # (B, N_HEADS, S, HEAD_DIM)
         y = attention(q, k, v, dropout=ATTENTION_DROPOUT if self.training else 0.0)
-        y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
-        y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
+        y = y.transpose(1, 2).reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
 
 

@@ -66,7 +66,7 @@ class Rope(nn.Module):
         """Turn q and k (B, any heads, T, HEAD_DIM), which stand at positions start .. start + T - 1."""
         T = q.shape[2]
         frequencies = 1.0 / THETA ** (torch.arange(0, HEAD_DIM, 2, dtype=torch.float32, device=q.device) / HEAD_DIM)
-        angle = torch.arange(start, start + T, device=q.device).unsqueeze(-1) * frequencies
+        angle = torch.arange(start, start + T, device=q.device).float().unsqueeze(-1) * frequencies.float()
         cos, sin = angle.cos(), angle.sin()  # (T, HEAD_DIM / 2)
         return rotate(q, cos, sin), rotate(k, cos, sin)
 
@@ -118,9 +118,7 @@ class Attention(nn.Module):
         v = self.v_proj(x).view(B, T, N_KV_HEADS, HEAD_DIM).transpose(1, 2)
         q, k = self.position(q, k, advance(state, T))
         k, v = append(state, k=k, v=v)  # (B, N_KV_HEADS, S, HEAD_DIM)
-        y = attention(q, k, v)
-        y = y.transpose(1, 2)  # (B, T, N_HEADS, HEAD_DIM)
-        y = y.reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
+        y = attention(q, k, v).transpose(1, 2).reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
 
 
