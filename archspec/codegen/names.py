@@ -9,7 +9,7 @@ from archspec.language.model import Block, Spec
 from archspec.layers.base import Component
 from archspec.layers.fields import acts
 
-LONGEST = 64  # characters of the name of a class, so that whatever it stands in fits on a line
+LONGEST = 40  # characters of the name of a class, so that whatever it stands in fits on a line
 
 
 @dataclass(frozen=True)

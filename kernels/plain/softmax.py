@@ -64,15 +64,11 @@ def attention(
         return attention_by_scores(q, k, v, mask, causal, scale, softcap, sinks, bias, alibi, key_mask, dropout)
     if alibi is not None:
         fall = -alibi.view(1, -1, 1, 1) * distances(q, k).abs()
-        mask = hide((fall if bias is None else bias + fall).to(q.dtype), mask)
-    elif bias is not None:
-        mask = hide(bias.to(q.dtype), mask)
+        bias = fall if bias is None else bias + fall
+    if bias is not None:
+        bias = bias.to(q.dtype)
+        mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
     return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, scale=scale, enable_gqa=True)
-
-
-def hide(bias: Tensor, mask: Tensor | None) -> Tensor:
-    """What is added to the scores, with minus infinity where a query does not see a key."""
-    return bias if mask is None else bias.masked_fill(~mask, -torch.inf)
 
 
 def visible(

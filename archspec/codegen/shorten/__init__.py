@@ -2,14 +2,15 @@
 
 Helpers are written for every model that might call them. In one file all their calls are known: what each call gives
 is folded into the helper (`fold`), what nothing reads goes (`variables`, `unused`), and a helper that is one
-expression, or a few statements with one call, stands where it was called (`inline`, `splice`). Each makes more of the
-others possible, so they are repeated until nothing changes; where one helper for each kind of caller is shorter, there
-is one (`split`). What is not certain stays as it is.
+expression, or a few statements with one call, stands where it was called (`inline`, `splice`, `chains`). Each makes
+more of the others possible, so they are repeated until nothing changes; where one helper for each kind of caller is
+shorter, there is one (`split`). What is not certain stays as it is.
 """
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from archspec.codegen.shorten.chains import chain
 from archspec.codegen.shorten.fold import fold
 from archspec.codegen.shorten.inline import inline
 from archspec.codegen.shorten.order import order
@@ -43,7 +44,7 @@ def shorten(parts: Mapping[str, str], helpers: Collection[str], constants: Mappi
 
 
 def _settle(program: Program) -> None:
-    """Shorten a program until nothing changes."""
+    """Shorten a program until nothing changes; chains come last, since a step of one could still be spliced."""
     drop_unused(program)
     before: dict[str, str] = {}
     while program.parts != before:
@@ -53,3 +54,5 @@ def _settle(program: Program) -> None:
         drop_unused(program)
         inline(program)
         splice(program)
+        if program.parts == before:
+            chain(program)

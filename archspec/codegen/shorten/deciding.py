@@ -87,7 +87,7 @@ def _decided(node: Any, same: Mapping[str, Constant], present: set[str], program
     body = []
     taken = {a.arg for a in parameters(function)}
     whole = (len(function.body), True)
-    ends = {p: rebound(function, p) if p in taken or p in same else whole for p in (*same, *present)}
+    ends = {p: rebound(function, p) if p in taken else whole for p in (*same, *present)}
     for i, statement in enumerate(node.body.body):
         here = {p for p, (end, always) in ends.items() if i < end or (i == end and always)}
         only_test = {p for p, (end, always) in ends.items() if i == end and not always}
@@ -128,6 +128,13 @@ class _Asks(cst.CSTTransformer):
 
 class _Decider(Decider):
     """Decides also what one side of an and/or settles when data decide the other."""
+
+    def value(self, node: cst.BaseExpression) -> Any:
+        """What an expression comes to; what fails stands behind a return that always runs, and goes with it."""
+        try:
+            return super().value(node)
+        except GenerateError:
+            return UNKNOWN
 
     def truth(self, node: cst.BaseExpression) -> Any:
         """Whether a condition holds, or UNKNOWN."""
@@ -223,14 +230,14 @@ class _Fold(Specialise):
 
 
 def _constant_variables(before: str, after: str, program: Program) -> dict[str, Constant]:
-    """Variables that deciding has made constants; those that their author wrote as constants stay variables."""
+    """Variables that deciding has made constants; arithmetic, and what was written as a constant, keeps its name."""
     function = syntax(after)
     assert isinstance(function, Function)
     written = {ast.dump(n) for n in ast.walk(syntax(before)) if isinstance(n, ast.Assign)}
     found = {}
     for statement in function.body:
         match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=given):
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant() | ast.Name() | ast.Attribute() as given):
                 known = value(given, program.constants)
                 if known is not UNKNOWN and ast.dump(statement) not in written and bindings(function).count(name) == 1:
                     found[name] = Constant(ast.get_source_segment(after, given) or ast.unparse(given), known)

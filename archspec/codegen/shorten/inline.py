@@ -144,13 +144,12 @@ def _is_late(expression: ast.expr, name: str) -> bool:
 
 
 def _in_order(program: Program, function: Function, expression: ast.expr, call: Call) -> bool:
-    """Whether arguments that do something are still evaluated in their order, and before anything else happens."""
-    given = list(call.given)
-    acting = [p for p in given if not pure(call.given[p], program)]
-    if not acting:
+    """Whether arguments are still evaluated in their order, and before anything that could change them happens."""
+    moved = [p for p, value in call.given.items() if not isinstance(value, ast.Constant) and not _is_plain(value)]
+    events = [e for e in _events(expression, program) if e in moved or e == ""]
+    if "" not in events and all(pure(call.given[p], program) for p in moved):
         return True
-    events = [e for e in _events(expression, program) if e in acting or e == ""]
-    return events[: len(acting)] == acting
+    return events[: len(moved)] == moved
 
 
 def _events(node: ast.AST, program: Program) -> Iterator[str]:

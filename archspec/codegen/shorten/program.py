@@ -156,6 +156,15 @@ def binding(function: Function, call: ast.Call) -> dict[str, ast.expr]:
     return given
 
 
+def bodies(function: Function) -> Iterator[list[ast.stmt]]:
+    """The blocks of a function."""
+    for node in ast.walk(function):
+        for name in ("body", "orelse"):
+            body = getattr(node, name, None)
+            if isinstance(body, list):
+                yield body
+
+
 def bound(function: Function) -> set[str]:
     """Names that a function and what it holds bind: parameters, variables, inner functions."""
     return set(bindings(function))

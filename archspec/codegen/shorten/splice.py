@@ -99,8 +99,9 @@ def _values(program: Program, function: Function, place: _Place, is_method: bool
     reads = [n.id for n in ast.walk(function) if isinstance(n, ast.Name)]
     if set(found) != set(taken) or any(bindings(function).count(p) > 1 for p in taken):
         return None
-    fine = all(_is_plain_name(v) or (reads.count(p) == 1 and pure(v, program)) for p, v in found.items())
-    return found if fine else None
+    moved = {p: v for p, v in found.items() if not _is_plain_name(v)}
+    still = not moved or all(pure(s, program) for s in function.body)
+    return found if still and all(reads.count(p) == 1 and pure(v, program) for p, v in moved.items()) else None
 
 
 def _shared_shape(first: ast.stmt, values: Mapping[str, ast.expr], place: _Place) -> dict[str, str] | None:

@@ -6,6 +6,7 @@ has is one branch, and stays one.
 """
 
 import ast
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -101,6 +102,7 @@ def _name(name: str, caller: str, program: Program) -> str:
     """`attention` for CrossAttention is cross_attention; for Decoder it is decoder_attention."""
     said = snake(caller)
     wished = said if said.endswith(f"_{name}") else f"{said}_{name}"
-    while wished in program.parts:
+    text = "\n".join(program.parts.values())
+    while re.search(rf"\b{wished}\b", text):
         wished += "_"
     return wished

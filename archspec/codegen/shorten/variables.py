@@ -1,7 +1,7 @@
 """Variables that a function can do without: other names of something, values nobody reads, values stored at once."""
 
 import ast
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
 import libcst as cst
@@ -9,7 +9,7 @@ import libcst.matchers as m
 
 from archspec.codegen.shorten.effects import pure
 from archspec.codegen.shorten.facts import library
-from archspec.codegen.shorten.program import Function, Program, bindings, parameters, syntax_of, tree
+from archspec.codegen.shorten.program import Function, Program, bindings, bodies, parameters, syntax_of, tree
 from archspec.codegen.shorten.rewrite import Reads
 from archspec.codegen.sources import code
 from archspec.codegen.syntax import flattened
@@ -49,16 +49,8 @@ def handed_on(function: Function) -> set[str]:
     """The variables that are only set for the next statement: `loss = f(x)`, `self.loss = loss`; `return a, b`."""
     names = bindings(function)
     reads = [n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
-    groups = (group for body in _bodies(function) for group in map(_handed_on, body, body[1:]))
+    groups = (group for body in bodies(function) for group in map(_handed_on, body, body[1:]))
     return {name for group in groups if all(names.count(n) == reads.count(n) == 1 for n in group) for name in group}
-
-
-def _bodies(function: Function) -> Iterator[list[ast.stmt]]:
-    for node in ast.walk(function):
-        for name in ("body", "orelse"):
-            body = getattr(node, name, None)
-            if isinstance(body, list):
-                yield body
 
 
 def _handed_on(first: ast.stmt, second: ast.stmt) -> list[str]:

@@ -115,8 +115,7 @@ class Attention(nn.Module):
         v = self.v_proj(x).view(B, T, N_KV_HEADS, HEAD_DIM).transpose(1, 2)
         q, k = self.position(q, k, advance(state, T))
         k, v = append(state, k=k, v=v)  # (B, N_KV_HEADS, S, HEAD_DIM)
-        y = attention(q, k, v)
-        y = y.transpose(1, 2).reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
+        y = attention(q, k, v).transpose(1, 2).reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
 
 
