@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from archspec.layers.arguments import ARGUMENTS
 from archspec.layers.base import Component
-from archspec.layers.ops import CONCAT, Elementwise, FFTConv, Kept, Linear, Norm, Op, Run, Scan
+from archspec.layers.ops import CONCAT, Attend, Elementwise, FFTConv, Kept, Linear, Norm, Op, Run, Scan
 from archspec.passes.tensors import registered
 from archspec.verify.trace import Seen, trace
 
@@ -129,11 +129,14 @@ def _fact_problems(op: Op, members: Sequence[Op], seen: Seen, run: Run) -> Itera
             states = [prod(d for d in k.shape if isinstance(d, int)) for k in op.kept if not k.grows]
             if states and op.width * op.d_state not in states:
                 yield f"is declared to have a state of {op.width} x {op.d_state}, and keeps {states[0]:,} numbers"
-    activation = seen.settings.get("activation")
-    if op.kernel and isinstance(activation, str):
-        inside = {m.activation or m.fn for m in members if isinstance(m, Elementwise)}
-        if activation not in inside:
-            yield f"applies {activation} in its kernel, which no element-wise op within it says"
+        case Attend():
+            for name in ("window", "softcap"):
+                if (told := seen.settings.get(name)) != getattr(op, name):
+                    yield f"is declared with {name} {getattr(op, name)}, and its kernel is told {told}"
+    if op.kernel and "activation" in seen.settings and not callable(seen.settings["activation"]):
+        inside = {m.activation or m.fn for m in members if isinstance(m, Elementwise)} or {None}
+        if seen.settings["activation"] not in inside:
+            yield f"applies {seen.settings['activation']} in its kernel, and declares {', '.join(map(str, inside))}"
 
 
 def _leads_to(op: Op, members: Sequence[Op], run: Run) -> bool:

@@ -10,7 +10,7 @@ from torch import nn
 
 from archspec.language.resolve import make
 from archspec.layers.base import Component, EmbeddingComponent, NormComponent
-from archspec.layers.ops import Elementwise, FFTConv, Kept, Linear, Norm, Op, Param, Run, Scan
+from archspec.layers.ops import Attend, Elementwise, FFTConv, Kept, Linear, Norm, Op, Param, Run, Scan
 from archspec.modules import submodule
 from archspec.verify.declared import Groups
 from archspec.verify.given import given
@@ -88,6 +88,9 @@ def _wrong_facts(op: Op) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "width", {"width": op.width + 1}
         yield "d_state", {"d_state": op.d_state + 1}
         yield "chunk", {"chunk": 2 * op.chunk if op.chunk else 2}
+    if isinstance(op, Attend):
+        yield "window", {"window": 1 if op.window is None else op.window + 1}
+        yield "softcap", {"softcap": 3.0 if op.softcap is None else None}
     if op.kernel:
         yield "kernel", {"kernel": op.kernel + "_"}
 

@@ -239,8 +239,9 @@ def test_zeroed_output_projections_make_a_block_the_identity(kind: str, texts: T
         blocks = redraw(texts.model(spec)).get_submodule("decoder" if "stacks" in document else "").blocks
         zero_outputs(blocks, spec)
         x = torch.randn(2, 9, 16)
-        memory = {"memory": torch.randn(2, 5, 12)} if "stacks" in document else {}
-        assert torch.equal(blocks[0](x, **memory), x)
+        given = {"memory": torch.randn(2, 5, 12)} if "stacks" in document else {}
+        given |= {"bias": torch.zeros(1, 1, 9, 9)} if "bias" in spec.main.arguments else {}
+        assert torch.equal(blocks[0](x, **given), x)
 
 
 @pytest.mark.parametrize("kind", everything()["ffn"])

@@ -26,7 +26,7 @@ def inline(program: Program) -> None:
     """Put the expression of every helper that is one where it was called."""
     for part in program.parts:
         _replace_wrappers(program, part)
-        _inline_method(program, part)
+        _inline_methods(program, part)
     for name in [name for name in program.parts if program.helper(name) is not None]:
         function = program.helper(name)
         if function is None:
@@ -65,7 +65,13 @@ def _self(name: str) -> Any:
     return m.Attribute(m.Name("self"), m.Name(name))
 
 
-def _inline_method(program: Program, part: str) -> None:
+def _inline_methods(program: Program, part: str) -> None:
+    """One method after another: with each that goes, the others stand elsewhere."""
+    while _inline_method(program, part):
+        pass
+
+
+def _inline_method(program: Program, part: str) -> bool:
     """Put the expression of a method that is one, and that its class calls once, where it is called."""
     for method in program.functions(part):
         text = program.parts[part]
@@ -84,6 +90,8 @@ def _inline_method(program: Program, part: str) -> None:
         rest = node.with_changes(body=node.body.with_changes(body=kept))
         done = rest.visit(Calls(_self(method.name), partial(_substituted, own.body.body[-1].body[0].value, function)))
         program.put(part, done)
+        return True
+    return False
 
 
 def _without_self(arguments: ast.arguments) -> ast.arguments:
