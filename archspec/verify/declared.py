@@ -134,7 +134,7 @@ def _fact_problems(op: Op, members: Sequence[Op], seen: Seen, run: Run) -> Itera
                 if (told := seen.settings.get(name)) != getattr(op, name):
                     yield f"is declared with {name} {getattr(op, name)}, and its kernel is told {told}"
     if op.kernel and "activation" in seen.settings and not callable(seen.settings["activation"]):
-        inside = {m.activation or m.fn for m in members if isinstance(m, Elementwise)} or {None}
+        inside: set[Any] = {m.activation or m.fn for m in members if isinstance(m, Elementwise)} or {None}
         if seen.settings["activation"] not in inside:
             yield f"applies {seen.settings['activation']} in its kernel, and declares {', '.join(map(str, inside))}"
 

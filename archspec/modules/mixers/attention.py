@@ -70,7 +70,7 @@ class Attention(nn.Module):
             q, k = self.position(q, k, advance(state, T))
         if c.mask == "causal" or c.mask == "prefix":
             k, v = append(state, k=k, v=v, keep=c.keep)  # (B, n_kv_heads, S, head_dim)
-        if c.shared_bias is not None and c.window is not None:
+        if c.shared_bias is not None and c.window is not None and bias is not None:
             bias = bias[..., -k.shape[2] :]  # on the keys that are still kept
         y = attention(
             q,
