@@ -21,6 +21,7 @@ WORDS = {
     "archspec/language/resolve.py": "what stands where a spec says nothing",
     "archspec/language/stack.py": "what stands where a spec says nothing",
     "archspec/language/wirings.py": "the name of a wiring",
+    "archspec/codegen/shorten/effects.py": "a function of PyTorch",
     "archspec/diagram/words.py": "how functions are spelled for people",
     "archspec/diagram/style.py": "the name of a colour",
     "archspec/diagram/memory.py": "a word for people",

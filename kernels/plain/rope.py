@@ -9,7 +9,7 @@ from torch import Tensor
 
 def rope_tables(positions: Tensor, inv_freq: Tensor, attention_factor: float = 1.0) -> tuple[Tensor, Tensor]:
     """cos and sin of every angle, in float32: positions (T,), inv_freq (R,) -> (T, R)."""
-    angle = positions.unsqueeze(-1) * inv_freq
+    angle = positions.float().unsqueeze(-1) * inv_freq.float()
     if attention_factor != 1.0:
         return angle.cos() * attention_factor, angle.sin() * attention_factor
     return angle.cos(), angle.sin()

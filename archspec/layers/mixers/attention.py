@@ -35,7 +35,7 @@ class Attention(MixerComponent):
         {"n_heads": 2, "qk_norm": "head", "softcap": 20.0, "position": {"kind": "rope", "fraction": 0.5}},
         {"n_heads": 4, "qk_norm": "whole", "sinks": True, "gate": "elementwise", "v_head_dim": 4},
         {"n_heads": 4, "position": {"kind": "t5", "n_buckets": 8, "max_distance": 16}, "scale": 1.0},
-        {"n_heads": 4, "position": {"kind": "t5", "n_buckets": 8, "max_distance": 16}, "window": 5},
+        {"n_heads": 4, "position": {"kind": "t5", "n_buckets": 8, "max_distance": 16}, "window": 14},
         {"n_heads": 2, "mask": "bidirectional", "window": 3, "gate": "head"},
         {"n_heads": 2, "mask": "prefix"},
         {"n_heads": 2, "mask": "cross"},

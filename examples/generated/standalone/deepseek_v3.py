@@ -101,7 +101,7 @@ class Rope(nn.Module):
         """Turn q and k (B, any heads, T, QK_ROPE_HEAD_DIM), which stand at positions start .. start + T - 1."""
         T = q.shape[2]
         frequencies = yarn_frequencies(device=q.device)
-        angle = torch.arange(start, start + T, device=q.device).unsqueeze(-1) * frequencies
+        angle = torch.arange(start, start + T, device=q.device).float().unsqueeze(-1) * frequencies.float()
         cos, sin = angle.cos(), angle.sin()  # (T, QK_ROPE_HEAD_DIM / 2)
         return rotate(q, cos, sin), rotate(k, cos, sin)
 

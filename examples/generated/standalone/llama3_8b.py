@@ -63,7 +63,7 @@ class Rope(nn.Module):
         """Turn q and k (B, any heads, T, HEAD_DIM), which stand at positions start .. start + T - 1."""
         T = q.shape[2]
         frequencies = 1.0 / THETA ** (torch.arange(0, HEAD_DIM, 2, dtype=torch.float32, device=q.device) / HEAD_DIM)
-        angle = torch.arange(start, start + T, device=q.device).unsqueeze(-1) * frequencies
+        angle = torch.arange(start, start + T, device=q.device).float().unsqueeze(-1) * frequencies.float()
         cos, sin = angle.cos(), angle.sin()  # (T, HEAD_DIM / 2)
         return rotate(q, cos, sin), rotate(k, cos, sin)
 
