@@ -13,8 +13,6 @@ from archspec.layers.ops import CONCAT, Attend, Elementwise, FFTConv, Kept, Line
 from archspec.passes.tensors import registered
 from archspec.verify.trace import Seen, trace
 
-B, M = 3, 7  # sizes that are told apart from others
-
 
 class Groups:
     """The ops of a component, those that one call computes together as one; element-wise ones step aside."""
@@ -69,9 +67,8 @@ def dataflow_problems(c: Component, module: nn.Module, given: dict[str, Any], ru
     data = {"x", *(name for name in given if name in ARGUMENTS and (ARGUMENTS[name].data or name == "token_types"))}
     found: list[str] = []
     for op in ops:
-        if (
-            isinstance(op, Norm) and op.name in seen.ops and seen.ops.keys() & set(op.inputs[:1])
-        ):  # heads part behind it
+        # A norm's heads part behind the projection that it reads.
+        if isinstance(op, Norm) and op.name in seen.ops and seen.ops.keys() & set(op.inputs[:1]):
             seen.ops[op.inputs[0]].views |= seen.ops[op.name].views
     for leader, members in groups.solid.items():
         found += _op_problems(c, leader, members, seen.ops.get(leader), groups.reads(leader), data, run)
