@@ -223,6 +223,40 @@ class M(nn.Module):
     assert "activat" not in found
 
 
+POSITIONS = """
+class Learned(nn.Module):
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        return self.table(torch.arange(start, start + x.shape[1]))
+
+
+class Embedding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.position = Learned()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.position(x)
+"""
+
+
+def test_a_layer_takes_nothing_that_no_call_gives() -> None:
+    found = short(POSITIONS)
+    assert "def forward(self, x: Tensor) -> Tensor:\n        return self.table(torch.arange(0, x.shape[1]))" in found
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("return x + self.position(x)", "return self.position(x, 3) + self.position(x)"),
+        ("return x + self.position(x)", "return checkpoint(self.position, x)"),
+        ("self.position = Learned()", "self.position = nn.ModuleList(Learned() for _ in range(3))"),
+        ("return x + self.position(x)", "return x + self.position(x) + self.other.position(x, 3)"),
+    ],
+)
+def test_a_layer_that_may_be_called_otherwise_stays_as_it_is(old: str, new: str) -> None:
+    same(short(POSITIONS.replace(old, new)), POSITIONS.replace(old, new))
+
+
 def test_variables_that_nothing_reads_go_but_not_what_they_do() -> None:
     found = short(caller("B, T, D = x.shape", "n = self.count(x)", "unused = x * 2", "return y[:T]"))
     assert found == caller("T = x.shape[1]", "self.count(x)", "return y[:T]")

@@ -1,10 +1,10 @@
 """A finished file without what its model does not use: parameters, branches, variables and helpers.
 
 Helpers are written for every model that might call them. In one file all their calls are known: what each call gives
-is folded into the helper (`fold`), what nothing reads goes (`variables`, `unused`), and a helper that is one
-expression, or a few statements with one call, stands where it was called (`inline`, `splice`, `chains`). Each makes
-more of the others possible, so they are repeated until nothing changes; where one helper for each kind of caller is
-shorter, there is one (`split`). What is not certain stays as it is.
+is folded into the helper (`fold`, and `forwards` for layers), what nothing reads goes (`variables`, `unused`), and a
+helper that is one expression, or a few statements with one call, stands where it was called (`inline`, `splice`,
+`chains`). Each makes more of the others possible, so they are repeated until nothing changes; where one helper for each
+kind of caller is shorter, there is one (`split`). What is not certain stays as it is.
 """
 
 from collections.abc import Collection, Mapping
@@ -12,6 +12,7 @@ from typing import Any
 
 from archspec.codegen.shorten.chains import chain
 from archspec.codegen.shorten.fold import fold
+from archspec.codegen.shorten.forwards import fold_forwards
 from archspec.codegen.shorten.inline import inline
 from archspec.codegen.shorten.order import order
 from archspec.codegen.shorten.program import Program
@@ -50,6 +51,7 @@ def _settle(program: Program) -> None:
     while program.parts != before:
         before = dict(program.parts)
         fold(program)
+        fold_forwards(program)
         drop_variables(program)
         drop_unused(program)
         inline(program)

@@ -26,7 +26,7 @@ from archspec.codegen.shorten.program import (
 from archspec.codegen.shorten.rewrite import Reads, Unwrap, embedded
 from archspec.codegen.sources import code
 from archspec.codegen.specialise import Specialise
-from archspec.codegen.syntax import last
+from archspec.codegen.syntax import enclosed, last
 from archspec.errors import GenerateError
 
 ASSUMED = {
@@ -198,6 +198,12 @@ class _Fold(Specialise):
         if m.matches(updated, m.Attribute(CONFIG)) and updated.attr.value in self.same:
             return cst.parse_expression(self.same[updated.attr.value].text)
         return super().leave_Attribute(original, updated)
+
+    def leave_BinaryOperation(self, original: cst.BinaryOperation, updated: cst.BinaryOperation) -> cst.BaseExpression:
+        """Without a 0 that is added: a position where nothing comes before."""
+        if m.matches(updated, m.BinaryOperation(m.Integer("0"), m.Add())) and self.reads_config(original.left):
+            return enclosed(updated.right, original)
+        return super().leave_BinaryOperation(original, updated)
 
     def leave_Call(self, original: cst.Call, updated: cst.Call) -> cst.BaseExpression:
         """Without what a function of a library assumes anyway."""

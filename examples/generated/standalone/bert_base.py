@@ -27,10 +27,10 @@ class Learned(nn.Module):
         super().__init__()
         self.table = nn.Embedding(N_POSITIONS, D_MODEL)
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The rows (T, D_MODEL) of the tokens x (B, T, D_MODEL), which stand at positions start .. start + T - 1."""
         T = x.shape[1]
-        positions = torch.arange(start, start + T, device=x.device)  # (T,)
+        positions = torch.arange(0, T, device=x.device)  # (T,)
         return self.table(positions)  # (T, D_MODEL)
 
 
