@@ -34,7 +34,8 @@ from archspec.codegen.sources import (
 from archspec.codegen.specialise import specialise
 from archspec.errors import GenerateError
 from archspec.language.model import Block, Spec
-from archspec.layers.base import Component
+from archspec.layers.base import Component, MixerComponent
+from archspec.layers.ops import Attend, LatentAttend
 
 
 class Writer:
@@ -218,13 +219,19 @@ class Writer:
     def text(self, banner: str) -> str:
         """The whole file."""
         sizes = {name: value for name, (value, _) in self.constants.used.items()}
-        parts = shorten(self.parts, self.helpers, sizes) if self.form == "plain" else self.parts
+        idle = () if self._shares_keys() else (("F.scaled_dot_product_attention", "enable_gqa"),)
+        parts = shorten(self.parts, self.helpers, sizes, idle) if self.form == "plain" else self.parts
         read = names_read(parts.values())
         body = "".join(self._spaced(parts, read))
         title = [line for said in banner.split("\n") for line in filled(said, WIDTH - 3) or [""]]
         head = ['"""' + "\n".join(title) + '"""', "", *import_lines(self.imports, read)]
         lines = [size_line(name, *said) for name, said in self.constants.used.items() if name in read]
         return "\n".join([*head, *(["", *lines] if lines else [])]) + "\n" + body
+
+    def _shares_keys(self) -> bool:
+        """Whether several heads of queries read one head of keys in some attention."""
+        attends = (op for c in self.names if isinstance(c, MixerComponent) for op in c.ops() if isinstance(op, Attend))
+        return any(isinstance(op, LatentAttend) or op.n_kv_heads < op.n_heads for op in attends)
 
     def _spaced(self, parts: Mapping[str, str], read: Collection[str]) -> list[str]:
         texts = []

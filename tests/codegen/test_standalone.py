@@ -44,6 +44,8 @@ MIXED: dict[str, dict[str, Any]] = {
     "recurrent": {"blocks": [{"mixer": {"kind": "mamba2", "head_dim": 8, "d_state": 4}, "ffn": {**MOE, "gated": True}},
                              {"mixer": {"kind": "gru"}}, {"mixer": {"kind": "mamba", "d_state": 4}}]},
 }  # fmt: skip
+GROUPED = ("bytes_hybrid", "deepseek_v2_lite", "deepseek_v3", "jamba_v0_1", "llama3_8b", "mistral_7b",
+           "mixtral_8x7b", "striped_hyena")  # fmt: skip
 STEMS = [p.stem for p in sorted((ROOT / "specs").glob("*.yaml"))]
 
 
@@ -236,6 +238,7 @@ def test_it_says_only_what_is_so(name: str) -> None:
     assert "archspec.kernels" not in text
     assert ("nn.Conv2d" in text) == (name == "vit_base")
     assert "self.bits" not in text or "alibi" in text
+    assert ("enable_gqa=True" in text) == (name in GROUPED)
 
 
 def test_ruff_finds_nothing(tmp_path: Path) -> None:

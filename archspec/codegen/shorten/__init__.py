@@ -16,19 +16,26 @@ from archspec.codegen.shorten.forwards import fold_forwards
 from archspec.codegen.shorten.inline import inline
 from archspec.codegen.shorten.order import order
 from archspec.codegen.shorten.program import Program
+from archspec.codegen.shorten.signatures import leave_out
 from archspec.codegen.shorten.splice import splice
 from archspec.codegen.shorten.split import split
 from archspec.codegen.shorten.unused import drop_unused
 from archspec.codegen.shorten.variables import drop_variables
 
 
-def shorten(parts: Mapping[str, str], helpers: Collection[str], constants: Mapping[str, Any]) -> dict[str, str]:
+def shorten(
+    parts: Mapping[str, str],
+    helpers: Collection[str],
+    constants: Mapping[str, Any],
+    idle: Collection[tuple[str, str]] = (),
+) -> dict[str, str]:
     """The parts of a file that its classes need, specialised to how they are used.
 
     Args:
         parts: the text of each class, helper and value, by its name and in the order of the file.
         helpers: the names of those that only the file itself uses.
         constants: the sizes of the file by name.
+        idle: functions of a library with an argument of each, by name, that makes no difference to this model.
 
     Returns:
         The parts that stay, in the same order.
@@ -37,6 +44,8 @@ def shorten(parts: Mapping[str, str], helpers: Collection[str], constants: Mappi
         GenerateError: a call does not fit the helper that it calls.
     """
     program = Program(parts, helpers, constants)
+    for function, argument in idle:
+        leave_out(program, function, argument)
     _settle(program)
     while split(program, _settle):
         pass

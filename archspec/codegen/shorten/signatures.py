@@ -70,3 +70,17 @@ def drop_arguments(
 
     for part in parts if gone else ():
         program.put(part, tree(program.parts[part]).visit(Calls(m.Name(name), change)))
+
+
+def leave_out(program: Program, function: str, argument: str) -> None:
+    """Leave a named argument out of every call of a function of a library, such as `F.linear`."""
+    library, _, name = function.rpartition(".")
+    func = m.Attribute(m.Name(library), m.Name(name))
+
+    def change(call: cst.Call) -> cst.Call:
+        kept = [a for a in call.args if a.keyword is None or a.keyword.value != argument]
+        return call.with_changes(args=[*kept[:-1], *map(last, kept[-1:])])
+
+    for part, text in program.parts.items():
+        if argument in text:
+            program.put(part, tree(text).visit(Calls(func, change)))

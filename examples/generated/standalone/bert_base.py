@@ -76,7 +76,7 @@ class TokenEmbedding(nn.Module):
 def attention(q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor | None, dropout: float) -> Tensor:
     """Attention of q (B, H, T, D), the last T of S positions, over k (B, H_kv, S, D) and v (B, H_kv, S, D_v)."""
     mask = None if key_mask is None else key_mask[:, None, None]  # (B, 1, 1, S)
-    return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, enable_gqa=True)
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout)
 
 
 class Attention(nn.Module):

@@ -95,7 +95,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, dropout: float) -> Tensor:
     T, S = q.shape[2], k.shape[2]
     # is_causal takes the queries for the first positions, and here they are the last.
     mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T) if 1 < T < S else None
-    return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, is_causal=T == S, enable_gqa=True)
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, is_causal=T == S)
 
 
 class Attention(nn.Module):
