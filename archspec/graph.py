@@ -123,7 +123,8 @@ class _Expansion:
 
     def graph(self) -> Graph:
         """The graph."""
-        program, spec = lower_model(self.spec), self.spec
+        spec = self.spec.taking()  # masks and positions change no op
+        program = lower_model(spec)
         given = {a.name: NOWHERE for a in spec.arguments}
         for argument in (a for a in spec.arguments if not a.optional):
             shape = next(s.embedding.input_shape for s in spec.stacks if s.name == argument.stack)

@@ -65,27 +65,44 @@ def capacity(tokens: int, keep: int | None = None) -> int:
     return needed if keep is None else min(needed, -(-(keep + GROWTH) // GROWTH) * GROWTH)
 
 
-def append(state: State | None, keep: int | None = None, **new: Tensor) -> tuple[Tensor, ...]:
+def append(
+    state: State | None, keep: int | None = None, mask: Tensor | None = None, **new: Tensor
+) -> tuple[Tensor, ...]:
     """Append tokens to those the state holds under the same names; return all of them, in the order given.
 
     Each tensor is (B, H, T, D) and grows along dim 2. With `keep`, only the last `keep` tokens stay for the next call
     (a sliding window of w keys needs keep = w - 1); what is returned still holds every key the new tokens can see.
+    mask (B, T) is that of the new tokens, whose padding stands before what is real: it is moved before what is kept.
     Without gradients the tokens are written into a buffer with room for `capacity` tokens, which moves when it is full:
     `state[name]` is the buffer and `state[name + "_span"]` its filled part as (start, end). With gradients it is exact.
     """
     if state is None:
         return tuple(new.values())
     claim(state, *new)
-    return tuple(_append(state, name, tokens, keep) for name, tokens in new.items())
+    return tuple(_append(state, name, tokens, keep, mask) for name, tokens in new.items())
 
 
-def _append(state: State, name: str, tokens: Tensor, keep: int | None) -> Tensor:
+def close_gap(x: Tensor, mask: Tensor) -> Tensor:
+    """Tokens kept (B, H, S, D), of which the last T are new, with the padding of those as zeros before all others.
+
+    mask (B, T) is that of the new ones, whose padding stands before what is real.
+    """
+    S, T = x.shape[2], mask.shape[1]
+    column = torch.arange(S, device=x.device)
+    gap = (~mask).sum(1, keepdim=True)  # (B, 1)
+    source = torch.where(column >= S - T + gap, column, (column - gap) % S)  # (B, S)
+    return x.take_along_dim(source[:, None, :, None], dim=2).masked_fill((column < gap)[:, None, :, None], 0)
+
+
+def _append(state: State, name: str, tokens: Tensor, keep: int | None, mask: Tensor | None) -> Tensor:
     """`append` for one tensor."""
     buffer, (start, end) = state.get(name), state.get(f"{name}_span", (0, 0))
     n = tokens.shape[2]
     size = capacity(end + n, keep)
-    if torch.is_grad_enabled() or end - start + n > size:
+    if torch.is_grad_enabled() or end - start + n > size or (mask is not None and end > start):
         everything = tokens if buffer is None else torch.cat((buffer[:, :, start:end], tokens), dim=2)
+        if mask is not None and end > start:
+            everything = close_gap(everything, mask)
         kept = everything if keep is None else everything[:, :, max(everything.shape[2] - keep, 0) :]
         state[f"{name}_span"] = (0, kept.shape[2])
         if not torch.is_grad_enabled():
@@ -131,9 +148,9 @@ def once(state: State | None, name: str, make: Callable[[], Any]) -> Any:
     if state is None:
         return make()
     claim(state, name)
-    if name not in state:
-        state[name] = make()
-    return state[name]
+    if name not in state and (made := make()) is not None:
+        state[name] = made
+    return state.get(name)
 
 
 def atomic(forward: Callable[P, R]) -> Callable[P, R]:

@@ -2,6 +2,7 @@
 
 import math
 from ast import literal_eval
+from collections.abc import Mapping
 from typing import Any
 
 import libcst as cst
@@ -19,9 +20,9 @@ PURE: dict[str, Any] = {"len": len, "min": min, "max": max}
 class Decider:
     """Decides expressions for one config."""
 
-    def __init__(self, c: Component, plain: bool = False):
+    def __init__(self, c: Component, facts: Mapping[str, bool] | None = None):
         self.c = c
-        config = _Plain(c) if plain else c
+        config = _InFile(c, facts) if facts else c
         self.names = {"c": config, "self": _Self(config), "__builtins__": PURE}
         self.reading: dict[cst.CSTNode, bool] = {}
 
@@ -79,12 +80,11 @@ class _Self:
         self.c = c
 
 
-class _Plain:
-    """A config in a plain file, where `c.plain` holds."""
+class _InFile:
+    """A config with what is known of the file that it is written into: `c.plain`, `c.padded` and the like."""
 
-    plain = True
-
-    def __init__(self, c: Component):
+    def __init__(self, c: Component, facts: Mapping[str, bool]):
+        self.__dict__.update(facts)
         self.c = c
 
     def __getattr__(self, name: str) -> Any:

@@ -1,33 +1,45 @@
 """An expression of the lowered program as Python."""
 
-from archspec.lowering.program import Binary, Call, Expression, Negate, Number, Once, Substate, Value
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+
+from archspec.lowering.program import Apply, Binary, Call, Expression, Negate, Number, Once, Substate, Value
+
+Takes = Mapping[
+    str, Collection[str]
+]  # by member, what its forward takes beside x; a member that is not there takes all
 
 
-def printed(expression: Expression) -> str:
-    """The expression as the body of a forward has it."""
+def printed(expression: Expression, takes: Takes = MappingProxyType({})) -> str:
+    """The expression as the body of a forward has it; members are given no more than they take."""
     match expression:
         case Value(name=name):
             return name
         case Number(value=value):
             return repr(value)
         case Negate(operand=inner):
-            return f"-{_operand(inner, '*')}"
+            return f"-{_operand(inner, '*', takes)}"
         case Binary(operator=operator, left=left, right=right):
-            return f"{_operand(left, operator)} {operator} {_operand(right, operator, right_side=True)}"
-        case Call(member=member, argument=argument, named=named):
-            given = [printed(argument), *(f"{name}={printed(value)}" for name, value in named)]
+            return f"{_operand(left, operator, takes)} {operator} {_operand(right, operator, takes, right_side=True)}"
+        case Call(member=member, argument=argument, named=named, by_rows=by_rows):
+            taken = [(name, value) for name, value in named if name in takes.get(member, (name,))]
+            given = [printed(argument, takes), *(f"{name}={printed(value, takes)}" for name, value in taken)]
+            if by_rows:
+                return f"by_document({', '.join([f'self.{member}', given[0], 'rows', *given[1:]])})"
             return f"self.{member}({', '.join(given)})"
+        case Apply(function=function, arguments=arguments):
+            return f"{function}({', '.join(printed(argument, takes) for argument in arguments)})"
         case Substate(key=None):
             return "substate(state, i)"
         case Substate(key=key):
             return f'substate(state, "{key}")'
         case Once(key=key, value=value):
-            return f'once(state, "{key}", lambda: {printed(value)})'
+            return f'once(state, "{key}", lambda: {printed(value, takes)})'
 
 
-def _operand(expression: Expression, operator: str, right_side: bool = False) -> str:
+def _operand(expression: Expression, operator: str, takes: Takes, right_side: bool = False) -> str:
     """One side of an operation, in parentheses where Python needs them."""
-    said = printed(expression)
+    said = printed(expression, takes)
     if not isinstance(expression, Binary):
         return f"({said})" if isinstance(expression, Negate) and operator == "*" else said
     # What stands on the right keeps its parentheses always: sums of floats depend on their order.

@@ -1,6 +1,6 @@
 """The text of a function of the lowered program: a class whose forward is its statements."""
 
-from archspec.codegen.expression import printed
+from archspec.codegen.expression import Takes, printed
 from archspec.codegen.layout import WIDTH
 from archspec.codegen.lines import fitted, header, indented, listed, signature
 from archspec.codegen.prose import forward_docstring, remark, summary
@@ -8,7 +8,20 @@ from archspec.codegen.writer import Writer
 from archspec.language.model import Block, Spec, Stack
 from archspec.layers.base import Component
 from archspec.lowering import Function
-from archspec.lowering.program import Assign, Dropout, Each, Expression, Layers, Member, Once, Period, Substate, walk
+from archspec.lowering.program import (
+    Apply,
+    Assign,
+    Call,
+    Dropout,
+    Each,
+    Expression,
+    Layers,
+    Member,
+    Once,
+    Period,
+    Substate,
+    walk,
+)
 
 UPDATE_BIAS = '''
     def update_bias(self) -> None:
@@ -51,7 +64,8 @@ class FunctionText:
         """The lines of the class."""
         members = [line for member in function.members for line in self.member(member, function.stack)]
         width = width_of(self.writer, function.stack)
-        body = [line for statement in function.statements for line in self.statement(statement, width)]
+        takes = self.takes(function)
+        body = [line for statement in function.statements for line in self.statement(statement, width, takes)]
         self.need(function)
         return [
             f"class {name}(nn.Module):",
@@ -65,7 +79,7 @@ class FunctionText:
             *header("forward", signature(function)),
             *forward_docstring(self.writer, function, width),
             *body,
-            *fitted(f"return {printed(function.result)}"),
+            *fitted(f"return {printed(function.result, takes)}"),
             *self.methods(function),
         ]
 
@@ -121,10 +135,17 @@ class FunctionText:
 
     # forward
 
-    def statement(self, statement: Assign | Each, width: str) -> list[str]:
+    def takes(self, function: Function) -> Takes:
+        """What the forward of each member that is a component takes in this file."""
+        components = [m for m in function.members if isinstance(m.made, Component)]
+        return {m.name: self.writer.takes[m.made] for m in components if m.made in self.writer.takes}
+
+    def statement(self, statement: Assign | Each, width: str, takes: Takes) -> list[str]:
         """The lines of a statement."""
+        if isinstance(statement, Assign) and statement.checks and self.writer.form == "plain":
+            return []
         if isinstance(statement, Assign):
-            return fitted(f"{statement.target} = {printed(statement.value)}{remark(statement.shape, width)}")
+            return fitted(f"{statement.target} = {printed(statement.value, takes)}{remark(statement.shape, width)}")
         x, member = statement.target, statement.member
         given = ", ".join([x, *(f"{name}={printed(value)}" for name, value in statement.named)])
         numbered = any(isinstance(value, Substate) for _, value in statement.named)
@@ -133,12 +154,28 @@ class FunctionText:
 
     def need(self, function: Function) -> None:
         """Import what the body of forward names."""
-        found = {type(part) for value in expressions(function) for part in walk(value)}
+        parts = [part for value in self.expressions(function) for part in walk(value)]
+        found = {type(part) for part in parts}
         takes_state = any(p.of == "state" for p in function.parameters)
         names = {"State": takes_state, "substate": Substate in found, "once": Once in found}
         names["atomic"] = self.is_atomic(function)
         for name in (name for name, needed in names.items() if needed):
             self.writer.need("archspec.kernels.state", name)
+        layout = {part.function for part in parts if isinstance(part, Apply)}
+        layout |= {"by_document" for part in parts if isinstance(part, Call) and part.by_rows}
+        layout |= {"Rows"} if any(p.of == "rows" for p in function.parameters) else set()
+        for name in sorted(layout):
+            self.writer.need("archspec.kernels.padding", name)
+
+    def expressions(self, function: Function) -> list[Expression]:
+        """Every expression that the forward of a function evaluates in this file."""
+        found: list[Expression] = [function.result]
+        for statement in function.statements:
+            if isinstance(statement, Each):
+                found += [value for _, value in statement.named]
+            elif not (statement.checks and self.writer.form == "plain"):
+                found.append(statement.value)
+        return found
 
     def is_atomic(self, function: Function) -> bool:
         """Whether a call that fails leaves the state as it was: that of a whole model, but in a plain file."""
@@ -152,14 +189,6 @@ class FunctionText:
         if function.of.aux_losses:
             self.writer.need("torch", "")
         return ([AUX_LOSS] if function.of.aux_losses else []) + ([UPDATE_BIAS] if function.of.moves_biases else [])
-
-
-def expressions(function: Function) -> list[Expression]:
-    """Every expression that the forward of a function evaluates."""
-    found: list[Expression] = [function.result]
-    for statement in function.statements:
-        found += [statement.value] if isinstance(statement, Assign) else [value for _, value in statement.named]
-    return found
 
 
 def width_of(writer: Writer, stack: Stack) -> str:

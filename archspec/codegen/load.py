@@ -9,10 +9,11 @@ from torch import nn
 
 from archspec.codegen.generate import generate
 from archspec.language.model import Spec
+from archspec.layers.arguments import INPUTS
 
 
 def build(spec: Spec, *, device: str | torch.device | None = None) -> nn.Module:
-    """The model of a spec, made from the generated text.
+    """The model of a spec, made from the generated text; it takes masks, positions and documents as far as it can.
 
     Args:
         spec: a resolved spec.
@@ -21,7 +22,7 @@ def build(spec: Spec, *, device: str | torch.device | None = None) -> nn.Module:
     Returns:
         A freshly initialised module; a traceback through it shows the lines of the generated file.
     """
-    module = load_text(generate(spec), f"{spec.name}_{spec.digest}")
+    module = load_text(generate(spec.taking(*INPUTS)), f"{spec.name}_{spec.digest}")
     if device is None:
         return module.Model()
     with torch.device(device):

@@ -8,6 +8,21 @@ from collections.abc import Iterable
 from archspec.codegen.sources import Form, copied_from, home, module_of, path_of, source
 from archspec.layers.base import Component
 
+PADDING = (
+    "Rows",
+    "align",
+    "by_document",
+    "checked_documents",
+    "checked_ends",
+    "checked_mask",
+    "checked_positions",
+    "count_real",
+    "given_or",
+    "reorder",
+    "restore",
+    "rows_of",
+    "separate",
+)
 # What the printed classes call by name, and where it comes from.
 STRUCTURAL = {
     "nn": ("torch", "nn"),
@@ -15,6 +30,7 @@ STRUCTURAL = {
     "Tensor": ("torch", "Tensor"),
     "F": ("torch.nn.functional", ""),
     **{name: ("archspec.kernels.state", name) for name in ("State", "substate", "advance", "once", "atomic")},
+    **{name: ("archspec.kernels.padding", name) for name in PADDING},
 }
 ALWAYS = frozenset({*STRUCTURAL, *dir(builtins), *keyword.kwlist, "Model", "Block", "Config", "init_weights", "self"})
 

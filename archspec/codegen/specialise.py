@@ -6,6 +6,7 @@ guessed: source that breaks a rule of authorship is refused first (`rules`), and
 be left, a `GenerateError` names the expression and its line.
 """
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import libcst as cst
@@ -18,12 +19,14 @@ from archspec.codegen.rules import LINEAR, SUBMODULE, check
 from archspec.codegen.sources import code
 from archspec.codegen.syntax import enclosed, flattened, last, lead, merged, parenthesised, tidy, without_blanks
 from archspec.errors import GenerateError
+from archspec.layers.arguments import ARGUMENTS
 from archspec.layers.base import Component
 
 SCAFFOLD = m.SimpleStatementLine([m.Assign([m.AssignTarget(CONFIG)], value=CONFIG)])
 IN_TRAINING = m.If(test=m.Attribute(m.Name("self"), m.Name("training")), body=m.IndentedBlock(), orelse=None)
 
 
+SUBLAYER = m.Attribute(m.Name("self"))
 # a field of the config, or of a component in one of its slots
 PLACE = m.Attribute(CONFIG) | m.Attribute(m.Attribute(CONFIG))
 
@@ -48,7 +51,7 @@ def specialise(
     where: str,
     line: int = 1,
     look: Lookup = lambda _: None,
-    plain: bool = False,
+    facts: Mapping[str, bool] | None = None,
 ) -> Any:
     """A class or function for the config `c`, statements that changed on one line each.
 
@@ -59,13 +62,13 @@ def specialise(
         where: its file, for errors.
         line: the number of its first line there.
         look: finds what a name of that file means, if that is a class or function of ours.
-        plain: whether `c.plain` holds.
+        facts: what the config is asked beside its fields, such as `c.plain`.
 
     Raises:
         GenerateError: a rule of authorship is broken, or something of the config would be left.
     """
     check(code(node), where, line, c)
-    done = node.visit(Specialise(c, namer, Callees(node, look), plain))
+    done = node.visit(Specialise(c, namer, Callees(node, look), facts))
     if not isinstance(done, cst.ClassDef | cst.FunctionDef):
         raise GenerateError(f"{where}: nothing is left of it")
     if isinstance(done, cst.ClassDef) and isinstance(node, cst.ClassDef):
@@ -85,10 +88,10 @@ def specialise(
 class Specialise(cst.CSTTransformer):
     """Decides whatever the config decides, in one pass over the syntax."""
 
-    def __init__(self, c: Component, namer: Namer, callees: Callees, plain: bool = False):
+    def __init__(self, c: Component, namer: Namer, callees: Callees, facts: Mapping[str, bool] | None = None):
         super().__init__()
         self.c, self.namer, self.callees = c, namer, callees
-        self.decider = Decider(c, plain)
+        self.decider = Decider(c, facts)
         self.value, self.truth = self.decider.value, self.decider.truth
         self.reads_config = self.decider.reads_config
         self.prose: dict[cst.CSTNode, bool] = {}
@@ -242,6 +245,8 @@ class Specialise(cst.CSTTransformer):
         value = self.decider.argument(argument.value)
         if value is UNKNOWN or value:
             return False
+        if value is None and argument.keyword.value in ARGUMENTS and m.matches(func, SUBLAYER):
+            return True  # what a layer takes beside x is None by default
         default = self.callees.default(func, argument.keyword.value)
         return default is not UNKNOWN and repr(default) == repr(value)  # 0, 0.0 and False are not the same
 

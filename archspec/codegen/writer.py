@@ -12,6 +12,7 @@ from archspec.codegen.constants import Constants
 from archspec.codegen.decide import written
 from archspec.codegen.defaults import lookup_in
 from archspec.codegen.folding import comment, filled, folded
+from archspec.codegen.given import given_to
 from archspec.codegen.imports import Import, import_lines
 from archspec.codegen.layout import WIDTH
 from archspec.codegen.names import camel, class_names, free, stack_names, uses
@@ -63,6 +64,7 @@ class Writer:
         # what a name of the file means: (module, name in it)
         self.globals = {name: (copied_from(m, form) or m if n else m, n) for name, (m, n) in STRUCTURAL.items()}
         self.helpers: set[str] = set()
+        self.takes: dict[Component, frozenset[str]] = {}  # what the forward of a layer takes in this file
         self.imports: set[Import] = set()
 
     def local(self, wished: str, taken: Collection[str] = ()) -> str:
@@ -116,6 +118,7 @@ class Writer:
             if not self.decodes(c):
                 node = node.visit(WithoutCounting())
             done = self.specialised(node, c, type(c).__name__)
+            self.takes[c] = forward_takes(done)
             self.add(name, done.with_changes(name=cst.Name(name)), module_of(c))
         return name
 
@@ -123,8 +126,8 @@ class Writer:
         """A class or function of the file of a component, for its config."""
         module = module_of(c)
         where = f"{module.replace('.', '/')}.py"
-        line, plain = source(module).line(name), self.form == "plain"
-        return specialise(node, c, self, where, line, lookup_in(module), plain)
+        facts = {"plain": self.form == "plain", **given_to(self.spec, c)}
+        return specialise(node, c, self, where, source(module).line(name), lookup_in(module), facts)
 
     def decodes(self, c: Component) -> bool:
         """Whether a layer may be given a state; what a stack has before its blocks is not where the stack has none."""
@@ -246,6 +249,12 @@ class Writer:
             texts.append(("\n" if flat and previous_flat else "\n\n") + folded(said) + "\n")
             previous_flat = flat
         return texts
+
+
+def forward_takes(node: cst.ClassDef) -> frozenset[str]:
+    """The parameters of the forward of a class."""
+    found = [s for s in node.body.body if isinstance(s, cst.FunctionDef) and s.name.value == "forward"]
+    return frozenset(p.name.value for f in found for p in f.params.params)
 
 
 def names_read(texts: Iterable[str]) -> set[str]:

@@ -49,7 +49,7 @@ def _size(table: Embedding | None, ops: tuple[Op, ...]) -> str:
 def _with(embedding: EmbeddingComponent) -> str:
     """What is added to a table's rows, in words."""
     words = [part.title if isinstance(part, NormComponent) else _positions(part) for part in embedding.children()]
-    words += [spelled(name) for name in embedding.arguments if name != "state"]
+    words += [spelled(name) for name in embedding.arguments if name == "token_types"]
     return f"with {', '.join(words)}" if words else ""
 
 

@@ -29,7 +29,7 @@ def draw(spec: Spec) -> Scene:
     """The figure of a spec."""
     nodes = graph(spec).nodes
     shares = pieces(nodes)
-    stacks = stacks_of(lower_model(spec))
+    stacks = stacks_of(lower_model(spec.taking()))
     kinds = kinds_of(stacks)
     zoom, block = _richest(stacks)
     overview = Overview(stacks, zoom, kinds)

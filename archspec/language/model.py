@@ -3,14 +3,15 @@
 These are frozen values: two specs that say the same thing are equal, and nothing changes them after loading.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from os import PathLike
 from typing import Any
 
 from archspec.language.wiring import Wiring
-from archspec.layers.arguments import in_order
+from archspec.layers.arguments import ARGUMENTS, GIVEN, INPUTS, in_order
 from archspec.layers.base import (
     Component,
     EmbeddingComponent,
@@ -106,15 +107,52 @@ class Stack:
         """The parts of one period of all layers, in order."""
         return tuple(part for s in self.segments for layer in s.layers for _, part in layer.block.parts)
 
+    @property
+    def everything(self) -> tuple[Component, ...]:
+        """The embedding, the table of biases where there is one, and the parts."""
+        tables = () if self.position_bias is None else (self.position_bias,)
+        return (self.embedding, *tables, *self.parts)
+
     @cached_property
     def arguments(self) -> tuple[str, ...]:
-        """What the layers take beside x, in order."""
+        """What the layers can take beside x, in order, whatever the model is given."""
         return in_order({name for part in self.parts for name in part.arguments})
 
     @property
     def has_state(self) -> bool:
         """Whether the stack keeps anything while decoding."""
         return "state" in self.arguments
+
+    @cached_property
+    def aligns(self) -> bool:
+        """Whether the rows of a padded batch are moved, so that all of them end in their last real token."""
+        return any(part.aligned for part in self.parts)
+
+    @cached_property
+    def counts(self) -> bool:
+        """Whether anything in it knows how far a token is from the first one."""
+        return any(part.counts for part in self.everything)
+
+    def counts_with(self, inputs: frozenset[str]) -> bool:
+        """Whether the positions of tokens are computed in a model that takes these inputs."""
+        taken = self.embedding.n_tokens == "T" and any("positions" in c.arguments for c in self.everything)
+        given = not inputs.isdisjoint(("positions", "documents"))
+        return taken and (given or ("mask" in inputs and (self.aligns or self.counts)))
+
+    def by_rows(self, part: Component) -> bool:
+        """Whether a part runs on rows of one document each, since it mixes tokens and is not told where one ends."""
+        return part.mixes and "documents" not in part.arguments
+
+    def present(self, names: Iterable[str], inputs: frozenset[str], memory: frozenset[str]) -> tuple[str, ...]:
+        """Those of some arguments that there are where the model takes `inputs`, and for its memory `memory`."""
+        made = {name for name in names if ARGUMENTS[name].is_among(memory if name == "memory_mask" else inputs)}
+        made = made if self.counts_with(inputs) else made - {"positions"}
+        return in_order(made if self.aligns else made - {"key_mask"})
+
+    def layers_take(self, inputs: frozenset[str], memory: frozenset[str]) -> tuple[str, ...]:
+        """What the layers take beside x where the model takes `inputs`, and for the memory `memory`."""
+        by_rows = "documents" in inputs and any(self.by_rows(part) for part in self.parts)
+        return self.present({*self.arguments, *(("rows",) if by_rows else ())}, inputs, memory)
 
     @property
     def causal(self) -> bool:
@@ -154,6 +192,7 @@ class Spec:
     source: str = ""
     expect: tuple[tuple[str, Any], ...] = ()
     file: str = field(default="", compare=False)
+    inputs: tuple[str, ...] | None = field(default=None, compare=False)
 
     @property
     def main(self) -> Stack:
@@ -169,21 +208,56 @@ class Spec:
     def arguments(self) -> tuple[Argument, ...]:
         """What forward takes: the input of each stack, then what may be left out, the main stack's state last."""
         required, optional = [], []
-        memories = {s.memory for s in self.stacks}
         for stack in self.stacks:
             before = "" if len(self.stacks) == 1 else f"{stack.name}_"
             reads = stack.embedding.reads
             required.append(Argument(before + reads, reads, stack.name, False))
-            takes = {
-                *stack.arguments,
-                *stack.embedding.arguments,
-                *(self.head.arguments if stack is self.main else ()),
-            } | ({"mask"} if stack.name in memories else set())
-            optional += [
-                Argument(before + i, i, stack.name) for i in ("token_types", "mask", "prefix_len") if i in takes
-            ]
+            optional += [Argument(before + name, name, stack.name) for name in GIVEN if name in self.given(stack)]
         state = [Argument("state", "state", "")] if self.main.has_state else []
         return (*required, *optional, *state)
+
+    def given(self, stack: Stack) -> frozenset[str]:
+        """What the caller may give of a stack beside its input and state."""
+        always = {*stack.arguments, *stack.embedding.arguments} & {"token_types", "prefix_len"}
+        return self.takes(stack) | always
+
+    def takes(self, stack: Stack) -> frozenset[str]:
+        """Which of mask, positions and documents the model takes for a stack.
+
+        Where the spec does not say, those without which it would be wrong: masks where tokens look ahead, where a head
+        pools them, or where another stack reads them; but images have no padding.
+        """
+        if self.inputs is not None:
+            return frozenset(self.inputs) & self.can_take(stack)
+        pooled = stack is self.main and "mask" in self.head.arguments
+        read = any(s.memory == stack.name for s in self.stacks)
+        needed = stack.embedding.n_tokens == "T" and (not stack.causal or pooled or read)
+        return self.can_take(stack) & {"mask"} if needed else frozenset()
+
+    def memory_takes(self, stack: Stack) -> frozenset[str]:
+        """What the model takes for the stack whose output a stack reads."""
+        return next((self.takes(s) for s in self.stacks if s.name == stack.memory), frozenset())
+
+    def layers_take(self, stack: Stack) -> tuple[str, ...]:
+        """What the layers of a stack take beside x."""
+        return stack.layers_take(self.takes(stack), self.memory_takes(stack))
+
+    def can_take(self, stack: Stack) -> frozenset[str]:
+        """Which of them the model could take for a stack."""
+        fixed = stack.embedding.n_tokens != "T"
+        where = {"positions", "places"}
+        counts = any(not where.isdisjoint(c.arguments) for c in stack.everything)
+        alone = len(self.stacks) == 1 and "prefix_len" not in stack.arguments and not self.head.pools
+        able = {
+            "mask": not (fixed and stack.aligns),
+            "positions": counts and not fixed,
+            "documents": alone and not fixed,
+        }
+        return frozenset(name for name in INPUTS if able[name])
+
+    def taking(self, *inputs: str) -> "Spec":
+        """The same model, which takes these inputs, as far as it can."""
+        return replace(self, inputs=inputs)
 
     def decodes(self, stack: Stack) -> bool:
         """Whether a stack keeps a state while decoding: the main one alone, as the others run once for a sequence."""

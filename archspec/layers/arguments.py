@@ -1,6 +1,14 @@
-"""What `forward` of a layer takes beside x: each said once, for signatures, docstrings, checks and pictures alike."""
+"""What `forward` of a layer takes beside x: each said once, for signatures, docstrings, checks and pictures alike.
 
-from typing import NamedTuple
+A caller gives a model its input and, where the model takes them, a mask, positions, documents, a prefix and a state;
+the model makes what its layers need of these, and hands it to those that name it in `Component.arguments`.
+"""
+
+from typing import Literal, NamedTuple
+
+from archspec.layers.ops import Shape
+
+INPUTS = ("mask", "positions", "documents")  # what a spec says under `inputs`: its model takes them, or has none of it
 
 
 class Argument(NamedTuple):
@@ -9,36 +17,91 @@ class Argument(NamedTuple):
     Attributes:
         name: the parameter of `forward`, None by default.
         type: its Python type, as it is written in a signature.
+        shape: of the tensor that it is; () where it is none.
+        meaning: what it is, as the docstring of a model has it; `{}` stands for its name there.
+        maker: who makes it: the caller of the model, the model, or another member of the stack.
+        of: the inputs of the model that it is made of: without any of them it is not there. Empty for what always is.
         data: whether it is a tensor that the model computes, and so an edge of the graph.
-        meaning: what it is, in the docstring of a model that takes it from its caller; `{}` stands for its name there.
     """
 
     name: str
     type: str
+    shape: Shape
+    meaning: str
+    maker: Literal["caller", "model", "stack"] = "caller"
+    of: tuple[str, ...] = ()
     data: bool = False
-    meaning: str = ""
+
+    def is_among(self, inputs: frozenset[str]) -> bool:
+        """Whether it is there in a model that takes these of `INPUTS`."""
+        return not self.of or not inputs.isdisjoint(self.of)
 
 
-ARGUMENTS: dict[str, Argument] = {
-    a.name: a
-    for a in (
-        Argument(
-            "state",
-            "State | None",
-            meaning="`{}` is read and brought up to date: a dict, empty at the start of a sequence",
-        ),
-        Argument("mask", "Tensor | None", meaning="`{}` (B, T) is True for real tokens"),
-        Argument("memory", "Tensor | None", data=True),
-        Argument("memory_mask", "Tensor | None"),
-        Argument("bias", "Tensor | None", data=True),
-        Argument(
-            "prefix_len",
-            "int | Tensor | None",
-            meaning="the first `{}` tokens are seen by all; while decoding, the first call must hold them all",
-        ),
-        Argument("token_types", "Tensor | None", meaning="`{}` (B, T) numbers the segment of each token"),
-    )
-}
+_ALL = (
+    Argument(
+        "state", "State | None", (), "`{}` is read and brought up to date: a dict, empty at the start of a sequence"
+    ),
+    Argument(
+        "mask",
+        "Tensor | None",
+        ("B", "T"),
+        "`{}` (B, T) is True for real tokens",
+        of=("mask",),
+    ),
+    Argument(
+        "key_mask",
+        "Tensor | None",
+        ("B", "S"),
+        "`{}` (B, S) is True for the real ones of all tokens so far",
+        maker="model",
+        of=("mask",),
+    ),
+    Argument(
+        "positions",
+        "Tensor | None",
+        ("B", "T"),
+        "`{}` (B, T) are those of the tokens; without them real tokens count from 0",
+        of=INPUTS,
+    ),
+    Argument(
+        "places",
+        "Tensor | None",
+        ("B", "T"),
+        "`{}` (B, T) are positions as the caller gave them, for what looks at their differences alone",
+        maker="model",
+        of=("positions",),
+    ),
+    Argument(
+        "documents",
+        "Tensor | None",
+        ("B", "T"),
+        "`{}` (B, T) number the sequences that a row packs; nothing crosses from one to another",
+        of=("documents",),
+    ),
+    Argument(
+        "rows",
+        "Rows | None",
+        (),
+        "`{}` say where the documents stand, for layers that run each in a row of its own",
+        maker="model",
+        of=("documents",),
+    ),
+    Argument("memory", "Tensor | None", ("B", "M", "D"), "`{}` is what another stack gives", maker="stack", data=True),
+    Argument(
+        "memory_mask", "Tensor | None", ("B", "M"), "`{}` is True for its real tokens", maker="model", of=("mask",)
+    ),
+    Argument("bias", "Tensor | None", ("B", "H", "T", "S"), "`{}` is added to the scores", maker="stack", data=True),
+    Argument(
+        "prefix_len",
+        "int | Tensor | None",
+        ("B",),
+        "the first `{}` tokens are seen by all; while decoding, the first call must hold them all",
+    ),
+    Argument("token_types", "Tensor | None", ("B", "T"), "`{}` (B, T) numbers the segment of each token"),
+)
+ARGUMENTS: dict[str, Argument] = {a.name: a for a in _ALL}
+# in the order in which a model takes what its caller makes; the state comes last
+GIVEN = ("token_types", "mask", "positions", "documents", "prefix_len")
 
 
 def in_order(names: set[str]) -> tuple[str, ...]:

@@ -26,6 +26,12 @@ class Component(BaseModel):
     examples: ClassVar[tuple[dict[str, Any], ...]] = ({},)
     # Whether its module is written for a plain file, which would rather be short than keep tables and check lengths.
     plain: ClassVar[bool] = False
+    # Whether there may be a mask, counted positions, positions of the caller (places) and documents: what its module
+    # does with them is left out of a file whose model has none.
+    padded: ClassVar[bool] = True
+    counted: ClassVar[bool] = True
+    placed: ClassVar[bool] = True
+    packed: ClassVar[bool] = True
     if TYPE_CHECKING:
         kind: str  # each kind has a field of that name, which can have but one value
 
@@ -60,6 +66,26 @@ class Component(BaseModel):
     def causal(self) -> bool:
         """Whether the output at a token depends on no later token."""
         return True
+
+    @property
+    def mixes(self) -> bool:
+        """Whether what it gives for a token depends on other tokens of the sequence."""
+        return False
+
+    @property
+    def aligned(self) -> bool:
+        """Whether it needs the real tokens of padded rows side by side, at the end of each row."""
+        return False
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether padding must stand at the ends of a row: it goes by distances, and does not ask for moved rows."""
+        return False
+
+    @property
+    def counts(self) -> bool:
+        """Whether it knows how far a token is from the first one, and so must be told where there is padding."""
+        return any(c.counts for c in self.children())
 
     @property
     def aux_loss(self) -> bool:
@@ -121,6 +147,16 @@ class MixerComponent(Component):
     role: ClassVar[str] = "mixer"
 
     @property
+    def mixes(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def aligned(self) -> bool:
+        """Usually: state, windows and convolutions go by the order in which tokens stand."""
+        return True
+
+    @property
     def shared_bias(self) -> "PositionComponent | None":
         """The position whose biases one table of the whole stack gives to `forward` as `bias` (T5)."""
         return None
@@ -167,6 +203,11 @@ class AbsolutePositionComponent(Component):
     role: ClassVar[str] = "absolute_position"
     if TYPE_CHECKING:
         dim: int
+
+    @property
+    def counts(self) -> bool:
+        """Always."""
+        return True
 
 
 class RopeScalingComponent(Component):
@@ -233,6 +274,11 @@ class HeadComponent(Component):
     gives: ClassVar[str]  # what comes out, in words: "logits of the next token"
     learns: ClassVar[Literal["classes", "numbers"]] = "classes"  # whether outputs are scores of classes
     tied_weight: ClassVar[str] = "proj.weight"  # the parameter that is the token table when tied
+
+    @property
+    def pools(self) -> bool:
+        """Whether it gives one answer for a whole sequence, not one a token."""
+        return False
 
     @property
     def tied_shape(self) -> tuple[int, int] | None:

@@ -45,8 +45,8 @@ class RecurrentMixer(MixerComponent):
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The decoding state, unless it also reads from the end."""
-        return () if self.bidirectional else ("state",)
+        """The mask, and the decoding state unless it also reads from the end."""
+        return ("mask",) if self.bidirectional else ("state", "mask")
 
     @property
     def causal(self) -> bool:

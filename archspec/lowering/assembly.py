@@ -1,7 +1,8 @@
 """A whole spec lowered: embedding, layers, final norm and head, in one stack or several."""
 
 from archspec.language.model import Spec, Stack
-from archspec.layers.arguments import in_order
+from archspec.layers.arguments import ARGUMENTS, in_order
+from archspec.lowering.layout import LaidOut
 from archspec.lowering.program import (
     Assign,
     Call,
@@ -17,7 +18,7 @@ from archspec.lowering.program import (
     Substate,
     Value,
 )
-from archspec.lowering.wiring import lower_block, passed
+from archspec.lowering.wiring import lower_block
 
 LOCAL = frozenset({"self", "x", "once", "substate"})  # names that the forward of a model uses
 
@@ -30,14 +31,14 @@ def lower_model(spec: Spec) -> Function:
         members, statements, x = _body(spec, spec.main, arguments[0].name)
         return Function(spec, spec.main, (*members, head), arguments, statements, _headed(spec, x))
     members = tuple(Member(s.name, _lower_stack(spec, s)) for s in spec.stacks)
-    runs = tuple(_run(spec, stack) for stack in spec.stacks)
+    runs = tuple(statement for stack in spec.stacks for statement in (*_remembered(spec, stack), _run(spec, stack)))
     return Function(spec, spec.main, (*members, head), arguments, runs, _headed(spec, Value("x")))
 
 
 def _headed(spec: Spec, x: Expression) -> Call:
     """The head on the last hidden states, with the arguments of the main stack that it takes."""
     own = {a.of: a.name for a in spec.arguments if a.stack == spec.main.name}
-    return Call("head", x, tuple((name, Value(own[name])) for name in spec.head.arguments))
+    return Call("head", x, tuple((name, Value(own[name])) for name in spec.head.arguments if name in own))
 
 
 def _lower_stack(spec: Spec, stack: Stack) -> Function:
@@ -49,9 +50,15 @@ def _lower_stack(spec: Spec, stack: Stack) -> Function:
 
 
 def _takes(spec: Spec, stack: Stack) -> tuple[str, ...]:
-    """What a stack of its own takes beside its input."""
-    names = {*stack.arguments, *stack.embedding.arguments} - {"bias"}
-    return in_order(names if spec.decodes(stack) else names - {"state"})
+    """What a stack of its own takes beside its input: what its caller gives, or another stack."""
+    names = {*spec.given(stack), *(name for name in spec.layers_take(stack) if ARGUMENTS[name].maker != "model")}
+    names |= {name for name in ("memory_mask",) if name in spec.layers_take(stack)}
+    return in_order((names | ({"state"} if spec.decodes(stack) else set())) - {"bias"} - _made_here(spec, stack))
+
+
+def _made_here(spec: Spec, stack: Stack) -> set[str]:
+    """Positions that are counted, and not given."""
+    return {"positions"} - spec.given(stack) | (set() if spec.decodes(stack) else {"state"})
 
 
 def _run(spec: Spec, stack: Stack) -> Assign:
@@ -69,6 +76,14 @@ def _run(spec: Spec, stack: Stack) -> Assign:
     return Assign(output, remembered) if spec.decodes(spec.main) else Assign(output, call, shape)
 
 
+def _remembered(spec: Spec, stack: Stack) -> tuple[Assign, ...]:
+    """The mask of the memory that a stack reads: given with the first tokens, it holds for the rest."""
+    if not spec.decodes(stack) or "memory_mask" not in _takes(spec, stack):
+        return ()
+    mask = f"{stack.memory}_mask"
+    return (Assign(mask, Once(mask, Value(mask))),)
+
+
 def _local(spec: Spec, stack: str) -> str:
     """What the output of a stack is called in the forward of the model, where other names have a meaning."""
     others = {*LOCAL, *(a.name for a in spec.arguments)}
@@ -78,30 +93,30 @@ def _local(spec: Spec, stack: str) -> str:
 def _body(spec: Spec, stack: Stack, reads: str) -> tuple[tuple[Member, ...], tuple[Statement, ...], Expression]:
     """The members of a stack, the statements from its input to its layers' output, and what it gives."""
     decodes = spec.decodes(stack)
+    laid_out = LaidOut(spec, stack, reads)
     members = [Member("embedding", stack.embedding)]
-    takes = [name for name in stack.embedding.arguments if name != "state" or decodes]
-    named = tuple((name, passed(name, "embedding")) for name in takes)
-    statements: list[Statement] = [Assign("x", Call("embedding", Value(reads), named), ("B", "T", stack.d_model))]
+    statements: list[Statement] = laid_out.statements()
     if stack.position_bias is not None:
         members.append(Member("position_bias", stack.position_bias))
-        state = (("state", passed("state", "position_bias")),) if decodes else ()
         shape = (1, "H", "T", "S" if decodes else "T")
-        statements.append(Assign("bias", Call("position_bias", Value("x"), state), shape))
-    members.append(Member("blocks", Layers(tuple(_periods(stack)))))
-    each = [name for name in stack.arguments if name != "state" or decodes]
-    layers = tuple((name, Substate(None) if name == "state" else Value(name)) for name in each)
+        statements.append(Assign("bias", laid_out.call("position_bias", stack.position_bias, Value("x")), shape))
+    takes = spec.layers_take(stack)
+    members.append(Member("blocks", Layers(tuple(_periods(stack, takes)))))
+    each = [name for name in takes if name != "state" or decodes]
+    layers = tuple((name, Substate(None) if name == "state" else laid_out.value(name)) for name in each)
     statements.append(Each("x", "blocks", layers))
+    x = laid_out.restored(Value("x"))
     if stack.final_norm is None:
-        return tuple(members), tuple(statements), Value("x")
+        return tuple(members), tuple(statements), x
     members.append(Member("norm", stack.final_norm, stack.d_model))
-    return tuple(members), tuple(statements), Call("norm", Value("x"))
+    return tuple(members), tuple(statements), Call("norm", x)
 
 
-def _periods(stack: Stack) -> list[Period]:
+def _periods(stack: Stack, takes: tuple[str, ...]) -> list[Period]:
     """The segments of a stack with their blocks lowered, equal blocks once."""
     done: dict[object, Function] = {}
     for segment in stack.segments:
         for layer in segment.layers:
             if layer.block not in done:
-                done[layer.block] = lower_block(layer.block, stack)
+                done[layer.block] = lower_block(layer.block, stack, takes)
     return [Period(s.start, tuple(done[layer.block] for layer in s.layers), s.repeat, s.shared) for s in stack.segments]

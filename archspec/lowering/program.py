@@ -38,11 +38,19 @@ class Binary(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A member called: with one value, and further ones by name."""
+    """A member called: with one value, and further ones by name; with `by_rows`, on each document by itself."""
 
     member: str
     argument: "Expression"
     named: tuple[tuple[str, "Expression"], ...] = ()
+    by_rows: bool = False
+
+
+class Apply(NamedTuple):
+    """A function of `kernels.padding` on values: what a model does with its mask, positions and documents."""
+
+    function: str
+    arguments: tuple["Expression", ...]
 
 
 class Substate(NamedTuple):
@@ -58,17 +66,21 @@ class Once(NamedTuple):
     value: "Expression"
 
 
-Expression = Value | Number | Negate | Binary | Call | Substate | Once
+Expression = Value | Number | Negate | Binary | Call | Apply | Substate | Once
 
 # Statements
 
 
 class Assign(NamedTuple):
-    """`target = value`; `shape` of what it gives, where that is worth a remark."""
+    """`target = value`, or several targets with commas between them.
+
+    `shape` of what it gives, where that is worth a remark. What only `checks` is not done in plain files.
+    """
 
     target: str
     value: Expression
     shape: Shape | None = None
+    checks: bool = False
 
 
 class Each(NamedTuple):
@@ -149,6 +161,9 @@ def walk(expression: Expression) -> Iterator[Expression]:
     match expression:
         case Call(argument=argument, named=named):
             for inner in (argument, *(value for _, value in named)):
+                yield from walk(inner)
+        case Apply(arguments=arguments):
+            for inner in arguments:
                 yield from walk(inner)
         case Negate(operand=operand):
             yield from walk(operand)

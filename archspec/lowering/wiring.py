@@ -4,7 +4,7 @@ from functools import cache
 
 from archspec.language import wiring as written
 from archspec.language.model import Block, Stack
-from archspec.layers.base import Component, NormComponent
+from archspec.layers.base import NormComponent
 from archspec.lowering.program import (
     Assign,
     Binary,
@@ -21,7 +21,7 @@ from archspec.lowering.program import (
 )
 
 
-def lower_block(block: Block, stack: Stack) -> Function:
+def lower_block(block: Block, stack: Stack, takes: tuple[str, ...]) -> Function:
     """The function of a block; it takes what any layer of its stack takes, so that all are called alike."""
     parts = [
         Member(name, part, stack.d_model if isinstance(part, NormComponent) else None) for name, part in block.parts
@@ -33,30 +33,28 @@ def lower_block(block: Block, stack: Stack) -> Function:
         of=block,
         stack=stack,
         members=tuple(parts),
-        parameters=(Parameter("x", "x", True), *(Parameter(name, name) for name in stack.arguments)),
-        statements=tuple(Assign(line.target, _expression(line.value, block)) for line in lines),
-        result=_expression(last.value, block),
+        parameters=(Parameter("x", "x", True), *(Parameter(name, name) for name in takes)),
+        statements=tuple(Assign(line.target, _expression(line.value, block, stack, takes)) for line in lines),
+        result=_expression(last.value, block, stack, takes),
     )
 
 
-def _member(name: str, part: Component, d_model: int) -> Member:
-    return Member(name, part, d_model if isinstance(part, NormComponent) else None)
-
-
-def _expression(expr: written.Expr, block: Block) -> Expression:
+def _expression(expr: written.Expr, block: Block, stack: Stack, takes: tuple[str, ...]) -> Expression:
     match expr:
         case written.Name(name=name):
             return Value(name)
         case written.Number(value=value):
             return Number(value)
         case written.Negate(operand=operand):
-            return Negate(_expression(operand, block))
+            return Negate(_expression(operand, block, stack, takes))
         case written.Binary(operator=operator, left=left, right=right):
-            return Binary(operator, _expression(left, block), _expression(right, block))
+            return Binary(operator, _expression(left, block, stack, takes), _expression(right, block, stack, takes))
         case written.Call(module=module, argument=argument):
             part = block.part(module)
-            takes = () if part is None else part.arguments
-            return Call(module, _expression(argument, block), tuple((name, passed(name, module)) for name in takes))
+            names = () if part is None else tuple(name for name in part.arguments if name in takes)
+            named = tuple((name, passed(name, module)) for name in names)
+            by_rows = part is not None and "rows" in takes and stack.by_rows(part)
+            return Call(module, _expression(argument, block, stack, takes), named, by_rows)
 
 
 @cache

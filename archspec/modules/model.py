@@ -6,11 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from archspec.kernels import padding
 from archspec.kernels.state import atomic, once, substate
 from archspec.language.model import Spec
 from archspec.layers.base import Component
 from archspec.lowering import Function, lower_model
 from archspec.lowering.program import (
+    Apply,
     Assign,
     Binary,
     Call,
@@ -44,7 +46,7 @@ class Interpreted(nn.Module):
         given = dict(zip(names, args, strict=False)) | kwargs
         if unknown := given.keys() - set(names):
             raise TypeError(f"forward takes {', '.join(names)}, found {', '.join(sorted(unknown))}")
-        run = _Run(self, dict.fromkeys(names) | given)
+        run = _Run(self, {"None": None} | dict.fromkeys(names) | given)
         for statement in function.statements:
             run.statement(statement)
         return run.value(function.result)
@@ -59,7 +61,8 @@ class _Run:
     def statement(self, statement: Assign | Each) -> None:
         """Run one statement."""
         if isinstance(statement, Assign):
-            self.values[statement.target] = self.value(statement.value)
+            value, targets = self.value(statement.value), statement.target.split(", ")
+            self.values.update(zip(targets, value if len(targets) > 1 else (value,), strict=True))
             return
         x = self.values[statement.target]
         layers = self.module.get_submodule(statement.member)
@@ -68,23 +71,26 @@ class _Run:
             x = layer(x, **{name: self.value(value, i) for name, value in statement.named})
         self.values[statement.target] = x
 
-    def value(self, expression: Expression, layer: int = 0) -> Any:
-        """What an expression comes to; `layer` is the number of the layer that is called with it."""
+    def value(self, expression: Expression, number: int = 0) -> Any:
+        """What an expression comes to; `number` is that of the layer that is called with it."""
         match expression:
             case Value(name=name):
                 return self.values[name]
-            case Number(value=number):
-                return number
+            case Number(value=constant):
+                return constant
             case Negate(operand=operand):
                 return -self.value(operand)
             case Binary(operator=operator, left=left, right=right):
                 a, b = self.value(left), self.value(right)
                 return a + b if operator == "+" else a - b if operator == "-" else a * b
-            case Call(member=member, argument=argument, named=named):
+            case Call(member=member, argument=argument, named=named, by_rows=by_rows):
                 x, given = self.value(argument), {name: self.value(value) for name, value in named}
-                return self.module.get_submodule(member)(x, **given)
+                layer = self.module.get_submodule(member)
+                return padding.by_document(layer, x, self.values["rows"], **given) if by_rows else layer(x, **given)
+            case Apply(function=function, arguments=arguments):
+                return getattr(padding, function)(*(self.value(argument) for argument in arguments))
             case Substate(key=key):
-                return substate(self.values["state"], layer if key is None else key)
+                return substate(self.values["state"], number if key is None else key)
             case Once(key=key, value=value):
                 return once(self.values["state"], key, lambda: self.value(value))
 

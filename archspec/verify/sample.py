@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from archspec.codegen.load import build
 from archspec.language.model import Argument, Spec
+from archspec.layers.arguments import INPUTS
 from archspec.layers.ops import Run
 from archspec.modules.model import eager
 
@@ -31,7 +32,7 @@ class Sample:
 
     def twin(self, model: nn.Module) -> nn.Module:
         """The interpreted model with the same weights."""
-        other = eager(self.spec).to(next(model.parameters()).dtype)
+        other = eager(self.spec.taking(*INPUTS)).to(next(model.parameters()).dtype)
         other.load_state_dict(model.state_dict())
         return other.train(model.training)
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kernels.attention.softmax import attention
+from archspec.kernels.padding import checked_mask, count_real
 from archspec.kernels.pointwise.norm import layer_norm
 
 VOCAB_SIZE = 30522  # number of token ids
@@ -39,12 +40,15 @@ class Learned(nn.Module):
         super().__init__()
         self.table = nn.Embedding(N_POSITIONS, D_MODEL)
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+    def forward(self, x: Tensor, start: int = 0, positions: Tensor | None = None) -> Tensor:
         """The rows (T, D_MODEL) of the tokens x (B, T, D_MODEL), which stand at positions start .. start + T - 1."""
         T = x.shape[1]
         check_length(start + T, N_POSITIONS)
-        positions = torch.arange(start, start + T, device=x.device)  # (T,)
-        return self.table(positions)  # (T, D_MODEL)
+        if positions is not None:
+            places = positions  # (B, T)
+        else:
+            places = torch.arange(start, start + T, device=x.device)  # (T,)
+        return self.table(places)  # (T, D_MODEL)
 
 
 class LayerNorm(nn.Module):
@@ -76,12 +80,12 @@ class TokenEmbedding(nn.Module):
         self.token_type = nn.Embedding(TOKEN_TYPES, D_MODEL)
         self.norm = LayerNorm(D_MODEL)
 
-    def forward(self, tokens: Tensor, token_types: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor | None = None, token_types: Tensor | None = None) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
         x = self.token(tokens)  # (B, T, width of the table)
         # Without segments (B, T), all tokens are of segment 0.
         x = x + (self.token_type.weight[0] if token_types is None else self.token_type(token_types))
-        x = x + self.position(x)
+        x = x + self.position(x, positions=positions)
         x = self.norm(x)
         return F.dropout(x, TOKEN_EMBEDDING_DROPOUT, self.training)
 
@@ -199,7 +203,9 @@ class Model(nn.Module):
         `token_types` (B, T) numbers the segment of each token.
         `mask` (B, T) is True for real tokens.
         """
-        x = self.embedding(tokens, token_types=token_types)  # (B, T, D_MODEL)
+        mask = checked_mask(mask, tokens)
+        positions = count_real(mask)  # (B, T)
+        x = self.embedding(tokens, positions=positions, token_types=token_types)  # (B, T, D_MODEL)
         for block in self.blocks:
             x = block(x, mask=mask)
         return self.head(x)

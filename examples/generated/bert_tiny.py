@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kernels.attention.softmax import attention
+from archspec.kernels.padding import checked_mask, count_real
 from archspec.kernels.pointwise.norm import layer_norm
 
 VOCAB_SIZE = 5  # number of token ids
@@ -36,12 +37,15 @@ class Learned(nn.Module):
         super().__init__()
         self.table = nn.Embedding(N_POSITIONS, D_MODEL)
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+    def forward(self, x: Tensor, start: int = 0, positions: Tensor | None = None) -> Tensor:
         """The rows (T, D_MODEL) of the tokens x (B, T, D_MODEL), which stand at positions start .. start + T - 1."""
         T = x.shape[1]
         check_length(start + T, N_POSITIONS)
-        positions = torch.arange(start, start + T, device=x.device)  # (T,)
-        return self.table(positions)  # (T, D_MODEL)
+        if positions is not None:
+            places = positions  # (B, T)
+        else:
+            places = torch.arange(start, start + T, device=x.device)  # (T,)
+        return self.table(places)  # (T, D_MODEL)
 
 
 class TokenEmbedding(nn.Module):
@@ -52,10 +56,10 @@ class TokenEmbedding(nn.Module):
         self.token = nn.Embedding(VOCAB_SIZE, D_MODEL)
         self.position = Learned()
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
         x = self.token(tokens)  # (B, T, width of the table)
-        return x + self.position(x)
+        return x + self.position(x, positions=positions)
 
 
 class Attention(nn.Module):
@@ -178,7 +182,9 @@ class Model(nn.Module):
 
         `mask` (B, T) is True for real tokens.
         """
-        x = self.embedding(tokens)  # (B, T, D_MODEL)
+        mask = checked_mask(mask, tokens)
+        positions = count_real(mask)  # (B, T)
+        x = self.embedding(tokens, positions=positions)  # (B, T, D_MODEL)
         for block in self.blocks:
             x = block(x, mask=mask)
         return self.head(x)

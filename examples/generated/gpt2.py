@@ -44,8 +44,8 @@ class Learned(nn.Module):
         """The rows (T, D_MODEL) of the tokens x (B, T, D_MODEL), which stand at positions start .. start + T - 1."""
         T = x.shape[1]
         check_length(start + T, N_POSITIONS)
-        positions = torch.arange(start, start + T, device=x.device)  # (T,)
-        return self.table(positions)  # (T, D_MODEL)
+        places = torch.arange(start, start + T, device=x.device)  # (T,)
+        return self.table(places)  # (T, D_MODEL)
 
 
 class TokenEmbedding(nn.Module):

@@ -11,6 +11,7 @@ from archspec.kernels.attention.position_bias import t5_buckets
 from archspec.kernels.attention.softmax import attention
 from archspec.kernels.moe.experts import experts_plain
 from archspec.kernels.moe.router import admitted, load_balancing_loss, places, top_k_routing
+from archspec.kernels.padding import checked_ends
 from archspec.kernels.pointwise.norm import rms_norm
 from archspec.kernels.precision import wide
 from archspec.kernels.state import State, advance, append, atomic, once, substate
@@ -230,6 +231,7 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """tokens (B, T) ids -> (B, T, D_MODEL)."""
+        mask = checked_ends(mask, tokens)
         x = self.embedding(tokens)  # (B, T, D_MODEL)
         bias = self.position_bias(x)  # (1, H, T, T)
         for block in self.blocks:
@@ -460,6 +462,7 @@ class Model(nn.Module):
         `state` is read and brought up to date: a dict, empty at the start of a sequence.
         """
         encoder = once(state, "encoder_output", lambda: self.encoder(encoder_tokens, mask=encoder_mask))
+        encoder_mask = once(state, "encoder_mask", lambda: encoder_mask)
         x = self.decoder(decoder_tokens, state=substate(state, "decoder"), memory=encoder, memory_mask=encoder_mask)
         return self.head(x)
 

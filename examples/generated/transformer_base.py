@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kernels.attention.softmax import attention
+from archspec.kernels.padding import checked_mask, count_real
 from archspec.kernels.pointwise.norm import layer_norm
 from archspec.kernels.pointwise.positions import sinusoidal_half
 from archspec.kernels.state import State, advance, append, atomic, once, substate
@@ -30,10 +31,13 @@ EMBEDDING_STD = 0.04419417382415922  # standard deviation of the embedding table
 class Sinusoidal(nn.Module):
     """Fixed sines and cosines of the position."""
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+    def forward(self, x: Tensor, start: int = 0, positions: Tensor | None = None) -> Tensor:
         """The rows (T, D_MODEL) of the tokens x (B, T, D_MODEL), which stand at positions start .. start + T - 1."""
-        positions = torch.arange(start, start + x.shape[1], device=x.device)  # (T,)
-        return sinusoidal_half(positions, D_MODEL, BASE, SPACING).to(x.dtype)  # (T, D_MODEL)
+        if positions is not None:
+            places = positions  # (B, T)
+        else:
+            places = torch.arange(start, start + x.shape[1], device=x.device)  # (T,)
+        return sinusoidal_half(places, D_MODEL, BASE, SPACING).to(x.dtype)  # (T, D_MODEL)
 
 
 class TokenEmbedding(nn.Module):
@@ -44,11 +48,11 @@ class TokenEmbedding(nn.Module):
         self.token = nn.Embedding(VOCAB_SIZE, D_MODEL)
         self.position = Sinusoidal()
 
-    def forward(self, tokens: Tensor, state: State | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, state: State | None = None, positions: Tensor | None = None) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
         x = self.token(tokens)  # (B, T, width of the table)
         x = x * TOKEN_EMBEDDING_SCALE
-        x = x + self.position(x, advance(state, tokens.shape[1]))
+        x = x + self.position(x, advance(state, tokens.shape[1]), positions=positions)
         return F.dropout(x, TOKEN_EMBEDDING_DROPOUT, self.training)
 
 
@@ -139,7 +143,9 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """tokens (B, T) ids -> (B, T, D_MODEL)."""
-        x = self.embedding(tokens)  # (B, T, D_MODEL)
+        mask = checked_mask(mask, tokens)
+        positions = count_real(mask)  # (B, T)
+        x = self.embedding(tokens, positions=positions)  # (B, T, D_MODEL)
         for block in self.blocks:
             x = block(x, mask=mask)
         return x
@@ -304,5 +310,6 @@ class Model(nn.Module):
         `state` is read and brought up to date: a dict, empty at the start of a sequence.
         """
         encoder = once(state, "encoder_output", lambda: self.encoder(encoder_tokens, mask=encoder_mask))
+        encoder_mask = once(state, "encoder_mask", lambda: encoder_mask)
         x = self.decoder(decoder_tokens, state=substate(state, "decoder"), memory=encoder, memory_mask=encoder_mask)
         return self.head(x)

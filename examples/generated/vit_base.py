@@ -43,8 +43,8 @@ class Learned(nn.Module):
         """The rows (T, D_MODEL) of the tokens x (B, T, D_MODEL), which stand at positions start .. start + T - 1."""
         T = x.shape[1]
         check_length(start + T, N_POSITIONS)
-        positions = torch.arange(start, start + T, device=x.device)  # (T,)
-        return self.table(positions)  # (T, D_MODEL)
+        places = torch.arange(start, start + T, device=x.device)  # (T,)
+        return self.table(places)  # (T, D_MODEL)
 
 
 def check_size(images: Tensor, channels: int, size: int) -> None:
@@ -104,12 +104,12 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(D_MODEL, N_HEADS * HEAD_DIM, bias=True)
         self.o_proj = nn.Linear(N_HEADS * HEAD_DIM, D_MODEL, bias=True)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
         B, T, _ = x.shape
         q = self.q_proj(x).view(B, T, N_HEADS, HEAD_DIM).transpose(1, 2)  # (B, N_HEADS, T, HEAD_DIM)
         k, v = self.keys_and_values(x)
-        y = attention(q, k, v, key_mask=mask)
+        y = attention(q, k, v)
         y = y.transpose(1, 2).reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)
 
@@ -145,9 +145,9 @@ class Block(nn.Module):
         self.norm2 = LayerNorm(D_MODEL)
         self.ffn = MLP()
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
-        x = x + self.mixer(self.norm1(x), mask=mask)
+        x = x + self.mixer(self.norm1(x))
         return x + self.ffn(self.norm2(x))
 
 
@@ -197,12 +197,9 @@ class Model(nn.Module):
         self.head = ClassificationHead()
         init_weights(self)
 
-    def forward(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
-        """images (B, 3, 224, 224) -> (B, N_CLASSES).
-
-        `mask` (B, T) is True for real tokens.
-        """
+    def forward(self, images: Tensor) -> Tensor:
+        """images (B, 3, 224, 224) -> (B, N_CLASSES)."""
         x = self.embedding(images)  # (B, T, D_MODEL)
         for block in self.blocks:
-            x = block(x, mask=mask)
+            x = block(x)
         return self.head(self.norm(x))

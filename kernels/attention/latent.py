@@ -57,11 +57,13 @@ def latent_attention(
     w_v: Tensor,
     *,
     scale: float | None = None,
+    key_mask: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
     """Causal attention of the equations above, (B, H, T, V).
 
     scale: defaults to (N + R)^-0.5, N + R being the width of a key.
+    key_mask: (B, S), True for real tokens.
     dropout: probability of dropping an attention weight.
 
     Raises ValueError or TypeError for tensors that do not fit one another.
@@ -80,13 +82,14 @@ def latent_attention(
         raise ValueError(f"latent_attention: {T} queries and {S} latents, expected no fewer latents than queries")
     scale = _usual_scale(q_nope, q_rope) if scale is None else scale
     q_latent = q_nope @ w_k.to(q_nope.dtype)
-    if latent.is_cuda and not dropout:
+    if latent.is_cuda and not dropout and key_mask is None:
         y = attend_latents(q_latent, q_rope, latent, k_rope, scale)
     else:
         q = torch.cat((q_latent, q_rope), dim=-1)  # (B, H, T, L + R)
         k = torch.cat((latent, k_rope), dim=-1)  # (B, 1, S, L + R)
         same = on_cpu(q) and (left_open(T * S) or T * sizes["H"] * S >= PAIRS_FUSED)
-        y = attention(q, k, k if same else latent, causal=True, scale=scale, dropout=dropout)[..., : sizes["L"]]
+        v = k if same else latent
+        y = attention(q, k, v, causal=True, scale=scale, key_mask=key_mask, dropout=dropout)[..., : sizes["L"]]
     return y @ w_v.to(y.dtype).mT
 
 

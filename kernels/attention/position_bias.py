@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from archspec.kernels.attention.mask import distances
+from archspec.kernels.state import State, append
 
 
 def alibi_slopes(n_heads: int) -> Tensor:
@@ -32,7 +33,11 @@ def t5_buckets(
     Half of the buckets are single distances, the others grow logarithmically up to max_distance. With bidirectional the
     upper half of all buckets is for keys after the query; without it those share bucket 0.
     """
-    distance = distances(T, S, device)
+    return t5_buckets_of(distances(T, S, device), n_buckets, max_distance, bidirectional)
+
+
+def t5_buckets_of(distance: Tensor, n_buckets: int = 32, max_distance: int = 128, bidirectional: bool = True) -> Tensor:
+    """The same for distances, position of the query minus position of the key, of any shape."""
     offset = torch.zeros_like(distance)
     if bidirectional:
         n_buckets //= 2
@@ -42,4 +47,12 @@ def t5_buckets(
     exact = n_buckets // 2
     growth = torch.log(distance.clamp(min=1).float() / exact) / math.log(max_distance / exact)
     far = (exact + (growth * (n_buckets - exact)).long()).clamp(max=n_buckets - 1)
-    return offset + torch.where(distance < exact, distance, far)
+    return offset + torch.where(distance < exact, distance.long(), far)
+
+
+def place_distances(
+    places: Tensor, state: State | None = None, keep: int | None = None, mask: Tensor | None = None
+) -> Tensor:
+    """Places (B, T) of tokens minus those of all keys, (B, T, S); the state keeps them beside the keys (`append`)."""
+    (kept,) = append(state, keep=keep, mask=mask, places=places[:, None, :, None])  # (B, 1, S, 1)
+    return places.unsqueeze(2) - kept[:, 0, :, 0].unsqueeze(1)

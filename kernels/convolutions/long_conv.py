@@ -22,6 +22,7 @@ from torch import Tensor
 
 from archspec.kernels.contract import require
 from archspec.kernels.library import operator
+from archspec.kernels.padding import hide
 from archspec.kernels.precision import wide_type
 from archspec.kernels.state import State, append
 
@@ -49,12 +50,14 @@ def long_conv(
     pre_gate: Tensor | None = None,
     post_gate: Tensor | None = None,
     state: State | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Causal convolution of u (B, T, D) with the first taps of k (>= T, D), plus the skip d (D,) times its input.
 
     The gates (B, T, D) multiply what goes in and what comes out. The state keeps every gated input under "inputs", as
     an arbitrary kernel has no shorter summary: after S inputs a token costs O(S D), T tokens O((S + T) log(S + T) D),
-    and k must be as long as the sequence so far. The result has the type of u.
+    and k must be as long as the sequence so far. mask (B, T) is True for real tokens, before which padding stands: that
+    is no input. The result has the type of u.
     """
     sizes = require(
         "long_conv",
@@ -65,12 +68,13 @@ def long_conv(
         post_gate=(post_gate, "B T D"),
     )
     T = sizes["T"]
+    u = hide(u, mask)
     if state is None:
         require_taps(k, T)
         return convolve(u, k[:T], d, pre_gate, post_gate, T)
     wide = wide_type(u)
     w = u if pre_gate is None else u.to(wide) * pre_gate
-    (seen,) = append(state, inputs=w.unsqueeze(1))
+    (seen,) = append(state, inputs=w.unsqueeze(1), mask=mask)
     seen = seen.squeeze(1)  # (B, S, D)
     S = seen.shape[1]
     require_taps(k, S)

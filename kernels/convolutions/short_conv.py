@@ -24,8 +24,9 @@ from torch import Tensor
 from archspec.kernels.backend import gpu
 from archspec.kernels.contract import require, require_choice
 from archspec.kernels.library import Shape, operator
+from archspec.kernels.padding import hide
 from archspec.kernels.precision import wide_type
-from archspec.kernels.state import State, recall
+from archspec.kernels.state import State, close_gap, recall
 
 CACHED = 1 << 16  # products that are summed while they lie in the second-level cache
 UNROLLED = 8  # taps that the Triton kernels take
@@ -59,11 +60,13 @@ def short_conv(
     state: State | None = None,
     gate_in: Tensor | None = None,
     gate_out: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Causal depthwise convolution of x (B, T, D) with weight (D, 1, K); activation is None or "silu".
 
     bias (D,); gate_in and gate_out (B, T, D) multiply what goes in and what comes out (LFM2). The state keeps the last
-    K - 1 inputs, gated, as (B, K - 1, D) under "conv". The result has the type of x.
+    K - 1 inputs, gated, as (B, K - 1, D) under "conv". mask (B, T) is True for real tokens, before which padding
+    stands: a row begins, or goes on from its state, at its first real token. The result has the type of x.
     """
     require(
         "short_conv",
@@ -77,12 +80,38 @@ def short_conv(
     tail = recall(state, "conv")
     if tail is not None:
         require("short_conv", x=(x, "B T D"), conv=(tail, f"B {weight.shape[2] - 1} D"))
+    if mask is not None:
+        return _padded(x, weight, bias, activation, state, gate_in, gate_out, mask, tail)
     if state is not None and x.shape[1] == 1:
         y, state["conv"] = _step(x, weight, bias, activation, tail, gate_in, gate_out)
         return y
     if state is not None:
         state["conv"] = _last_inputs(x, gate_in, tail, weight.shape[2] - 1)
     return convolve(x, weight, bias, gate_in, gate_out, tail, activation == "silu")
+
+
+def _padded(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    activation: str | None,
+    state: State | None,
+    gate_in: Tensor | None,
+    gate_out: Tensor | None,
+    mask: Tensor,
+    tail: Tensor | None,
+) -> Tensor:
+    """`short_conv` of padded rows: zeros for padding, and before that what each row had last."""
+    before = weight.shape[2] - 1
+    u = hide(x if gate_in is None else x * gate_in, mask)
+    if tail is None:
+        seen = u
+    else:
+        seen = close_gap(torch.cat((tail, u), dim=1).unsqueeze(1), mask).squeeze(1)
+    if state is not None:
+        state["conv"] = _last_inputs(seen, None, None, before)
+    y = convolve(seen, weight, bias, None, None, None, activation == "silu")[:, seen.shape[1] - x.shape[1] :]
+    return y if gate_out is None else y * gate_out
 
 
 def _step(

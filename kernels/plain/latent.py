@@ -15,11 +15,14 @@ def latent_attention(
     w_v: Tensor,
     *,
     scale: float | None = None,
+    key_mask: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
     """Attention (B, H, T, V) with one key and value for all heads, as q_nope . (w_k latent) = (q_nope w_k) . latent."""
     q = torch.cat((q_nope @ w_k, q_rope), dim=-1)  # (B, H, T, L + R), w_k being (H, N, L)
     k = torch.cat((latent, k_rope), dim=-1)  # (B, 1, S, L + R)
     usual = (q_nope.shape[3] + q_rope.shape[3]) ** -0.5
-    y = attention(q, k, latent, causal=True, scale=usual if scale is None else scale, dropout=dropout)
+    y = attention(
+        q, k, latent, causal=True, scale=usual if scale is None else scale, key_mask=key_mask, dropout=dropout
+    )
     return y @ w_v.mT  # w_v is (H, V, L)

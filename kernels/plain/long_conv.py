@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from archspec.kernels.plain.padding import hide
 from archspec.kernels.plain.precision import wide
 from archspec.kernels.plain.state import State, append
 
@@ -15,12 +16,15 @@ def long_conv(
     pre_gate: Tensor | None = None,
     post_gate: Tensor | None = None,
     state: State | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Causal convolution of u (B, T, D) with k (S or longer, D), plus the skip d (D,); the state keeps all S inputs."""
     dtype = u.dtype
+    if mask is not None:
+        u = hide(u, mask)
     if pre_gate is not None:
         u = wide(u) * pre_gate
-    (inputs,) = append(state, inputs=u.unsqueeze(1))
+    (inputs,) = append(state, mask=mask, inputs=u.unsqueeze(1))
     inputs = wide(inputs.squeeze(1))  # (B, S, D)
     S, T = inputs.shape[1], u.shape[1]
     # With room for 2 S nothing wraps around.

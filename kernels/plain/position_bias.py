@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from archspec.kernels.plain.state import State, append
+
 
 def alibi_slopes(n_heads: int) -> Tensor:
     """2^(-8 h / n_heads) for h = 1 .. n_heads (Press et al. 2021), in float32 (n_heads,).
@@ -27,10 +29,23 @@ def t5_buckets(
 ) -> Tensor:
     """The bucket of each query and key (T, S), the queries being the last T: single distances, then ever wider ones."""
     distance = torch.arange(S - T, S, device=device).unsqueeze(1) - torch.arange(S, device=device)
+    return t5_buckets_of(distance, n_buckets, max_distance, bidirectional)
+
+
+def t5_buckets_of(distance: Tensor, n_buckets: int = 32, max_distance: int = 128, bidirectional: bool = True) -> Tensor:
+    """The bucket of each distance, position of the query minus position of the key: single ones, then ever wider."""
     half = n_buckets // 2 if bidirectional else n_buckets  # the buckets of keys before the query
     steps = distance.abs() if bidirectional else distance.clamp(min=0)
     exact = half // 2
     growth = torch.log(steps.clamp(min=1).float() / exact) / math.log(max_distance / exact)
     far = (exact + (growth * (half - exact)).long()).clamp(max=half - 1)
-    buckets = torch.where(steps < exact, steps, far)
+    buckets = torch.where(steps < exact, steps.long(), far)
     return buckets + (distance < 0) * half if bidirectional else buckets
+
+
+def place_distances(
+    places: Tensor, state: State | None = None, keep: int | None = None, mask: Tensor | None = None
+) -> Tensor:
+    """Places (B, T) of tokens minus those of all keys, (B, T, S); the state keeps them beside the keys."""
+    (kept,) = append(state, keep=keep, mask=mask, places=places[:, None, :, None])  # (B, 1, S, 1)
+    return places.unsqueeze(2) - kept[:, 0, :, 0].unsqueeze(1)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from archspec.kernels.plain.packed import over_real
 from archspec.kernels.plain.state import State
 
 
@@ -16,6 +17,7 @@ def lstm(
     depth: int = 1,
     dropout: float = 0.0,
     bidirectional: bool = False,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """x (B, T, D_in) -> (B, T, D), or (B, T, 2 D) in both directions; weights as in nn.LSTM.parameters().
 
@@ -25,7 +27,10 @@ def lstm(
     if state is not None and "h" in state:
         h, c = state["h"], state["c"]
     has_biases = len(weights) == 4 * len(h)
-    y, h, c = torch.lstm(x, (h, c), list(weights), has_biases, depth, dropout, True, bidirectional, True)
+    if mask is not None:
+        y, h, c = over_real(torch.lstm, x, mask, (h, c), weights, has_biases, depth, dropout, bidirectional)
+    else:
+        y, h, c = torch.lstm(x, (h, c), list(weights), has_biases, depth, dropout, True, bidirectional, True)
     if state is not None:
         state["h"], state["c"] = h, c
     return y
@@ -39,6 +44,7 @@ def gru(
     depth: int = 1,
     dropout: float = 0.0,
     bidirectional: bool = False,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """x (B, T, D_in) -> (B, T, D), or (B, T, 2 D) in both directions; weights as in nn.GRU.parameters().
 
@@ -48,7 +54,10 @@ def gru(
     if state is not None and "h" in state:
         h = state["h"]
     has_biases = len(weights) == 4 * len(h)
-    y, h = torch.gru(x, h, list(weights), has_biases, depth, dropout, True, bidirectional, True)
+    if mask is not None:
+        y, h = over_real(torch.gru, x, mask, [h], weights, has_biases, depth, dropout, bidirectional)
+    else:
+        y, h = torch.gru(x, h, list(weights), has_biases, depth, dropout, True, bidirectional, True)
     if state is not None:
         state["h"] = h
     return y
@@ -63,6 +72,7 @@ def rnn(
     dropout: float = 0.0,
     bidirectional: bool = False,
     relu: bool = False,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """x (B, T, D_in) -> (B, T, D), or (B, T, 2 D) in both directions; weights as in nn.RNN.parameters().
 
@@ -72,7 +82,10 @@ def rnn(
     if state is not None and "h" in state:
         h = state["h"]
     has_biases = len(weights) == 4 * len(h)
-    if relu:
+    if mask is not None:
+        run = torch.rnn_relu if relu else torch.rnn_tanh
+        y, h = over_real(run, x, mask, [h], weights, has_biases, depth, dropout, bidirectional)
+    elif relu:
         y, h = torch.rnn_relu(x, h, list(weights), has_biases, depth, dropout, True, bidirectional, True)
     else:
         y, h = torch.rnn_tanh(x, h, list(weights), has_biases, depth, dropout, True, bidirectional, True)

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archspec.kernels.plain.state import State
+from archspec.kernels.plain.padding import hide
+from archspec.kernels.plain.state import State, close_gap
 
 
 def short_conv(
@@ -15,15 +16,20 @@ def short_conv(
     state: State | None = None,
     gate_in: Tensor | None = None,
     gate_out: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Causal convolution of x (B, T, D) with weight (D, 1, K); the state keeps the last K - 1 inputs under "conv"."""
     before = weight.shape[2] - 1
     if gate_in is not None:
         x = x * gate_in
+    if mask is not None:
+        x = hide(x, mask)
     if state is not None and "conv" in state:
         seen = torch.cat((state["conv"], x), dim=1)  # (B, K - 1 + T, D)
     else:
         seen = F.pad(x, (0, 0, before, 0))
+    if mask is not None:
+        seen = close_gap(seen.unsqueeze(1), mask).squeeze(1)
     if state is not None:
         state["conv"] = seen[:, seen.shape[1] - before :].clone()
     y = F.conv1d(seen.mT, weight, bias, groups=weight.shape[0]).mT  # (B, T, D)

@@ -43,6 +43,14 @@ def dynamic_frequencies(
     return ntk_frequencies(dim, theta, stretch, device)
 
 
+def dynamic_frequencies_of_rows(dim: int, theta: float, factor: float, max_seq_len: int, seq_len: Tensor) -> Tensor:
+    """The same for rows of different lengths seq_len (B, 1), as (B, 1, dim / 2)."""
+    stretch = factor * seq_len.clamp(min=max_seq_len).double() / max_seq_len - (factor - 1)
+    base = (theta * stretch ** (dim / (dim - 2))).float()
+    exponents = torch.arange(0, dim, 2, dtype=torch.float32, device=seq_len.device) / dim
+    return 1.0 / base.unsqueeze(-1) ** exponents
+
+
 def yarn_frequencies(
     dim: int,
     theta: float,

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from archspec.kernels.contract import require
 from archspec.kernels.precision import autocast_type
+from archspec.kernels.rnn.packed import over_real
 from archspec.kernels.state import State, recall
 
 EXAMPLES = (
@@ -73,15 +74,20 @@ def lstm(
     depth: int = 1,
     dropout: float = 0.0,
     bidirectional: bool = False,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """PyTorch's LSTM: x (B, T, D_in) -> (B, T, D), or (B, T, 2 D) in both directions.
 
     weights: W, U and, where there are biases, b and d, of each layer and direction. dropout acts between layers,
-    whenever it is not 0. Raises ValueError for wrong numbers or shapes of weights, and for a state in both directions.
+    whenever it is not 0. mask (B, T) is True for real tokens: others change no state, in either direction, and give 0;
+    while compiling it ends the graph, since the lengths of rows are data. Raises ValueError for wrong numbers or shapes
+    of weights, and for a state in both directions.
     """
     bias = _check("lstm", 4, x, weights, state, depth, bidirectional)
     start = _start("lstm", x, weights, state, depth, bidirectional, "h", "c")
-    if torch.compiler.is_compiling():  # the fused kernel of a CPU does not go through the compiler
+    if mask is not None:
+        y, h, c = over_real(torch.lstm, x, mask, start, weights, bias, depth, dropout, bidirectional)
+    elif torch.compiler.is_compiling():  # the fused kernel of a CPU does not go through the compiler
         y, h, c = _lstm_by_steps(x, *start, weights, bias, depth, dropout, bidirectional)
     else:
         y, h, c = torch.lstm(x, start, list(weights), bias, depth, dropout, _train(dropout), bidirectional, True)
@@ -98,11 +104,15 @@ def gru(
     depth: int = 1,
     dropout: float = 0.0,
     bidirectional: bool = False,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """PyTorch's GRU; arguments are those of `lstm`."""
     bias = _check("gru", 3, x, weights, state, depth, bidirectional)
     (h,) = _start("gru", x, weights, state, depth, bidirectional, "h")
-    y, h = torch.gru(x, h, list(weights), bias, depth, dropout, _train(dropout), bidirectional, True)
+    if mask is not None:
+        y, h = over_real(torch.gru, x, mask, [h], weights, bias, depth, dropout, bidirectional)
+    else:
+        y, h = torch.gru(x, h, list(weights), bias, depth, dropout, _train(dropout), bidirectional, True)
     if state is not None:
         state["h"] = h
     return y
@@ -117,12 +127,16 @@ def rnn(
     dropout: float = 0.0,
     bidirectional: bool = False,
     relu: bool = False,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """PyTorch's RNN with tanh, or with relu; other arguments are those of `lstm`."""
     bias = _check("rnn", 1, x, weights, state, depth, bidirectional)
     (h,) = _start("rnn", x, weights, state, depth, bidirectional, "h")
     run = torch.rnn_relu if relu else torch.rnn_tanh
-    y, h = run(x, h, list(weights), bias, depth, dropout, _train(dropout), bidirectional, True)
+    if mask is not None:
+        y, h = over_real(run, x, mask, [h], weights, bias, depth, dropout, bidirectional)
+    else:
+        y, h = run(x, h, list(weights), bias, depth, dropout, _train(dropout), bidirectional, True)
     if state is not None:
         state["h"] = h
     return y

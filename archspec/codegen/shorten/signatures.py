@@ -36,6 +36,7 @@ def without(node: cst.FunctionDef, gone: Collection[str], present: Collection[st
             params=[_flat(p, ends_with or p is not said[-1]) for p in said],
             kwonly_params=[_flat(p, params.star_kwarg is not None or p is not named[-1]) for p in named],
             star_arg=star,
+            star_kwarg=None if params.star_kwarg is None else _flat(params.star_kwarg, False),
         ),
         whitespace_before_params=cst.SimpleWhitespace(""),
     )

@@ -40,7 +40,7 @@ class FeatureEmbedding(EmbeddingComponent):
     @property
     def arguments(self) -> tuple[str, ...]:
         """The state counts steps where positions need it."""
-        return ("state",) if self.position is not None else ()
+        return ("state", "positions") if self.position is not None else ()
 
     @property
     def title(self) -> str:

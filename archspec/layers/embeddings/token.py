@@ -49,7 +49,7 @@ class TokenEmbedding(EmbeddingComponent):
     @property
     def arguments(self) -> tuple[str, ...]:
         """The state counts tokens where positions need it; segments are numbered by `token_types`."""
-        state = ("state",) if self.position is not None else ()
+        state = ("state", "positions") if self.position is not None else ()
         return state if self.token_types is None else (*state, "token_types")
 
     @property

@@ -38,8 +38,13 @@ class ClassificationHead(HeadComponent):
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The mask of real tokens, where pooling needs it."""
-        return ("mask",) if self.pool in ("last", "mean") else ()
+        """The mask of real tokens."""
+        return ("mask",)
+
+    @property
+    def pools(self) -> bool:
+        """Always."""
+        return True
 
     @property
     def title(self) -> str:

@@ -40,7 +40,12 @@ class RegressionHead(HeadComponent):
     @property
     def arguments(self) -> tuple[str, ...]:
         """The mask of real tokens, where pooling needs it."""
-        return ("mask",) if self.pool in ("last", "mean") else ()
+        return ("mask",) if self.pools else ()
+
+    @property
+    def pools(self) -> bool:
+        """Whether the numbers are of the sequence."""
+        return self.pool != "none"
 
     @property
     def causal(self) -> bool:

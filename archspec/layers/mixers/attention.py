@@ -92,8 +92,27 @@ class Attention(MixerComponent):
         """Decoding state, masks, memory and the shared bias, as the mask and position need them."""
         if self.mask == "cross":
             return ("state", "memory", "memory_mask")
-        mask = {"causal": ("state",), "bidirectional": ("mask",), "prefix": ("state", "prefix_len")}[self.mask]
-        return (*mask, "bias") if self.shared_bias is not None else mask
+        state = ("mask",) if self.mask == "bidirectional" else ("state", "mask", "key_mask")
+        where = ("positions",) if self.rotates else ("places",) if self.slopes or self.own_bias else ()
+        documents = ("documents",) if self.takes_documents else ()
+        prefix = ("prefix_len",) if self.mask == "prefix" else ()
+        return (*state, *where, *documents, *(("bias",) if self.shared_bias is not None else ()), *prefix)
+
+    @property
+    def takes_documents(self) -> bool:
+        """Whether one call serves the documents that a row packs: not where frequencies follow the length of each."""
+        return self.mask in ("causal", "bidirectional") and not self.counts
+
+    @property
+    def aligned(self) -> bool:
+        """Whether queries go by the order of the keys, and keys are kept."""
+        return self.mask in ("causal", "prefix")
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether it looks at distances, and has no other reason to have rows moved."""
+        by_distance = self.window is not None or (self.position is not None and not self.rotates)
+        return self.mask == "bidirectional" and by_distance
 
     @property
     def causal(self) -> bool:

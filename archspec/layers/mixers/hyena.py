@@ -70,8 +70,8 @@ class Hyena(MixerComponent):
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The decoding state."""
-        return ("state",)
+        """The decoding state, and which tokens are padding."""
+        return ("state", "mask")
 
     @property
     def filter_dim(self) -> int:

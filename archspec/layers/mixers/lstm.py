@@ -4,7 +4,7 @@
 
 State while decoding: h and c, d_hidden numbers each in every layer. Cost O(T d_hidden (d_model + d_hidden)), one token
 after another while training too; O(d_hidden (d_model + d_hidden)) a decoded token. Bidirectional ones do not decode.
-They take no mask: padding at the end is read like tokens and reaches the direction that starts there.
+Padding is passed over and changes no state, in either direction.
 
 Sources: Hochreiter and Schmidhuber 1997; Gers et al. 2000 (forget gate); Schuster and Paliwal 1997 (bidirectional).
 """

@@ -60,8 +60,8 @@ class Mamba(MixerComponent):
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The decoding state."""
-        return ("state",)
+        """The decoding state, and which tokens are padding."""
+        return ("state", "mask")
 
     def ops(self) -> tuple[Op, ...]:
         """Projection, short convolution, step size, B and C from what it gives, scan, gate, projection."""

@@ -73,8 +73,8 @@ class Mamba2(MixerComponent):
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The decoding state."""
-        return ("state",)
+        """The decoding state, and which tokens are padding."""
+        return ("state", "mask")
 
     @property
     def title(self) -> str:

@@ -4,7 +4,7 @@
 
 State while decoding: h, d_hidden numbers in every layer. Cost O(T d_hidden (d_model + d_hidden)), one token after
 another while training too; O(d_hidden (d_model + d_hidden)) a decoded token. Bidirectional ones do not decode.
-They take no mask: padding at the end is read like tokens and reaches the direction that starts there.
+Padding is passed over and changes no state, in either direction.
 
 Sources: Elman 1990; Le et al. 2015 (relu); Schuster and Paliwal 1997 (bidirectional).
 """

@@ -70,6 +70,11 @@ class Rope(PositionComponent):
         return "none" if self.scaling is None else str(self.scaling.kind)
 
     @property
+    def counts(self) -> bool:
+        """Whether frequencies follow the length of the text, which padding is no part of."""
+        return self.exact_within is not None
+
+    @property
     def attention_factor(self) -> float:
         """What cosines and sines are multiplied with."""
         return 1.0 if self.scaling is None else float(self.scaling.table_factor)

@@ -45,6 +45,11 @@ class T5Bias(PositionComponent):
             )
 
     @property
+    def arguments(self) -> tuple[str, ...]:
+        """The table of a stack counts tokens itself, and hears of places that are not theirs."""
+        return ("state", "mask", "places") if self.shared else ()
+
+    @property
     def for_stack(self) -> bool:
         """Whether the table is that of the stack."""
         return self.shared

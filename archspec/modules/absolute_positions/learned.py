@@ -14,16 +14,32 @@ class Learned(nn.Module):
         self.c = c
         self.table = nn.Embedding(c.n_positions + c.offset if c.offset else c.n_positions, c.dim)
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+    def forward(self, x: Tensor, start: int = 0, positions: Tensor | None = None) -> Tensor:
         """The rows (T, dim) of the tokens x (B, T, dim), which stand at positions start .. start + T - 1."""
         c = self.c
         T = x.shape[1]
-        if not c.plain:
+        if c.placed and not c.plain and positions is not None:
+            check_positions(positions, c.n_positions)
+        elif not c.plain:
             check_length(start + T, c.n_positions)
-        positions = torch.arange(start, start + T, device=x.device)  # (T,)
+        if c.counted and positions is not None:
+            places = positions  # (B, T)
+        else:
+            places = torch.arange(start, start + T, device=x.device)  # (T,)
         if c.offset:
-            positions = positions + c.offset
-        return self.table(positions)  # (T, dim)
+            places = places + c.offset
+        return self.table(places)  # (T, dim)
+
+
+def check_positions(positions: Tensor, longest: int) -> None:
+    """Refuse positions that are no whole numbers (TypeError), or for which the table has no row (IndexError)."""
+    if positions.is_floating_point() or positions.dtype == torch.bool:
+        raise TypeError(f"positions are {positions.dtype}; learned positions are whole numbers")
+    if torch.compiler.is_compiling() or positions.is_cuda or not positions.numel():
+        return  # a GPU would have to be waited for; its own check of indices stands
+    if int(positions.min()) < 0 or int(positions.max()) >= longest:
+        found = f"{int(positions.min())} to {int(positions.max())}"
+        raise IndexError(f"positions {found}, but there are learned positions for 0 to {longest - 1}")
 
 
 def check_length(length: int, longest: int) -> None:

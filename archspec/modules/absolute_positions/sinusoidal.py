@@ -14,13 +14,16 @@ class Sinusoidal(nn.Module):
         super().__init__()
         self.c = c
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+    def forward(self, x: Tensor, start: int = 0, positions: Tensor | None = None) -> Tensor:
         """The rows (T, dim) of the tokens x (B, T, dim), which stand at positions start .. start + T - 1."""
         c = self.c
-        positions = torch.arange(start, start + x.shape[1], device=x.device)  # (T,)
-        if c.offset:
-            positions = positions + c.offset
-        if c.layout == "half":
-            return sinusoidal_half(positions, c.dim, c.base, c.spacing).to(x.dtype)  # (T, dim)
+        if c.counted and positions is not None:
+            places = positions  # (B, T)
         else:
-            return sinusoidal(positions, c.dim, c.base).to(x.dtype)  # (T, dim)
+            places = torch.arange(start, start + x.shape[1], device=x.device)  # (T,)
+        if c.offset:
+            places = places + c.offset
+        if c.layout == "half":
+            return sinusoidal_half(places, c.dim, c.base, c.spacing).to(x.dtype)  # (T, dim)
+        else:
+            return sinusoidal(places, c.dim, c.base).to(x.dtype)  # (T, dim)

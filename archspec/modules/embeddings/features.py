@@ -21,12 +21,12 @@ class FeatureEmbedding(nn.Module):
         if c.norm is not None:
             self.norm = submodule(c.norm, c.d_model)
 
-    def forward(self, features: Tensor, state: State | None = None) -> Tensor:
+    def forward(self, features: Tensor, state: State | None = None, positions: Tensor | None = None) -> Tensor:
         """features (B, T, d_input) -> (B, T, d_model)."""
         c = self.c
         x = self.project(features)  # (B, T, d_model)
         if c.position is not None:
-            x = x + self.position(x, advance(state, features.shape[1]))
+            x = x + self.position(x, advance(state, features.shape[1]), positions=positions if c.counted else None)
         if c.norm is not None:
             x = self.norm(x)
         if c.dropout:

@@ -28,7 +28,13 @@ class TokenEmbedding(nn.Module):
         if c.d_factor is not None:
             self.project = linear(c, "project", c.d_factor, c.d_model, bias=c.factor_bias)
 
-    def forward(self, tokens: Tensor, state: State | None = None, token_types: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        state: State | None = None,
+        positions: Tensor | None = None,
+        token_types: Tensor | None = None,
+    ) -> Tensor:
         """tokens (B, T) -> (B, T, d_model)."""
         c = self.c
         x = self.token(tokens)  # (B, T, width of the table)
@@ -38,7 +44,7 @@ class TokenEmbedding(nn.Module):
             # Without segments (B, T), all tokens are of segment 0.
             x = x + (self.token_type.weight[0] if token_types is None else self.token_type(token_types))
         if c.position is not None:
-            x = x + self.position(x, advance(state, tokens.shape[1]))
+            x = x + self.position(x, advance(state, tokens.shape[1]), positions=positions if c.counted else None)
         if c.norm is not None:
             x = self.norm(x)
         if c.dropout:

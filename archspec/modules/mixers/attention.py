@@ -3,11 +3,34 @@
 import torch
 from torch import Tensor, nn
 
+from archspec.kernels.attention.position_bias import place_distances
 from archspec.kernels.attention.softmax import attention
 from archspec.kernels.state import State, advance, append, once
 from archspec.layers.mixers.attention import Attention as Config
 from archspec.modules import submodule
 from archspec.modules.projection import linear
+
+
+def check_prefix(prefix_len: int | Tensor | None, T: int, S: int, state: State | None) -> None:
+    """Refuse a prefix that is no length, or that the first of several calls does not hold whole.
+
+    prefix_len: one length or (B,) of them; T: tokens of this call, the last of S so far.
+    """
+    first = S == T
+    if prefix_len is not None and not torch.compiler.is_compiling():
+        lengths = torch.as_tensor(prefix_len)
+        if lengths.is_floating_point() or lengths.dtype == torch.bool:
+            raise TypeError(f"prefix_len is {prefix_len}, expected a whole number of tokens, or one a row")
+        least, most = (int(lengths.min()), int(lengths.max())) if lengths.numel() else (0, 0)
+        if least < 0:
+            raise ValueError(f"prefix_len is {least}, expected 0 or more tokens")
+        begun = T if state is None or first else int(state.get("prefix_len", 0))
+        if state is not None and most > begun:
+            raise ValueError(
+                f"prefix_len is {most}, but the first call of this state held {begun} of its tokens; it must hold all"
+            )
+        if state is not None and first:
+            state["prefix_len"] = most
 
 
 class Attention(nn.Module):
@@ -45,6 +68,10 @@ class Attention(nn.Module):
         x: Tensor,
         state: State | None = None,
         mask: Tensor | None = None,
+        key_mask: Tensor | None = None,
+        positions: Tensor | None = None,
+        places: Tensor | None = None,
+        documents: Tensor | None = None,
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
         bias: Tensor | None = None,
@@ -67,9 +94,20 @@ class Attention(nn.Module):
         else:
             k, v = self.keys_and_values(x)
         if c.rotates:
-            q, k = self.position(q, k, advance(state, T))
+            q, k = self.position(q, k, advance(state, T), positions=positions if c.counted else None)
         if c.mask == "causal" or c.mask == "prefix":
-            k, v = append(state, k=k, v=v, keep=c.keep)  # (B, n_kv_heads, S, head_dim)
+            k, v = append(state, k=k, v=v, keep=c.keep, mask=mask if c.padded else None)  # (B, n_kv_heads, S, head_dim)
+            if c.padded and key_mask is not None:
+                key_mask = key_mask[:, -k.shape[2] :]  # of the keys that are still kept
+        if c.mask == "prefix" and not c.plain:
+            check_prefix(prefix_len, T, k.shape[2], state)
+        if c.mask == "prefix" and c.padded and prefix_len is not None and key_mask is not None:
+            prefix_len = prefix_len + (~key_mask).sum(1)  # padding comes before it
+        if c.placed and (c.slopes or c.own_bias) and places is not None:
+            distances = place_distances(places, state, c.keep, mask if c.padded else None)  # (B, T, S)
+            bias = self.position(x, distances=distances)  # (B, n_heads, T, S)
+        elif c.placed and c.own_bias:
+            bias = self.position(x, total=k.shape[2])  # (1, n_heads, T, S)
         if c.shared_bias is not None and c.window is not None and bias is not None:
             bias = bias[..., -k.shape[2] :]  # on the keys that are still kept
         y = attention(
@@ -82,9 +120,20 @@ class Attention(nn.Module):
             scale=c.score_scale,
             softcap=c.softcap,
             sinks=self.sinks if c.sinks else None,
-            alibi=self.position() if c.slopes else None,
-            bias=self.position(x, total=k.shape[2]) if c.own_bias else bias if c.shared_bias is not None else None,
-            key_mask=mask if c.mask == "bidirectional" else memory_mask if c.mask == "cross" else None,
+            alibi=self.position(x) if c.slopes and (not c.placed or places is None) else None,
+            bias=bias
+            if c.shared_bias is not None or (c.placed and (c.slopes or c.own_bias))
+            else self.position(x, total=k.shape[2])
+            if c.own_bias
+            else None,
+            documents=documents if c.packed and c.takes_documents else None,
+            key_mask=None
+            if not c.padded
+            else mask
+            if c.mask == "bidirectional"
+            else memory_mask
+            if c.mask == "cross"
+            else key_mask,
             dropout=c.dropout if c.dropout and self.training else 0.0,
         )
         if c.gate == "head":

@@ -52,12 +52,18 @@ class Hyena(nn.Module):
             self.decay.copy_(decays(c.filter_dim, c.slow_decay_pct, c.fast_decay_pct, c.decay_target, self.decay))
         self.short_filter.reset_parameters()
 
-    def forward(self, x: Tensor, state: State | None = None) -> Tensor:
+    def forward(self, x: Tensor, state: State | None = None, mask: Tensor | None = None) -> Tensor:
         """x (B, T, d_model) -> (B, T, d_model)."""
         c = self.c
         T = x.shape[1]
         check_length(advance(state, T) + T, c.filter_len)
-        x = short_conv(self.in_proj(x), self.short_filter.weight, self.short_filter.bias, state=state)
+        x = short_conv(
+            self.in_proj(x),
+            self.short_filter.weight,
+            self.short_filter.bias,
+            state=state,
+            mask=mask if c.padded else None,
+        )
         *gates, v = x.chunk(c.order + 1, dim=-1)  # (B, T, d_model)
         # Decoding needs them at every step, up to the longest sequence.
         filters = once(state, "filters", lambda: self.filters(T if state is None else c.filter_len))
@@ -66,7 +72,7 @@ class Hyena(nn.Module):
             v = v * gates[-1 - i]
             if c.dropout:
                 v = F.dropout(v, c.dropout, self.training)
-            v = long_conv(v, k, d, state=substate(state, i))
+            v = long_conv(v, k, d, state=substate(state, i), mask=mask if c.padded else None)
         return self.out_proj(v * gates[0])
 
     def filters(self, n: int) -> Tensor:

@@ -27,13 +27,14 @@ class LSTM(nn.Module):
         for weight in self.lstm.values():
             nn.init.uniform_(weight, -(c.d_hidden**-0.5), c.d_hidden**-0.5)
 
-    def forward(self, x: Tensor, state: State | None = None) -> Tensor:
+    def forward(self, x: Tensor, state: State | None = None, mask: Tensor | None = None) -> Tensor:
         """x (B, T, d_model) -> (B, T, d_model)."""
         c = self.c
         y = lstm(
             x,
             list(self.lstm.values()),
             None if c.bidirectional else state,
+            mask=mask if c.padded else None,
             depth=c.depth,
             dropout=c.dropout if self.training else 0.0,
             bidirectional=c.bidirectional,

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kernels.convolutions.short_conv import short_conv
+from archspec.kernels.padding import hide
 from archspec.kernels.precision import wide
 from archspec.kernels.scans.selective_scan import selective_scan
 from archspec.kernels.state import State
@@ -46,15 +47,19 @@ class Mamba(nn.Module):
             nn.init.constant_(self.dt_proj.weight, c.dt_scale * c.dt_rank**-0.5)
         self.dt_proj.bias.copy_(step_bias(self.dt_proj.bias, c.dt_min, c.dt_max))
 
-    def forward(self, x: Tensor, state: State | None = None) -> Tensor:
+    def forward(self, x: Tensor, state: State | None = None, mask: Tensor | None = None) -> Tensor:
         """x (B, T, d_model) -> (B, T, d_model)."""
         c = self.c
         x, z = self.in_proj(x).chunk(2, dim=-1)  # (B, T, d_inner)
-        x = short_conv(x, self.conv1d.weight, self.conv1d.bias, activation="silu", state=state)
+        x = short_conv(
+            x, self.conv1d.weight, self.conv1d.bias, activation="silu", state=state, mask=mask if c.padded else None
+        )
         dt, B, C = self.x_proj(x).split([c.dt_rank, c.d_state, c.d_state], dim=-1)
         if c.bcdt_norm is not None:
             dt, B, C = self.dt_norm(dt), self.b_norm(B), self.c_norm(C)
         dt = F.softplus(wide(self.dt_proj(dt)))  # (B, T, d_inner)
+        if c.padded:
+            dt = hide(dt, mask)  # a step of no length leaves the state as it is
         A = -torch.exp(wide(self.A_log))
         y = selective_scan(x, dt, A, B, C, D=self.D, z=z, state=state)
         return self.out_proj(y)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from archspec.kernels.convolutions.short_conv import short_conv
 from archspec.kernels.memory.ssd import ssd
+from archspec.kernels.padding import hide
 from archspec.kernels.pointwise.norm import gated_rms_norm
 from archspec.kernels.precision import wide
 from archspec.kernels.state import State
@@ -39,15 +40,19 @@ class Mamba2(nn.Module):
         self.dt_bias.copy_(step_bias(self.dt_bias, c.dt_min, c.dt_max))
         self.conv1d.reset_parameters()
 
-    def forward(self, x: Tensor, state: State | None = None) -> Tensor:
+    def forward(self, x: Tensor, state: State | None = None, mask: Tensor | None = None) -> Tensor:
         """x (B, T, d_model) -> (B, T, d_model)."""
         c = self.c
         z, x, dt = self.in_proj(x).split([c.d_inner, c.conv_dim, c.n_heads], dim=-1)
-        x = short_conv(x, self.conv1d.weight, self.conv1d.bias, activation="silu", state=state)
+        x = short_conv(
+            x, self.conv1d.weight, self.conv1d.bias, activation="silu", state=state, mask=mask if c.padded else None
+        )
         x, B, C = torch.split(x, [c.d_inner, c.n_groups * c.d_state, c.n_groups * c.d_state], dim=-1)
         dt = F.softplus(wide(dt) + wide(self.dt_bias))  # (B, T, n_heads)
         if c.limits_dt:
             dt = dt.clamp(min=c.dt_limit_min, max=c.dt_limit_max)
+        if c.padded:
+            dt = hide(dt, mask)  # a step of no length leaves the state as it is
         x = x.view(*x.shape[:2], c.n_heads, c.head_dim)  # (B, T, n_heads, head_dim)
         B = B.view(*B.shape[:2], c.n_groups, c.d_state)  # (B, T, n_groups, d_state)
         C = C.view(*C.shape[:2], c.n_groups, c.d_state)  # (B, T, n_groups, d_state)

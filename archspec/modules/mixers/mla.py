@@ -32,7 +32,15 @@ class MLA(nn.Module):
             self.position = submodule(c.position)
         self.o_proj = linear(c, "o_proj", c.n_heads * c.v_head_dim, c.d_model, bias=c.bias)
 
-    def forward(self, x: Tensor, state: State | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        state: State | None = None,
+        mask: Tensor | None = None,
+        key_mask: Tensor | None = None,
+        positions: Tensor | None = None,
+        documents: Tensor | None = None,
+    ) -> Tensor:
         """x (B, T, d_model) -> (B, T, d_model)."""
         c = self.c
         B, T, _ = x.shape
@@ -46,16 +54,33 @@ class MLA(nn.Module):
         latent = self.kv_a_norm(latent)  # (B, 1, T, kv_lora_rank)
         seen = advance(state, T)
         if c.position is not None:
-            q_rope, k_rope = self.position(q_rope, k_rope, seen)
-        latent, k_rope = append(state, latent=latent, k_rope=k_rope)  # (B, 1, S, kv_lora_rank | qk_rope_head_dim)
+            q_rope, k_rope = self.position(q_rope, k_rope, seen, positions=positions if c.counted else None)
+        latent, k_rope = append(
+            state, latent=latent, k_rope=k_rope, mask=mask if c.padded else None
+        )  # (B, 1, S, kv_lora_rank | qk_rope_head_dim)
         if seen:
-            y = self.absorbed(q_nope, q_rope, latent, k_rope)
+            y = self.absorbed(q_nope, q_rope, latent, k_rope, key_mask=key_mask if c.padded else None)
         else:
-            y = self.expanded(q_nope, q_rope, latent, k_rope)
+            y = self.expanded(
+                q_nope,
+                q_rope,
+                latent,
+                k_rope,
+                key_mask=key_mask if c.padded else None,
+                documents=documents if c.packed and c.takes_documents else None,
+            )
         y = y.transpose(1, 2).reshape(B, T, c.n_heads * c.v_head_dim)
         return self.o_proj(y)
 
-    def expanded(self, q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor) -> Tensor:
+    def expanded(
+        self,
+        q_nope: Tensor,
+        q_rope: Tensor,
+        latent: Tensor,
+        k_rope: Tensor,
+        key_mask: Tensor | None = None,
+        documents: Tensor | None = None,
+    ) -> Tensor:
         """Attention over keys and values of each head, (B, n_heads, T, v_head_dim): cheapest for a whole sequence."""
         c = self.c
         B, _, S, _ = latent.shape
@@ -67,10 +92,14 @@ class MLA(nn.Module):
             v,
             causal=True,
             scale=c.softmax_scale,
+            documents=documents if c.packed and c.takes_documents else None,
+            key_mask=key_mask if c.padded else None,
             dropout=c.dropout if c.dropout and self.training else 0.0,
         )
 
-    def absorbed(self, q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor) -> Tensor:
+    def absorbed(
+        self, q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor, key_mask: Tensor | None = None
+    ) -> Tensor:
         """The same attention over the latents, which all heads share: no key or value of an earlier token is made."""
         c = self.c
         w = self.kv_b_proj.weight.view(c.n_heads, c.qk_nope_head_dim + c.v_head_dim, c.kv_lora_rank)
@@ -83,5 +112,6 @@ class MLA(nn.Module):
             w_k,
             w_v,
             scale=c.softmax_scale,
+            key_mask=key_mask if c.padded else None,
             dropout=c.dropout if c.dropout and self.training else 0.0,
         )

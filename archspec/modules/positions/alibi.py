@@ -21,6 +21,10 @@ class Alibi(nn.Module):
         """Compute the slopes."""
         self.bits.copy_(alibi_slopes(self.c.n_heads).view(torch.int32))
 
-    def forward(self) -> Tensor:
+    def forward(self, x: Tensor, distances: Tensor | None = None) -> Tensor:
         """The slopes, (n_heads,) in float32."""
+        c = self.c
+        if c.placed and distances is not None:
+            # What scores lose at distances (B, T, S) of queries from keys: (B, n_heads, T, S).
+            return -self.bits.view(torch.float32).view(-1, 1, 1) * distances.abs().unsqueeze(1)
         return self.bits.view(torch.float32)

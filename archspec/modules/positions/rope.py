@@ -7,6 +7,7 @@ from archspec.kernels.pointwise.rope import rope_tables, rotate_pair
 from archspec.kernels.pointwise.rope_frequencies import (
     default_frequencies,
     dynamic_frequencies,
+    dynamic_frequencies_of_rows,
     linear_frequencies,
     llama3_frequencies,
     longrope_frequencies,
@@ -37,7 +38,7 @@ class Rope(nn.Module):
         if not c.plain:
             self.bits.copy_(self.frequencies(torch.device("cpu")).view(torch.int32))
 
-    def forward(self, q: Tensor, k: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
+    def forward(self, q: Tensor, k: Tensor, start: int = 0, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Turn q and k (B, any heads, T, head_dim), which stand at positions start .. start + T - 1."""
         c = self.c
         T = q.shape[2]
@@ -46,14 +47,30 @@ class Rope(nn.Module):
         else:
             frequencies = self.bits.view(torch.float32)
         if c.scaling_kind == "dynamic":
-            if start + T > c.scaling.original_max_seq_len:
+            if c.counted and positions is not None:
+                # The length of each row by itself, (B, 1), gives frequencies (B, 1, dim / 2).
+                length = positions.amax(dim=1, keepdim=True) + 1
+                frequencies = dynamic_frequencies_of_rows(
+                    c.dim, c.theta, c.scaling.factor, c.scaling.original_max_seq_len, length
+                )
+            elif start + T > c.scaling.original_max_seq_len:
                 frequencies = dynamic_frequencies(
                     c.dim, c.theta, c.scaling.factor, c.scaling.original_max_seq_len, start + T, q.device
                 )
         elif c.scaling_kind == "longrope":
             short, long = frequencies
-            frequencies = long if start + T > c.scaling.original_max_seq_len else short
-        cos, sin = rope_tables(torch.arange(start, start + T, device=q.device), frequencies)  # (T, dim / 2)
+            if c.counted and positions is not None:
+                # The length of each row by itself, (B, 1, 1), chooses frequencies (B, 1, dim / 2).
+                is_long = positions.amax(dim=1)[:, None, None] + 1 > c.scaling.original_max_seq_len
+                frequencies = torch.where(is_long, long, short)
+            else:
+                frequencies = long if start + T > c.scaling.original_max_seq_len else short
+        if c.counted and positions is not None:
+            cos, sin = rope_tables(positions, frequencies)  # (B, T, dim / 2)
+            if c.plain:
+                cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)  # beside heads
+        else:
+            cos, sin = rope_tables(torch.arange(start, start + T, device=q.device), frequencies)  # (T, dim / 2)
         if c.attention_factor != 1:
             cos, sin = cos * c.attention_factor, sin * c.attention_factor
         return rotate_pair(q, k, cos, sin, interleaved=c.interleaved)

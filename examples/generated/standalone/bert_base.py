@@ -27,11 +27,14 @@ class Learned(nn.Module):
         super().__init__()
         self.table = nn.Embedding(N_POSITIONS, D_MODEL)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
         """The rows (T, D_MODEL) of the tokens x (B, T, D_MODEL), which stand at positions start .. start + T - 1."""
         T = x.shape[1]
-        positions = torch.arange(0, T, device=x.device)  # (T,)
-        return self.table(positions)  # (T, D_MODEL)
+        if positions is not None:
+            places = positions  # (B, T)
+        else:
+            places = torch.arange(0, T, device=x.device)  # (T,)
+        return self.table(places)  # (T, D_MODEL)
 
 
 class LayerNorm(nn.Module):
@@ -63,12 +66,12 @@ class TokenEmbedding(nn.Module):
         self.token_type = nn.Embedding(TOKEN_TYPES, D_MODEL)
         self.norm = LayerNorm(D_MODEL)
 
-    def forward(self, tokens: Tensor, token_types: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor | None = None, token_types: Tensor | None = None) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
         x = self.token(tokens)  # (B, T, width of the table)
         # Without segments (B, T), all tokens are of segment 0.
         x = x + (self.token_type.weight[0] if token_types is None else self.token_type(token_types))
-        x = x + self.position(x)
+        x = x + self.position(x, positions=positions)
         x = self.norm(x)
         return F.dropout(x, TOKEN_EMBEDDING_DROPOUT, self.training)
 
@@ -168,6 +171,11 @@ def init_weights(model: nn.Module) -> None:
             reset()
 
 
+def count_real(mask: Tensor | None) -> Tensor | None:
+    """The position (B, T) of each real token among those of its row."""
+    return None if mask is None else (mask.cumsum(dim=1) - 1).clamp(min=0)
+
+
 class Model(nn.Module):
     """Tokens in, logits of every token out."""
 
@@ -185,7 +193,8 @@ class Model(nn.Module):
         `token_types` (B, T) numbers the segment of each token.
         `mask` (B, T) is True for real tokens.
         """
-        x = self.embedding(tokens, token_types=token_types)  # (B, T, D_MODEL)
+        positions = count_real(mask)  # (B, T)
+        x = self.embedding(tokens, positions=positions, token_types=token_types)  # (B, T, D_MODEL)
         for block in self.blocks:
             x = block(x, mask=mask)
         return self.head(x)

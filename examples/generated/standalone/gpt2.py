@@ -32,8 +32,8 @@ class Learned(nn.Module):
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
         """The rows (T, D_MODEL) of the tokens x (B, T, D_MODEL), which stand at positions start .. start + T - 1."""
         T = x.shape[1]
-        positions = torch.arange(start, start + T, device=x.device)  # (T,)
-        return self.table(positions)  # (T, D_MODEL)
+        places = torch.arange(start, start + T, device=x.device)  # (T,)
+        return self.table(places)  # (T, D_MODEL)
 
 
 State = dict[str, Any]
