@@ -6,6 +6,7 @@ from archspec.errors import Mark
 from archspec.language.document import SHARED, SIZES, STACK_KEYS, STACKED, TOP_KEYS
 from archspec.language.expect import parse_expect
 from archspec.language.init_names import init_names
+from archspec.language.inputs import check_inputs, parse_inputs
 from archspec.language.model import Spec, Stack
 from archspec.language.names import bad_name
 from archspec.language.places import definitions
@@ -50,6 +51,7 @@ class Assembler(Section):
         head = self.head(stacks[-1] if stacks else None)
         init = self.init(stacks)
         expect = parse_expect(self.fields.get("expect"), self.problems)
+        inputs = parse_inputs(self.fields.get("inputs"), self.problems)
         if self.problems or head is None or init is None or None in stacks or not stacks:
             return None
         self.check_effects(around.bodies)
@@ -57,7 +59,8 @@ class Assembler(Section):
         init = init.of_model(init_names(made, head))
         vocab_size, max_seq_len = (_whole(self.scope.numbers.get(key)) for key in ("vocab_size", "max_seq_len"))
         spec = Spec(texts["name"] or "model", made, head, init, vocab_size, max_seq_len,
-                    texts["description"], texts["source"], expect, self.file)  # fmt: skip
+                    texts["description"], texts["source"], expect, self.file, inputs)  # fmt: skip
+        check_inputs(spec, self.fields.get("inputs"), self.problems)
         self.check_ties(spec, around.bodies)
         return spec
 

@@ -24,6 +24,7 @@ TOP_KEYS = {
     "final_norm": "norm after the last layer: true, false or a norm; by default where the wiring leaves x without one",
     "stacks": "several stacks by name (encoder, decoder), each with its own embedding and blocks",
     "head": "what turns the last hidden states into the output",
+    "inputs": "what forward takes beside its input: [mask, positions, documents]; usually a mask where one is needed",
     "expect": "the author's contract, checked by validate and count: {params: 46_702_792_704, layers: 32}",
 }
 

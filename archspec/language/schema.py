@@ -13,6 +13,7 @@ from archspec.language.expect import KEYS
 from archspec.language.rules import Rule, rules, settable
 from archspec.language.tree import REPLACE
 from archspec.language.wirings import BUILTINS
+from archspec.layers.arguments import INPUTS
 from archspec.layers.base import Component
 from archspec.layers.registry import everything
 
@@ -174,6 +175,7 @@ def _top_values() -> dict[str, Schema]:
         "define": _each(_unless(NULL, _ref("block"))),
         "stacks": _each(_ref("stack")),
         "head": _unless(ABSENT, _ref("head")),
+        "inputs": {**_list({"enum": list(INPUTS)}), "uniqueItems": True},
         "expect": {**_mapping(KEYS, dict.fromkeys(KEYS, counted)), "type": ["object", "null"]},
     }
 

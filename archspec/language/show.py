@@ -35,6 +35,8 @@ def document(spec: Spec) -> dict[str, Any]:
     found["define"] = {name: _block(block, ambient) for block, name in names.items()}
     found |= stacks["model"] if single else {"stacks": stacks}
     found |= {"head": plain(spec.head), "init": plain(spec.init)}
+    if spec.inputs is not None:
+        found["inputs"] = list(spec.inputs)
     if spec.expect:
         found["expect"] = {key: e.text if e.step else int(e.text) for key, e in spec.expect}
     return found

@@ -13,6 +13,7 @@ from archspec.layers.base import Component, EmbeddingComponent, NormComponent
 from archspec.layers.ops import Attend, Experts, FFTConv, Run, Scan, projection
 from archspec.modules import submodule
 from archspec.passes.count import count
+from archspec.verify.batches import packing, padding
 from archspec.verify.declared import dataflow_problems, state_problems
 from archspec.verify.given import given
 from archspec.verify.report import Check
@@ -229,5 +230,7 @@ CHECKS: tuple[tuple[str, Callable[[Sample], Result]], ...] = (
     ("any length", lengths),
     ("decoding", decoding),
     ("state", state),
+    ("padding", padding),
+    ("packing", packing),
     ("loss falls", learns),
 )
