@@ -208,9 +208,15 @@ def inputs(spec: Spec, optional: bool = False, T: int = LENGTH, B: int = 2, seed
         stack = next((s for s in spec.stacks if s.name == a.stack), spec.main)
         if not a.optional:
             given[a.name] = source(stack.embedding, T, B, g)
+            if optional and getattr(stack.embedding, "other_sizes", False):
+                given[a.name] = given[a.name].repeat(1, 1, 2, 1)
             length[a.stack] = T if stack.embedding.n_tokens == "T" else stack.embedding.n_tokens
         elif optional and a.of == "mask":
             given[a.name] = padding(B, length[a.stack])
+        elif optional and a.of == "positions":
+            given[a.name] = torch.arange(length[a.stack]).flip(0).expand(B, -1)
+        elif optional and a.of == "documents":
+            given[a.name] = (torch.arange(length[a.stack]) >= length[a.stack] // 3).long().expand(B, -1)
         elif optional and a.of == "prefix_len":
             given[a.name] = 4
         elif optional and a.of == "token_types":

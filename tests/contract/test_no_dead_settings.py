@@ -86,6 +86,7 @@ TOP: dict[str, list[Any]] = {
         "none",
         {"kind": "regression", "pool": "mean"},
     ],
+    "inputs": [["positions"], ["documents"]],
     "sizes": [{"unused": 3}],
 }
 BLOCK: dict[str, list[Any]] = {

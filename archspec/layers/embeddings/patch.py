@@ -2,7 +2,8 @@
 
     y = norm(concat(class_token, project(patches)) + position)
 
-The projection is a convolution whose stride is its size. No state. O(patch_size^2 channels d) a patch.
+The projection is a convolution whose stride is its size. Images of another size, where they are taken, have the rows of
+their positions interpolated (bicubic) from the grid of image_size. No state. O(patch_size^2 channels d) a patch.
 
 Sources: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words" (class token first); Zhu et al. 2024, "Vision Mamba"
 (class token in the middle).
@@ -23,6 +24,7 @@ class PatchEmbedding(EmbeddingComponent):
         {"image_size": 8, "patch_size": 4, "position": {"kind": "learned", "n_positions": 5}},
         {"image_size": 8, "patch_size": 4, "channels": 1, "class_token": "middle", "norm": {"kind": "layernorm"}},
         {"image_size": 8, "patch_size": 2, "class_token": "none", "bias": False, "position": {"kind": "sinusoidal"}},
+        {"image_size": 8, "patch_size": 4, "position": {"kind": "learned", "n_positions": 5}, "other_sizes": True},
     )
 
     kind: Literal["patch"] = "patch"
@@ -35,6 +37,10 @@ class PatchEmbedding(EmbeddingComponent):
         "where a learned token stands that a head can read", "first"
     )
     position: AbsolutePositionComponent | None = slot("absolute_position", "what is added for the position", None)
+    other_sizes: bool = field(
+        "whether images of other sizes are taken, with positions interpolated between those of image_size",
+        False,
+    )
     norm: NormComponent | None = slot("norm", "norm of the sum", None)
     dropout: Probability = field("dropout of the embedding", 0.0, inherit="dropout")
 
@@ -42,8 +48,16 @@ class PatchEmbedding(EmbeddingComponent):
         """Refuse patches that do not tile the image, and positions that do not fit it."""
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size = {self.image_size} must be a multiple of patch_size = {self.patch_size}")
+        if self.position is None and self.other_sizes:
+            raise ValueError(
+                "other_sizes interpolates between positions, and there are none; give a position, or remove it"
+            )
         if self.position is None:
             return
+        if self.other_sizes and self.class_token == "middle":
+            raise ValueError(
+                "other_sizes needs the class token first, or none: where the middle is depends on the size"
+            )
         if self.position.dim != self.d_model:
             raise ValueError(f"position.dim = {self.position.dim} must be {self.d_model}, d_model")
         if self.position.longest not in (None, self.n_tokens):
