@@ -190,6 +190,18 @@ def separate(
     return begins.cumsum(dim=1) - 1, column - first
 
 
+def of_one_document(ids: Tensor | None, memory_ids: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """What is added to scores of tokens with ids (B, T) on a memory with ids (B, M): -inf for another document."""
+    if (ids is None) != (memory_ids is None):
+        raise ValueError(
+            "documents are given for one of two stacks; the other reads or gives a memory, so give it its own"
+        )
+    if ids is None or memory_ids is None:
+        return None
+    same = ids.unsqueeze(2) == memory_ids.unsqueeze(1)
+    return torch.zeros(same.shape, dtype=dtype, device=ids.device).masked_fill(~same, -torch.inf).unsqueeze(1)
+
+
 def rows_of(documents: Tensor | None, mask: Tensor | None) -> Rows | None:
     """Documents (B, T), as `separate` numbers them, in rows of their own; padding by mask (B, T) is in none."""
     if documents is None:

@@ -44,8 +44,6 @@ def reason(spec: Spec, name: str) -> str:
         return "every image has the same tokens, in the same places"
     if name == "positions":
         return "nothing in this model knows positions"
-    if len(spec.stacks) > 1:
-        return "the stacks of an encoder and a decoder pack their rows differently"
     if spec.head.pools:
         return "the head gives one answer for a whole row; give each document a row of its own"
     return "a prefix belongs to a whole row; give each document a row of its own"

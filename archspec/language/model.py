@@ -141,7 +141,7 @@ class Stack:
 
     def by_rows(self, part: Component) -> bool:
         """Whether a part runs on rows of one document each, since it mixes tokens and is not told where one ends."""
-        return part.mixes and "documents" not in part.arguments
+        return part.mixes and {"documents", "document_ids"}.isdisjoint(part.arguments)
 
     def present(self, names: Iterable[str], inputs: frozenset[str], memory: frozenset[str]) -> tuple[str, ...]:
         """Those of some arguments that there are where the model takes `inputs`, and for its memory `memory`."""
@@ -247,11 +247,11 @@ class Spec:
         fixed = stack.embedding.n_tokens != "T"
         where = {"positions", "places"}
         counts = any(not where.isdisjoint(c.arguments) for c in stack.everything)
-        alone = len(self.stacks) == 1 and "prefix_len" not in stack.arguments and not self.head.pools
+        rows = all(s.embedding.n_tokens == "T" and "prefix_len" not in s.arguments for s in self.stacks)
         able = {
             "mask": not (fixed and stack.aligns),
             "positions": counts and not fixed,
-            "documents": alone and not fixed,
+            "documents": rows and not self.head.pools,
         }
         return frozenset(name for name in INPUTS if able[name])
 

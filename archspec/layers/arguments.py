@@ -79,6 +79,22 @@ _ALL = (
         of=("documents",),
     ),
     Argument(
+        "document_ids",
+        "Tensor | None",
+        ("B", "T"),
+        "`{}` (B, T) are the numbers of documents as the caller gave them, by which they find their own in a memory",
+        maker="model",
+        of=("documents",),
+    ),
+    Argument(
+        "memory_documents",
+        "Tensor | None",
+        ("B", "M"),
+        "`{}` (B, M) are the numbers of the documents of the memory",
+        maker="model",
+        of=("documents",),
+    ),
+    Argument(
         "rows",
         "Rows | None",
         (),

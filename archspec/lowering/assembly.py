@@ -52,7 +52,7 @@ def _lower_stack(spec: Spec, stack: Stack) -> Function:
 def _takes(spec: Spec, stack: Stack) -> tuple[str, ...]:
     """What a stack of its own takes beside its input: what its caller gives, or another stack."""
     names = {*spec.given(stack), *(name for name in spec.layers_take(stack) if ARGUMENTS[name].maker != "model")}
-    names |= {name for name in ("memory_mask",) if name in spec.layers_take(stack)}
+    names |= {name for name in ("memory_mask", "memory_documents") if name in spec.layers_take(stack)}
     return in_order((names | ({"state"} if spec.decodes(stack) else set())) - {"bias"} - _made_here(spec, stack))
 
 
@@ -66,6 +66,7 @@ def _run(spec: Spec, stack: Stack) -> Assign:
     own = [a for a in spec.arguments if a.stack == stack.name]
     given: dict[str, Expression] = {a.of: Value(a.name) for a in own}
     given |= {"memory": Value(_local(spec, stack.memory or "")), "memory_mask": Value(f"{stack.memory}_mask")}
+    given |= {"memory_documents": Value(f"{stack.memory}_documents")}
     given |= {"state": Substate(stack.name)}
     call = Call(stack.name, Value(own[0].name), tuple((name, given[name]) for name in _takes(spec, stack)))
     shape = ("B", "T", stack.d_model)

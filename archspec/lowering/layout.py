@@ -60,7 +60,10 @@ class LaidOut:
             return []
         so_far = Value(self.counted) if self._is_counted() else NOTHING
         arguments = (Value("documents"), self.reads, self.order, self.real, so_far)
-        found: list[Statement] = [Assign(f"documents, {self.counted}", Apply("separate", arguments))]
+        found: list[Statement] = []
+        if "document_ids" in self.stack.arguments:
+            found.append(Assign("document_ids", self.moved(Value("documents")) if self.moves else Value("documents")))
+        found.append(Assign(f"documents, {self.counted}", Apply("separate", arguments)))
         if any(self.stack.by_rows(part) for part in self.stack.parts):
             found.append(Assign("rows", Apply("rows_of", (Value("documents"), self.real))))
         return found

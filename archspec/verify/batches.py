@@ -44,7 +44,7 @@ def padding(sample: Sample) -> Result:
 def packing(sample: Sample) -> Result:
     """Two documents in one row against each alone."""
     spec = sample.spec.taking(*INPUTS)
-    if not any(a.of == "documents" for a in spec.arguments) or sample.tokens < 2:
+    if len(spec.stacks) > 1 or not any(a.of == "documents" for a in spec.arguments) or sample.tokens < 2:
         return None
     model, (x,) = sample.model(), sample.inputs()
     first = max(sample.tokens // 3, 1)

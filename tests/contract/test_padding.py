@@ -134,10 +134,29 @@ def packed(rows: list[Tensor], pad: int) -> tuple[Tensor, Tensor, Tensor]:
     return torch.cat([first, second]), torch.tensor(numbers), mask
 
 
+def test_documents_of_several_stacks_find_their_own(case: Case) -> None:
+    spec, model = spec_of(case), model_of(case)
+    if len(spec.stacks) == 1 or name_of(spec, spec.main, "documents") is None:
+        pytest.skip("it is one stack, or takes no documents")
+    given, arguments = sequences(spec), Given()
+    for stack in spec.stacks:
+        rows = given[stack.name]
+        arguments[name_of(spec, stack, stack.embedding.reads) or ""] = torch.cat(rows, dim=1)
+        numbers = [[7 - i for i, row in enumerate(rows) for _ in range(row.shape[1])]]
+        arguments[name_of(spec, stack, "documents") or ""] = torch.tensor(numbers)
+    apart = [model(**alone(spec, given, i)) for i in range(len(LENGTHS))]
+    together = model(**arguments)
+    assert far(together, torch.cat(apart, dim=1)) < TOLERANCE
+    assert far_gradients(model, [together], apart) < TOLERANCE
+    del arguments[name_of(spec, spec.main, "documents") or ""]
+    with pytest.raises(ValueError, match="documents are given for one of two stacks"):
+        model(**arguments)
+
+
 def test_packed_documents_do_not_see_one_another(case: Case) -> None:
     spec, model = spec_of(case), model_of(case)
-    if name_of(spec, spec.main, "documents") is None:
-        pytest.skip("it takes no documents")
+    if len(spec.stacks) > 1 or name_of(spec, spec.main, "documents") is None:
+        pytest.skip("it is several stacks, or takes no documents")
     given = sequences(spec)[spec.main.name]
     batch, documents, mask = packed(given, 1)
     arguments: Given = {spec.main.embedding.reads: batch, "documents": documents, "mask": mask}

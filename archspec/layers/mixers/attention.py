@@ -91,7 +91,7 @@ class Attention(MixerComponent):
     def arguments(self) -> tuple[str, ...]:
         """Decoding state, masks, memory and the shared bias, as the mask and position need them."""
         if self.mask == "cross":
-            return ("state", "memory", "memory_mask")
+            return ("state", "document_ids", "memory_documents", "memory", "memory_mask")
         state = ("mask",) if self.mask == "bidirectional" else ("state", "mask", "key_mask")
         where = ("positions",) if self.rotates else ("places",) if self.slopes or self.own_bias else ()
         documents = ("documents",) if self.takes_documents else ()

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from archspec.kernels.attention.position_bias import place_distances
 from archspec.kernels.attention.softmax import attention
+from archspec.kernels.padding import of_one_document
 from archspec.kernels.state import State, advance, append, once
 from archspec.layers.mixers.attention import Attention as Config
 from archspec.modules import submodule
@@ -72,6 +73,8 @@ class Attention(nn.Module):
         positions: Tensor | None = None,
         places: Tensor | None = None,
         documents: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        memory_documents: Tensor | None = None,
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
         bias: Tensor | None = None,
@@ -108,6 +111,8 @@ class Attention(nn.Module):
             bias = self.position(x, distances=distances)  # (B, n_heads, T, S)
         elif c.placed and c.own_bias:
             bias = self.position(x, total=k.shape[2])  # (1, n_heads, T, S)
+        if c.mask == "cross" and c.packed:
+            bias = of_one_document(document_ids, memory_documents, q.dtype)  # (B, 1, T, M)
         if c.shared_bias is not None and c.window is not None and bias is not None:
             bias = bias[..., -k.shape[2] :]  # on the keys that are still kept
         y = attention(
@@ -122,7 +127,7 @@ class Attention(nn.Module):
             sinks=self.sinks if c.sinks else None,
             alibi=self.position(x) if c.slopes and (not c.placed or places is None) else None,
             bias=bias
-            if c.shared_bias is not None or (c.placed and (c.slopes or c.own_bias))
+            if c.shared_bias is not None or (c.placed and (c.slopes or c.own_bias)) or (c.packed and c.mask == "cross")
             else self.position(x, total=k.shape[2])
             if c.own_bias
             else None,
