@@ -106,6 +106,31 @@ def test_where_calls_differ_the_parameter_stays() -> None:
     assert "if window is not None:" in found
 
 
+def test_a_helper_in_a_checkpoint_is_one_that_is_called() -> None:
+    given = "x, None, None, 2.0, use_reentrant=False"
+    same(
+        short(STEPS.replace("flag := scale", "scale") + "\n" + caller(f"return checkpoint(attend, {given})")),
+        '''
+        def attend(x: Tensor) -> Tensor:
+            """Attention."""
+            total = x.sum()
+            x = x * 2.0
+            return x / total
+        class M(nn.Module):
+            def forward(self, x: Tensor, y: Tensor, flag: bool) -> Tensor:
+                return checkpoint(attend, x, use_reentrant=False)
+        ''',
+    )
+    one = "def double(x: Tensor, n: int) -> Tensor:\n    return x * n\n"
+    same(
+        short(one + caller("return checkpoint(double, x, 2, use_reentrant=False)")),
+        "def double(x: Tensor) -> Tensor:\n    return x * 2\n"
+        + caller("return checkpoint(double, x, use_reentrant=False)"),
+    )
+    kept = one + caller("return checkpoint(double, *x, use_reentrant=False)")
+    same(short(kept), kept)
+
+
 def test_a_helper_that_is_handed_on_stays_as_it_is() -> None:
     text = HELPER + "\n" + caller("z = attend(x)", "return checkpoint(attend, z)")
     same(short(text), text)

@@ -140,8 +140,9 @@ def latent_attention(
     """Attention (B, H, T, V) with one key and value for all heads, as q_nope . (w_k latent) = (q_nope w_k) . latent."""
     q = torch.cat((q_nope @ w_k, q_rope), dim=-1)  # (B, H, T, L + R), w_k being (H, N, L)
     k = torch.cat((latent, k_rope), dim=-1)  # (B, 1, S, L + R)
-    y = attention(q, k, latent)
-    return y @ w_v.mT  # w_v is (H, V, L)
+    # PyTorch's operator is fused where values are as wide as keys; what is not of the latent is left out of them.
+    y = attention(q, k, k)
+    return y[..., : latent.shape[3]] @ w_v.mT  # w_v is (H, V, L)
 
 
 class MLA(nn.Module):
