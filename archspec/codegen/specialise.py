@@ -256,6 +256,15 @@ class Specialise(cst.CSTTransformer):
             return updated.with_changes(left=parenthesised(updated.left))
         return updated
 
+    def leave_Slice(self, original: cst.Slice, updated: cst.Slice) -> cst.Slice:
+        """`x[: c.d_head]` is `x[:D_HEAD]`: around operations alone the colon has spaces."""
+        simple = all(
+            bound is None or isinstance(bound, cst.Name | cst.Integer) for bound in (updated.lower, updated.upper)
+        )
+        if simple and updated.step is None:
+            return updated.with_changes(first_colon=cst.Colon())
+        return updated
+
     def leave_Attribute(self, original: cst.Attribute, updated: cst.Attribute) -> cst.BaseExpression:
         """So does a number whose attribute is read."""
         if isinstance(updated.value, cst.Integer | cst.UnaryOperation):

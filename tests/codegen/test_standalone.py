@@ -163,7 +163,8 @@ def test_decoding_is_the_packages(name: str, pair: Pair) -> None:
 
 @torch.no_grad()
 def test_it_compiles_whole(name: str, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch._dynamo.config, "capture_dynamic_output_shape_ops", True)  # not the default in 2.9
+    if hasattr(torch._dynamo.config, "capture_dynamic_output_shape_ops"):  # what older versions want for experts
+        monkeypatch.setattr(torch._dynamo.config, "capture_dynamic_output_shape_ops", True)
     plain, arguments = pair[1].eval(), given(name)
     torch.compiler.reset()
     compiled = torch.compile(plain, fullgraph=True, backend="eager")

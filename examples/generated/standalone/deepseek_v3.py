@@ -182,11 +182,14 @@ class MLA(nn.Module):
         B, _, S, _ = latent.shape
         kv = self.kv_b_proj(latent).view(B, S, N_HEADS, QK_NOPE_HEAD_DIM + V_HEAD_DIM)
         k_nope, v = kv.transpose(1, 2).split([QK_NOPE_HEAD_DIM, V_HEAD_DIM], dim=-1)
-        return attention(
+        # PyTorch's operator is fused where values are as wide as keys.
+        v = F.pad(v, (0, QK_HEAD_DIM - V_HEAD_DIM))
+        y = attention(
             torch.cat((q_nope, q_rope), dim=-1),
             torch.cat((k_nope, k_rope.expand(B, N_HEADS, S, QK_ROPE_HEAD_DIM)), dim=-1),
             v,
         )
+        return y[..., :V_HEAD_DIM]
 
     def absorbed(self, q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor) -> Tensor:
         """The same attention over the latents, which all heads share: no key or value of an earlier token is made."""
