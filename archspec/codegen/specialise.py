@@ -287,6 +287,14 @@ class Specialise(cst.CSTTransformer):
 
     # Prose
 
+    def leave_TrailingWhitespace(
+        self, original: cst.TrailingWhitespace, updated: cst.TrailingWhitespace
+    ) -> cst.TrailingWhitespace:
+        """Without what is said to mypy."""
+        if updated.comment is not None and updated.comment.value.startswith("# type: ignore"):
+            return updated.with_changes(comment=None, whitespace=cst.SimpleWhitespace(""))
+        return updated
+
     def leave_Comment(self, original: cst.Comment, updated: cst.Comment) -> cst.Comment:
         """A size is called the same in comments as in the code."""
         return updated.with_changes(value=self.namer.prose(updated.value, self.c))

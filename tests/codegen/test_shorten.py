@@ -136,6 +136,32 @@ def test_a_helper_that_is_handed_on_stays_as_it_is() -> None:
     same(short(text), text)
 
 
+SUMMED = """
+def summed(x: Tensor, w: Tensor) -> Tensor:
+    y = torch.zeros_like(x)
+    for row in w:
+        y.add_(row)
+    return y
+"""
+CLASS = """
+class M(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.run(x.flatten(0, 1))
+        return y.view_as(x)
+
+    def run(self, rows: Tensor) -> Tensor:
+        w = self.w
+        return summed(rows, w["up"] * w["down"])
+"""
+
+
+def test_a_helper_may_change_what_it_has_made() -> None:
+    assert "def run" not in short(SUMMED + CLASS)
+    for other in ("y = x", "y = torch.zeros_like(x) if x.sum() else x", "w.zero_(); y = torch.zeros_like(x)"):
+        assert "def run" in short(SUMMED.replace("y = torch.zeros_like(x)", other) + CLASS)
+    assert "def run" in short(SUMMED.replace("y.add_(row)", "y.uniform_()") + CLASS)
+
+
 def test_a_call_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(GenerateError, match=r"attend\(x, height=3\) does not fit attend\(x: Tensor, "):
         short(HELPER + "\n" + caller("return attend(x, height=3)"))
@@ -266,7 +292,7 @@ class Embedding(nn.Module):
 
 def test_a_layer_takes_nothing_that_no_call_gives() -> None:
     found = short(POSITIONS)
-    assert "def forward(self, x: Tensor) -> Tensor:\n        return self.table(torch.arange(0, x.shape[1]))" in found
+    assert "def forward(self, x: Tensor) -> Tensor:\n        return self.table(torch.arange(x.shape[1]))" in found
 
 
 @pytest.mark.parametrize(
