@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick check generated clean
+.PHONY: demo test quick check generated oldest clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -25,6 +25,22 @@ check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# The oldest version of every range in pyproject.toml, in an environment of its own.
+OLDEST := .venv-oldest
+OLDER := tests/test_cli.py tests/test_api.py tests/language tests/kernels/test_plain.py tests/codegen/test_shorten.py \
+         tests/codegen/test_standalone.py
+
+oldest: $(OLDEST)/.installed
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 2 $(OLDER) -k "not ruff"
+
+$(OLDEST)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	sed -n 's/.*"\([a-z][a-z-]*\)>=\([0-9.]*\)[";].*/\1==\2/p' pyproject.toml | grep -v -e setuptools -e ruff -e mypy -e build \
+	    > $(OLDEST)/oldest.txt
+	$(OLDEST)/bin/pip install -q --disable-pip-version-check -r $(OLDEST)/oldest.txt
+	$(OLDEST)/bin/pip install -q --disable-pip-version-check --no-deps -e .
+	touch $@
+
 generated: $(VENV)/.demo
 	$(BIN)/python examples/regenerate.py
 
@@ -43,4 +59,4 @@ $(VENV)/.test: pyproject.toml constraints.txt $(VENV)/.demo
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

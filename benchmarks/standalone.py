@@ -34,6 +34,7 @@ MODELS = {
     "gpt2": GPT2,
     "llama": LLAMA,
     "llama, window 128": stack("window", {**ATTENTION, "window": 128}, SWIGLU),
+    "llama, soft-cap 50": stack("softcap", {**ATTENTION, "softcap": 50.0}, SWIGLU),
     "mixtral": stack("moe", ATTENTION, MOE),
     "mla": stack("mla", {**MLA, "position": "rope"}, SWIGLU),
     "mamba": stack("mamba", {"kind": "mamba"}),

@@ -1,5 +1,6 @@
 """The command line: what it prints, where, and with which exit code."""
 
+import inspect
 import json
 import re
 import sys
@@ -15,6 +16,7 @@ from archspec.cli import main
 from archspec.cli.console import Progress, written
 from archspec.language.starter import STARTER
 
+SEPARATE: dict[str, Any] = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
 TINY = "specs/bert_tiny.yaml"
 BAD = """\
 name: bad
@@ -27,7 +29,7 @@ blocks:
 
 
 def run(*arguments: str, stdin: str | bytes | None = None, color: bool = False) -> Result:
-    result = CliRunner().invoke(main, arguments, input=stdin, color=color)
+    result = CliRunner(**SEPARATE).invoke(main, arguments, input=stdin, color=color)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.output
     assert "Traceback" not in result.output
     return result

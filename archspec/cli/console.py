@@ -55,7 +55,7 @@ class UsualValue(click.Command):
         return super().parse_args(ctx, [f"{name}={usual}" if argument == name else argument for argument in args])
 
 
-class Setting(click.ParamType[str]):
+class Setting(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """`path=value`."""
 
     name = "path=value"

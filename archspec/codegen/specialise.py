@@ -256,6 +256,15 @@ class Specialise(cst.CSTTransformer):
             return updated.with_changes(left=parenthesised(updated.left))
         return updated
 
+    def leave_Slice(self, original: cst.Slice, updated: cst.Slice) -> cst.Slice:
+        """`x[: c.d_head]` is `x[:D_HEAD]`: around operations alone the colon has spaces."""
+        simple = all(
+            bound is None or isinstance(bound, cst.Name | cst.Integer) for bound in (updated.lower, updated.upper)
+        )
+        if simple and updated.step is None:
+            return updated.with_changes(first_colon=cst.Colon())
+        return updated
+
     def leave_Attribute(self, original: cst.Attribute, updated: cst.Attribute) -> cst.BaseExpression:
         """So does a number whose attribute is read."""
         if isinstance(updated.value, cst.Integer | cst.UnaryOperation):
@@ -277,6 +286,14 @@ class Specialise(cst.CSTTransformer):
         return with_params(updated, [p for p in updated.params.params if p.name.value != "c"])
 
     # Prose
+
+    def leave_TrailingWhitespace(
+        self, original: cst.TrailingWhitespace, updated: cst.TrailingWhitespace
+    ) -> cst.TrailingWhitespace:
+        """Without what is said to mypy."""
+        if updated.comment is not None and updated.comment.value.startswith("# type: ignore"):
+            return updated.with_changes(comment=None, whitespace=cst.SimpleWhitespace(""))
+        return updated
 
     def leave_Comment(self, original: cst.Comment, updated: cst.Comment) -> cst.Comment:
         """A size is called the same in comments as in the code."""

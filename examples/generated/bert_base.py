@@ -41,7 +41,7 @@ class Learned(nn.Module):
         self.table = nn.Embedding(N_POSITIONS, D_MODEL)
 
     def forward(self, x: Tensor, start: int = 0, positions: Tensor | None = None) -> Tensor:
-        """The rows (T, D_MODEL) of the tokens x (B, T, D_MODEL), which stand at positions start .. start + T - 1."""
+        """The rows (T, D_MODEL) of the positions at which the tokens x (B, T, D_MODEL) stand."""
         T = x.shape[1]
         check_length(start + T, N_POSITIONS)
         if positions is not None:
@@ -82,7 +82,7 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor, positions: Tensor | None = None, token_types: Tensor | None = None) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
-        x = self.token(tokens)  # (B, T, width of the table)
+        x = self.token(tokens)  # (B, T, D_MODEL)
         # Without segments (B, T), all tokens are of segment 0.
         x = x + (self.token_type.weight[0] if token_types is None else self.token_type(token_types))
         x = x + self.position(x, positions=positions)
@@ -170,20 +170,18 @@ def truncated_normal(weight: Tensor, std: float) -> None:
 
 
 def init_weights(model: nn.Module) -> None:
-    """Draw matrices, then tables (a tied head is its table), and reset what modules start in their own way."""
+    """Draw matrices and tables, and reset what modules start in their own way."""
     draw = truncated_normal
     for module in model.modules():
         if isinstance(module, nn.Linear):
             draw(module.weight, std=STD)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    for module in model.modules():
-        if isinstance(module, nn.Embedding):
+        elif isinstance(module, nn.Embedding):
             draw(module.weight, std=STD)
     for module in model.modules():
-        reset = getattr(module, "reset_parameters", None)
-        if reset is not None and not type(module).__module__.startswith("torch."):
-            reset()
+        if hasattr(module, "reset_parameters") and not type(module).__module__.startswith("torch."):
+            module.reset_parameters()
 
 
 class Model(nn.Module):

@@ -49,7 +49,7 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
-        x = self.token(tokens)  # (B, T, width of the table)
+        x = self.token(tokens)  # (B, T, D_MODEL)
         return F.dropout(x, TOKEN_EMBEDDING_DROPOUT, self.training)
 
 
@@ -365,9 +365,8 @@ def init_weights(model: nn.Module) -> None:
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=EMBEDDING_STD)
     for module in model.modules():
-        reset = getattr(module, "reset_parameters", None)
-        if reset is not None and not type(module).__module__.startswith("torch."):
-            reset()
+        if hasattr(module, "reset_parameters") and not type(module).__module__.startswith("torch."):
+            module.reset_parameters()
     for name, weight in model.named_parameters():
         if name.endswith(("experts.up_proj", "experts.down_proj")):
             draw(weight, std=(FAN_IN_INIT_SCALE / weight.shape[2]) ** 0.5)

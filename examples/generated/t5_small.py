@@ -39,7 +39,7 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
-        x = self.token(tokens)  # (B, T, width of the table)
+        x = self.token(tokens)  # (B, T, D_MODEL)
         return F.dropout(x, TOKEN_EMBEDDING_DROPOUT, self.training)
 
 
@@ -317,9 +317,8 @@ def init_weights(model: nn.Module) -> None:
             else:
                 nn.init.normal_(module.weight, std=FACTOR)
     for module in model.modules():
-        reset = getattr(module, "reset_parameters", None)
-        if reset is not None and not type(module).__module__.startswith("torch."):
-            reset()
+        if hasattr(module, "reset_parameters") and not type(module).__module__.startswith("torch."):
+            module.reset_parameters()
 
 
 class Model(nn.Module):

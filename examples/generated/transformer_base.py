@@ -50,7 +50,7 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor, state: State | None = None, positions: Tensor | None = None) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
-        x = self.token(tokens)  # (B, T, width of the table)
+        x = self.token(tokens)  # (B, T, D_MODEL)
         x = x * TOKEN_EMBEDDING_SCALE
         x = x + self.position(x, advance(state, tokens.shape[1]), positions=positions)
         return F.dropout(x, TOKEN_EMBEDDING_DROPOUT, self.training)
@@ -279,9 +279,8 @@ def init_weights(model: nn.Module) -> None:
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=EMBEDDING_STD)
     for module in model.modules():
-        reset = getattr(module, "reset_parameters", None)
-        if reset is not None and not type(module).__module__.startswith("torch."):
-            reset()
+        if hasattr(module, "reset_parameters") and not type(module).__module__.startswith("torch."):
+            module.reset_parameters()
 
 
 class Model(nn.Module):

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 SMALLEST = -100.0  # a log decay to nothing, with which sums remain numbers
 
@@ -16,10 +17,19 @@ def decayed_scores(reads: Tensor, keys: Tensor, at_reads: Tensor, at_keys: Tenso
 
     reads and keys are (B, H, L, K), the sums (B, H, L, K), or (B, H, L, 1) where all channels decay alike.
     """
-    L = reads.shape[2]
-    hidden = torch.ones(L, L, dtype=torch.bool, device=reads.device).triu(diagonal + 1)
-    between = at_reads.unsqueeze(3) - at_keys.unsqueeze(2)  # (B, H, L, L, K or 1)
-    between = between.masked_fill(hidden.unsqueeze(-1), -torch.inf).exp()
-    if between.shape[-1] == 1:
-        return reads @ keys.mT * between.squeeze(-1)
-    return torch.einsum("bhtk,bhsk,bhtsk->bhts", reads, keys, between)
+    if at_keys.shape[-1] == 1:
+        return reads @ keys.mT * decays_between(at_reads, at_keys, diagonal).squeeze(-1)
+    # The backward pass makes the decays of all pairs and channels again.
+    return checkpoint(products, reads, keys, at_reads, at_keys, diagonal, use_reentrant=False, preserve_rng_state=False)
+
+
+def products(reads: Tensor, keys: Tensor, at_reads: Tensor, at_keys: Tensor, diagonal: int) -> Tensor:
+    """The same where every channel has a decay of its own."""
+    return torch.einsum("bhtk,bhsk,bhtsk->bhts", reads, keys, decays_between(at_reads, at_keys, diagonal))
+
+
+def decays_between(at_reads: Tensor, at_keys: Tensor, diagonal: int) -> Tensor:
+    """exp(at_reads[t] - at_keys[s]) for s <= t + diagonal, else 0: (B, H, L, L, K or 1)."""
+    L = at_reads.shape[2]
+    hidden = torch.ones(L, L, dtype=torch.bool, device=at_reads.device).triu(diagonal + 1)
+    return (at_reads.unsqueeze(3) - at_keys.unsqueeze(2)).masked_fill(hidden.unsqueeze(-1), -torch.inf).exp()

@@ -24,7 +24,7 @@ def experts_gated(
         token, slot = torch.where(experts == e)
         rows = x[token]
         hidden = activation(F.linear(rows, gate)) * F.linear(rows, up)
-        y = y.index_add(0, token, F.linear(hidden, down) * weights[token, slot].unsqueeze(-1).to(y.dtype))
+        y.index_add_(0, token, F.linear(hidden, down) * weights[token, slot].unsqueeze(-1).to(y.dtype))
     return y.to(x.dtype)
 
 
@@ -48,5 +48,5 @@ def experts_plain(
         rows = F.linear(activation(hidden), down)
         if b_down is not None:
             rows = rows + b_down[e]
-        y = y.index_add(0, token, rows * weights[token, slot].unsqueeze(-1).to(y.dtype))
+        y.index_add_(0, token, rows * weights[token, slot].unsqueeze(-1).to(y.dtype))
     return y.to(x.dtype)

@@ -22,7 +22,6 @@ def latent_attention(
     q = torch.cat((q_nope @ w_k, q_rope), dim=-1)  # (B, H, T, L + R), w_k being (H, N, L)
     k = torch.cat((latent, k_rope), dim=-1)  # (B, 1, S, L + R)
     usual = (q_nope.shape[3] + q_rope.shape[3]) ** -0.5
-    y = attention(
-        q, k, latent, causal=True, scale=usual if scale is None else scale, key_mask=key_mask, dropout=dropout
-    )
-    return y @ w_v.mT  # w_v is (H, V, L)
+    # PyTorch's operator is fused where values are as wide as keys; what is not of the latent is left out of them.
+    y = attention(q, k, k, causal=True, scale=usual if scale is None else scale, key_mask=key_mask, dropout=dropout)
+    return y[..., : latent.shape[3]] @ w_v.mT  # w_v is (H, V, L)

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from archspec.kernels.plain.precision import wide, wide_type
 from archspec.kernels.plain.state import State
@@ -20,8 +21,9 @@ def linear_scan(decay: Tensor | None, x: Tensor, log_decay: Tensor | None = None
     if state is not None and "h" in state:
         h = state["h"]
     parts = []
-    for now in zip(a.to(dtype).split(CHUNK, dim=1), x.to(dtype).split(CHUNK, dim=1), strict=True):
-        parts.append(scan_chunk(*now, h))
+    for a_c, x_c in zip(a.to(dtype).split(CHUNK, dim=1), x.to(dtype).split(CHUNK, dim=1), strict=True):
+        # The backward pass makes the sums of a chunk again.
+        parts.append(checkpoint(scan_chunk, a_c, x_c, h, use_reentrant=False, preserve_rng_state=False))
         h = parts[-1][:, -1]
     if state is not None:
         state["h"] = h.clone()

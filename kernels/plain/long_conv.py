@@ -27,9 +27,12 @@ def long_conv(
     (inputs,) = append(state, mask=mask, inputs=u.unsqueeze(1))
     inputs = wide(inputs.squeeze(1))  # (B, S, D)
     S, T = inputs.shape[1], u.shape[1]
-    # With room for 2 S nothing wraps around.
-    spectrum = torch.fft.rfft(inputs, 2 * S, dim=1) * torch.fft.rfft(wide(k[:S]), 2 * S, dim=0)
-    y = torch.fft.irfft(spectrum, 2 * S, dim=1)[:, S - T : S]  # (B, T, D)
+    if T == 1:
+        y = (inputs * wide(k[:S]).flip(0)).sum(1, keepdim=True)  # (B, 1, D)
+    else:
+        # With room for 2 S nothing wraps around.
+        spectrum = torch.fft.rfft(inputs, 2 * S, dim=1) * torch.fft.rfft(wide(k[:S]), 2 * S, dim=0)
+        y = torch.fft.irfft(spectrum, 2 * S, dim=1)[:, S - T : S]  # (B, T, D)
     if d is not None:
         y = y + d * u
     if post_gate is not None:

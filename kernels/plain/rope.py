@@ -8,8 +8,8 @@ from torch import Tensor
 
 
 def rope_tables(positions: Tensor, inv_freq: Tensor, attention_factor: float = 1.0) -> tuple[Tensor, Tensor]:
-    """cos and sin of every angle, in float32: positions (T,), inv_freq (R,) -> (T, R)."""
-    angle = positions.float().unsqueeze(-1) * inv_freq.float()
+    """cos and sin of every angle: whole positions (T,), inv_freq (R,) in float32 -> (T, R)."""
+    angle = positions.unsqueeze(-1) * inv_freq
     if attention_factor != 1.0:
         return angle.cos() * attention_factor, angle.sin() * attention_factor
     return angle.cos(), angle.sin()

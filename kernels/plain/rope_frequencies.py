@@ -62,10 +62,8 @@ def yarn_frequencies(
     device: torch.device | None = None,
 ) -> Tensor:
     """YaRN (Peng et al. 2023): slow pairs are interpolated by factor, fast ones kept, with a linear ramp between."""
-    low, high = (
-        dim * math.log(original_max_seq_len / (turns * 2 * math.pi)) / (2 * math.log(theta))
-        for turns in (beta_fast, beta_slow)
-    )
+    low = dim * math.log(original_max_seq_len / (beta_fast * 2 * math.pi)) / (2 * math.log(theta))
+    high = dim * math.log(original_max_seq_len / (beta_slow * 2 * math.pi)) / (2 * math.log(theta))
     if truncate:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, dim - 1)

@@ -57,7 +57,7 @@ def limit_groups(choice: Tensor, n_groups: int, top_k_groups: int, group_score: 
     if group_score == "max":
         quality = grouped.amax(-1)
     else:
-        quality = grouped.topk(min(2, grouped.shape[-1]), dim=-1).values.sum(-1)
+        quality = grouped.topk(2, dim=-1).values.sum(-1)
     best = quality.topk(top_k_groups, dim=-1).indices
     closed = torch.ones_like(quality, dtype=torch.bool).scatter(-1, best, False)
     return grouped.masked_fill(closed.unsqueeze(-1), -torch.inf).flatten(-2)

@@ -5,6 +5,7 @@ y[t] = (sum_{s<t} exp(k[s] + (t-1-s) w) v[s] + exp(u + k[t]) v[t]) / (the same s
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from archspec.kernels.plain.precision import wide
 from archspec.kernels.plain.state import State
@@ -24,18 +25,28 @@ def wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: State | None = None) 
         num, den, top = state["num"], state["den"], state["max"]
     outputs = []
     for k_c, v_c in zip(wide(k).split(CHUNK, dim=1), wide(v).split(CHUNK, dim=1), strict=True):
-        L = k_c.shape[1]
-        t = torch.arange(L + 1, device=k.device).unsqueeze(1)  # one more: what the chunk leaves
-        steps = (t - 1 - t[:L].mT).unsqueeze(-1)  # (L + 1, L, 1) from a token to the last before another
-        exponents = k_c.unsqueeze(1) + steps * w  # (B, L + 1, L, D)
-        exponents = torch.where(steps == -1, (u + k_c).unsqueeze(1), exponents).masked_fill(steps < -1, -torch.inf)
-        before = top.unsqueeze(1) + t * w  # (B, L + 1, D)
-        largest = torch.maximum(exponents.amax(2), before).detach()
-        weights, share = (exponents - largest.unsqueeze(2)).exp(), (before - largest).exp()
-        nums = (weights * v_c.unsqueeze(1)).sum(2) + share * num.unsqueeze(1)  # (B, L + 1, D)
-        dens = weights.sum(2) + share * den.unsqueeze(1)
-        outputs.append(nums[:, :L] / dens[:, :L])
-        num, den, top = nums[:, L], dens[:, L], largest[:, L]
+        # The backward pass makes the weights of a chunk again.
+        y, num, den, top = checkpoint(
+            average_chunk, w, u, k_c, v_c, num, den, top, use_reentrant=False, preserve_rng_state=False
+        )
+        outputs.append(y)
     if state is not None:
         state["num"], state["den"], state["max"] = num, den, top
     return torch.cat(outputs, dim=1).to(v.dtype)
+
+
+def average_chunk(
+    w: Tensor, u: Tensor, k: Tensor, v: Tensor, num: Tensor, den: Tensor, top: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The averages of L tokens, (B, L, D), and both sums and their scale after them."""
+    L = k.shape[1]
+    t = torch.arange(L + 1, device=k.device).unsqueeze(1)  # one more: what the chunk leaves
+    steps = (t - 1 - t[:L].mT).unsqueeze(-1)  # (L + 1, L, 1) from a token to the last before another
+    exponents = k.unsqueeze(1) + steps * w  # (B, L + 1, L, D)
+    exponents = torch.where(steps == -1, (u + k).unsqueeze(1), exponents).masked_fill(steps < -1, -torch.inf)
+    before = top.unsqueeze(1) + t * w  # (B, L + 1, D)
+    largest = torch.maximum(exponents.amax(2), before).detach()
+    weights, share = (exponents - largest.unsqueeze(2)).exp(), (before - largest).exp()
+    nums = (weights * v.unsqueeze(1)).sum(2) + share * num.unsqueeze(1)  # (B, L + 1, D)
+    dens = weights.sum(2) + share * den.unsqueeze(1)
+    return nums[:, :L] / dens[:, :L], nums[:, L], dens[:, L], largest[:, L]

@@ -106,9 +106,60 @@ def test_where_calls_differ_the_parameter_stays() -> None:
     assert "if window is not None:" in found
 
 
+def test_a_helper_in_a_checkpoint_is_one_that_is_called() -> None:
+    given = "x, None, None, 2.0, use_reentrant=False"
+    same(
+        short(STEPS.replace("flag := scale", "scale") + "\n" + caller(f"return checkpoint(attend, {given})")),
+        '''
+        def attend(x: Tensor) -> Tensor:
+            """Attention."""
+            total = x.sum()
+            x = x * 2.0
+            return x / total
+        class M(nn.Module):
+            def forward(self, x: Tensor, y: Tensor, flag: bool) -> Tensor:
+                return checkpoint(attend, x, use_reentrant=False)
+        ''',
+    )
+    one = "def double(x: Tensor, n: int) -> Tensor:\n    return x * n\n"
+    same(
+        short(one + caller("return checkpoint(double, x, 2, use_reentrant=False)")),
+        "def double(x: Tensor) -> Tensor:\n    return x * 2\n"
+        + caller("return checkpoint(double, x, use_reentrant=False)"),
+    )
+    kept = one + caller("return checkpoint(double, *x, use_reentrant=False)")
+    same(short(kept), kept)
+
+
 def test_a_helper_that_is_handed_on_stays_as_it_is() -> None:
     text = HELPER + "\n" + caller("z = attend(x)", "return checkpoint(attend, z)")
     same(short(text), text)
+
+
+SUMMED = """
+def summed(x: Tensor, w: Tensor) -> Tensor:
+    y = torch.zeros_like(x)
+    for row in w:
+        y.add_(row)
+    return y
+"""
+CLASS = """
+class M(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.run(x.flatten(0, 1))
+        return y.view_as(x)
+
+    def run(self, rows: Tensor) -> Tensor:
+        w = self.w
+        return summed(rows, w["up"] * w["down"])
+"""
+
+
+def test_a_helper_may_change_what_it_has_made() -> None:
+    assert "def run" not in short(SUMMED + CLASS)
+    for other in ("y = x", "y = torch.zeros_like(x) if x.sum() else x", "w.zero_(); y = torch.zeros_like(x)"):
+        assert "def run" in short(SUMMED.replace("y = torch.zeros_like(x)", other) + CLASS)
+    assert "def run" in short(SUMMED.replace("y.add_(row)", "y.uniform_()") + CLASS)
 
 
 def test_a_call_that_does_not_fit_is_an_error() -> None:
@@ -241,7 +292,7 @@ class Embedding(nn.Module):
 
 def test_a_layer_takes_nothing_that_no_call_gives() -> None:
     found = short(POSITIONS)
-    assert "def forward(self, x: Tensor) -> Tensor:\n        return self.table(torch.arange(0, x.shape[1]))" in found
+    assert "def forward(self, x: Tensor) -> Tensor:\n        return self.table(torch.arange(x.shape[1]))" in found
 
 
 @pytest.mark.parametrize(

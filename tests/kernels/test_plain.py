@@ -235,8 +235,10 @@ def usual(case):
 
 @pytest.mark.parametrize("case", ONCE, ids=repr)
 def test_16_bit_types_are_those_of_the_family(case):
+    kept = ("inv_freq",)  # frequencies are float32 whatever the model is
     given = {
-        k: v.to(v.dtype if v.is_complex() else torch.bfloat16) if trained(v) else v for k, v in usual(case).items()
+        k: v.to(v.dtype if v.is_complex() else torch.bfloat16) if trained(v) and k not in kept else v
+        for k, v in usual(case).items()
     }
     cuts = [slice(0, length(case, given))] if case.along else None
     ours, theirs = (case.run(module(case.family), given, cuts) for module in (plain, public))
@@ -250,8 +252,10 @@ def test_16_bit_types_are_those_of_the_family(case):
 
 
 @pytest.mark.parametrize("case", ONCE, ids=repr)
-def test_compiles_as_one_graph(case):
+def test_compiles_as_one_graph(case, monkeypatch):
     torch.compiler.reset()
+    if hasattr(torch._dynamo.config, "capture_dynamic_output_shape_ops"):  # what older versions want for experts
+        monkeypatch.setattr(torch._dynamo.config, "capture_dynamic_output_shape_ops", True)
     given, function = usual(case), getattr(plain(case.family), case.name)
     compiled = torch.compile(lambda **given: function(**given, **case.settings), fullgraph=True, backend="eager")
     for ours, theirs in zip(tensors(compiled(**given)), tensors(function(**given, **case.settings)), strict=True):

@@ -16,6 +16,7 @@ from archspec.codegen.shorten.forwards import fold_forwards
 from archspec.codegen.shorten.inline import inline
 from archspec.codegen.shorten.order import order
 from archspec.codegen.shorten.program import Program
+from archspec.codegen.shorten.recomputed import as_calls, as_checkpoints
 from archspec.codegen.shorten.signatures import leave_out
 from archspec.codegen.shorten.splice import splice
 from archspec.codegen.shorten.split import split
@@ -46,9 +47,11 @@ def shorten(
     program = Program(parts, helpers, constants)
     for function, argument in idle:
         leave_out(program, function, argument)
+    as_calls(program)
     _settle(program)
     while split(program, _settle):
         pass
+    as_checkpoints(program)
     order(program)
     return program.parts
 

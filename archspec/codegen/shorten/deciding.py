@@ -208,6 +208,8 @@ class _Fold(Specialise):
     def leave_Call(self, original: cst.Call, updated: cst.Call) -> cst.BaseExpression:
         """Without what a function of a library assumes anyway."""
         name = code(original.func)
+        if name == "torch.arange" and self.reads_config(original.args[0]) and code(updated.args[0].value) == "0":
+            return updated.with_changes(args=updated.args[1:])
         kept = [
             b
             for a, b in zip(original.args, updated.args, strict=True)

@@ -16,6 +16,7 @@ from archspec.codegen.layout import WIDTH
 from archspec.codegen.shorten.effects import acts, pure
 from archspec.codegen.shorten.facts import library
 from archspec.codegen.shorten.program import Call, Function, Program, binding, bound, defaults, parameters, tree
+from archspec.codegen.shorten.recomputed import is_recomputed
 from archspec.codegen.shorten.rewrite import Calls, Reads, embedded
 from archspec.codegen.sources import code
 
@@ -29,7 +30,7 @@ def inline(program: Program) -> None:
         _inline_methods(program, part)
     for name in [name for name in program.parts if program.helper(name) is not None]:
         function = program.helper(name)
-        if function is None:
+        if function is None or is_recomputed(program, name):
             continue
         expression, calls = returned(function, program.parts[name]), program.calls(name)
         if expression is None or not calls or not all(_fits(program, function, expression, call) for call in calls):

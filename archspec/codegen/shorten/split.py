@@ -2,7 +2,7 @@
 
 A helper that every caller shares keeps the branches that tell them apart. Encoder, decoder and cross-attention share
 few of them, so that three short functions are shorter than one with all their branches; a window that one of two kinds
-has is one branch, and stays one.
+has is one branch, and stays one. What a helper calls may be split with it.
 """
 
 import ast
@@ -25,17 +25,31 @@ Key = tuple[str, ...]
 def split(program: Program, settle: Callable[[Program], None]) -> bool:
     """Split the first helper for which it pays; `settle` shortens a program. Whether one was split."""
     for name in list(program.parts):
-        function = program.helper(name)
-        groups = _groups(program, name, function) if function is not None else {}
-        if len(groups) < 2:
-            continue
-        trial = Program(program.parts, program.helpers, program.constants)
-        _separate(trial, name, groups)
-        settle(trial)
-        if _length(trial) < _length(program):
+        trial = _tried(program, name, settle)
+        if trial is not None and _length(trial) < _length(program):
             program.parts, program.helpers = trial.parts, trial.helpers
             return True
     return False
+
+
+def _tried(program: Program, name: str, settle: Callable[[Program], None]) -> Program | None:
+    """A program in which a helper is split, and of what it calls that for which it then pays; None if nothing is."""
+    function = program.helper(name)
+    groups = _groups(program, name, function) if function is not None else {}
+    if len(groups) < 2:
+        return None
+    inner = [callee for callee in program.parts if callee in program.reads(name) - {name}]
+    trial = Program(program.parts, program.helpers, program.constants)
+    own = _separate(trial, name, groups)
+    settle(trial)
+    for callee in inner:
+        further = _tried(trial, callee, settle)
+        if further is not None and _length(further) < _length(trial):
+            trial = further
+    left = [one for one in own if one in trial.parts]
+    if len(left) == 1:
+        _rename(trial, left[0], name)
+    return trial
 
 
 def _length(program: Program) -> int:
@@ -72,7 +86,7 @@ def _key(program: Program, function: Function, call: Call, decides: set[str]) ->
     return tuple(said)
 
 
-def _separate(program: Program, name: str, groups: dict[Key, list[str]]) -> None:
+def _separate(program: Program, name: str, groups: dict[Key, list[str]]) -> list[str]:
     """Give each group a helper of its own, before the first part that calls it; one with several keeps the name."""
     before: dict[str, tuple[str, str]] = {}
     shared = next((callers for callers in groups.values() if len(callers) > 1), None)
@@ -92,6 +106,14 @@ def _separate(program: Program, name: str, groups: dict[Key, list[str]]) -> None
             parts[before[part][0]] = before[part][1]
         parts[part] = text
     program.parts = parts
+    return [own for own, _ in before.values()]
+
+
+def _rename(program: Program, old: str, new: str) -> None:
+    """Give a helper another name, which nothing else has."""
+    named = re.compile(rf"\b{old}\b")
+    program.parts = {new if part == old else part: named.sub(new, text) for part, text in program.parts.items()}
+    program.helpers.add(new)
 
 
 def _renaming(own: str) -> Callable[[cst.Call], cst.Call]:
@@ -99,10 +121,11 @@ def _renaming(own: str) -> Callable[[cst.Call], cst.Call]:
 
 
 def _name(name: str, caller: str, program: Program) -> str:
-    """`attention` for CrossAttention is cross_attention; for Decoder it is decoder_attention."""
-    said = snake(caller)
-    wished = said if said.endswith(f"_{name}") else f"{said}_{name}"
+    """`attention` for CrossAttention is cross_attention, for Decoder decoder_attention, for Attention itself."""
+    said, words = snake(caller).split("_"), name.split("_")
+    shared = next(n for n in range(len(words), -1, -1) if said[len(said) - n :] == words[:n])
+    wished = "_".join([*said, *words[shared:]])
     text = "\n".join(program.parts.values())
-    while re.search(rf"\b{wished}\b", text):
+    while wished != name and re.search(rf"\b{wished}\b", text):
         wished += "_"
     return wished

@@ -15,7 +15,7 @@ class Learned(nn.Module):
         self.table = nn.Embedding(c.n_positions + c.offset if c.offset else c.n_positions, c.dim)
 
     def forward(self, x: Tensor, start: int = 0, positions: Tensor | None = None) -> Tensor:
-        """The rows (T, dim) of the tokens x (B, T, dim), which stand at positions start .. start + T - 1."""
+        """The rows (T, dim) of the positions at which the tokens x (B, T, dim) stand."""
         c = self.c
         T = x.shape[1]
         if c.placed and not c.plain and positions is not None:

@@ -37,7 +37,10 @@ class TokenEmbedding(nn.Module):
     ) -> Tensor:
         """tokens (B, T) -> (B, T, d_model)."""
         c = self.c
-        x = self.token(tokens)  # (B, T, width of the table)
+        if c.d_factor is None:
+            x = self.token(tokens)  # (B, T, d_model)
+        else:
+            x = self.token(tokens)  # (B, T, d_factor)
         if c.scale != 1:
             x = x * c.scale
         if c.token_types is not None:

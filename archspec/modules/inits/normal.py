@@ -6,25 +6,31 @@ from archspec.layers.inits.normal import NormalInit as Config
 
 
 def init_weights(model: nn.Module, c: Config) -> None:
-    """Draw matrices, then tables (a tied head is its table), and reset what modules start in their own way."""
+    """Draw matrices and tables, and reset what modules start in their own way."""
     draw = uniform if c.distribution == "uniform" else truncated_normal if c.truncated else nn.init.normal_
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d if c.names.convolutions else nn.Linear):
+        if c.embedding_std == c.std and not c.names.linear_biases and not c.names.convolutions:
+            if isinstance(module, nn.Linear | nn.Embedding):
+                draw(module.weight, std=c.std)
+        elif isinstance(module, nn.Linear | nn.Conv2d if c.names.convolutions else nn.Linear):
             draw(module.weight, std=c.std)
             if c.names.linear_biases and module.bias is not None:
                 nn.init.zeros_(module.bias)
+        elif c.embedding_std == c.std and isinstance(module, nn.Embedding):
+            draw(module.weight, std=c.embedding_std)
     if c.residual_scale == "depth" and c.names.residual:
         # What writes to the residual stream starts smaller, the more so the deeper the model.
         for name, module in model.named_modules():
             if isinstance(module, nn.Linear) and name.endswith(c.names.residual):
                 draw(module.weight, std=c.std * c.n_branches**-0.5)
+    if c.embedding_std != c.std:
+        # Last, as a tied head is a table.
+        for module in model.modules():
+            if isinstance(module, nn.Embedding):
+                draw(module.weight, std=c.embedding_std)
     for module in model.modules():
-        if isinstance(module, nn.Embedding):
-            draw(module.weight, std=c.embedding_std)
-    for module in model.modules():
-        reset = getattr(module, "reset_parameters", None)
-        if reset is not None and not type(module).__module__.startswith("torch."):
-            reset()
+        if hasattr(module, "reset_parameters") and not type(module).__module__.startswith("torch."):
+            module.reset_parameters()  # type: ignore[operator]
     if c.names.stacked:
         for name, weight in model.named_parameters():
             if name.endswith(c.names.stacked):

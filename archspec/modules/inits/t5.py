@@ -24,9 +24,8 @@ def init_weights(model: nn.Module, c: Config) -> None:
             else:
                 nn.init.normal_(module.weight, std=c.factor)
     for module in model.modules():
-        reset = getattr(module, "reset_parameters", None)
-        if reset is not None and not type(module).__module__.startswith("torch."):
-            reset()
+        if hasattr(module, "reset_parameters") and not type(module).__module__.startswith("torch."):
+            module.reset_parameters()  # type: ignore[operator]
     if c.names.stacked:
         for name, weight in model.named_parameters():
             if name.endswith(c.names.stacked):

@@ -17,9 +17,8 @@ def init_weights(model: nn.Module, c: Config) -> None:
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=c.embedding_std)
     for module in model.modules():
-        reset = getattr(module, "reset_parameters", None)
-        if reset is not None and not type(module).__module__.startswith("torch."):
-            reset()
+        if hasattr(module, "reset_parameters") and not type(module).__module__.startswith("torch."):
+            module.reset_parameters()  # type: ignore[operator]
     if c.names.stacked:
         for name, weight in model.named_parameters():
             if name.endswith(c.names.stacked):

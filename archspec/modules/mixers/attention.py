@@ -1,6 +1,7 @@
 """Softmax attention, as a module. What it computes is said in `archspec.layers.mixers.attention`."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kernels.attention.position_bias import place_distances
@@ -115,6 +116,9 @@ class Attention(nn.Module):
             bias = of_one_document(document_ids, memory_documents, q.dtype)  # (B, 1, T, M)
         if c.shared_bias is not None and c.window is not None and bias is not None:
             bias = bias[..., -k.shape[2] :]  # on the keys that are still kept
+        if c.plain and c.v_head_dim < c.head_dim:
+            # PyTorch's operator is fused where values are as wide as keys.
+            v = F.pad(v, (0, c.head_dim - c.v_head_dim))
         y = attention(
             q,
             k,
@@ -141,6 +145,8 @@ class Attention(nn.Module):
             else key_mask,
             dropout=c.dropout if c.dropout and self.training else 0.0,
         )
+        if c.plain and c.v_head_dim < c.head_dim:
+            y = y[..., : c.v_head_dim]
         if c.gate == "head":
             y = y * torch.sigmoid(self.gate_proj(x)).transpose(1, 2).unsqueeze(-1)  # (B, n_heads, T, v_head_dim)
         y = y.transpose(1, 2).reshape(B, T, c.n_heads * c.v_head_dim)  # (B, T, n_heads * v_head_dim)

@@ -1,6 +1,7 @@
 """Multi-head latent attention, as a module. What it computes is said in `archspec.layers.mixers.mla`."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kernels.attention.latent import latent_attention
@@ -86,7 +87,10 @@ class MLA(nn.Module):
         B, _, S, _ = latent.shape
         kv = self.kv_b_proj(latent).view(B, S, c.n_heads, c.qk_nope_head_dim + c.v_head_dim)
         k_nope, v = kv.transpose(1, 2).split([c.qk_nope_head_dim, c.v_head_dim], dim=-1)
-        return attention(
+        if c.plain and c.v_head_dim < c.qk_head_dim:
+            # PyTorch's operator is fused where values are as wide as keys.
+            v = F.pad(v, (0, c.qk_head_dim - c.v_head_dim))
+        y = attention(
             torch.cat((q_nope, q_rope), dim=-1),
             torch.cat((k_nope, k_rope.expand(B, c.n_heads, S, c.qk_rope_head_dim)), dim=-1),
             v,
@@ -96,6 +100,7 @@ class MLA(nn.Module):
             key_mask=key_mask if c.padded else None,
             dropout=c.dropout if c.dropout and self.training else 0.0,
         )
+        return y[..., : c.v_head_dim] if c.plain and c.v_head_dim < c.qk_head_dim else y
 
     def absorbed(
         self, q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor, key_mask: Tensor | None = None

@@ -49,7 +49,7 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
-        return self.token(tokens)  # (B, T, width of the table)
+        return self.token(tokens)  # (B, T, D_MODEL)
 
 
 class RMSNorm(nn.Module):
@@ -79,10 +79,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def yarn_frequencies(device: torch.device) -> Tensor:
     """YaRN (Peng et al. 2023): slow pairs are interpolated by factor, fast ones kept, with a linear ramp between."""
-    low, high = (
-        QK_ROPE_HEAD_DIM * math.log(ORIGINAL_MAX_SEQ_LEN / (turns * 2 * math.pi)) / (2 * math.log(THETA))
-        for turns in (BETA_FAST, BETA_SLOW)
-    )
+    low = QK_ROPE_HEAD_DIM * math.log(ORIGINAL_MAX_SEQ_LEN / (BETA_FAST * 2 * math.pi)) / (2 * math.log(THETA))
+    high = QK_ROPE_HEAD_DIM * math.log(ORIGINAL_MAX_SEQ_LEN / (BETA_SLOW * 2 * math.pi)) / (2 * math.log(THETA))
     low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, QK_ROPE_HEAD_DIM - 1)
     width = high - low if high != low else 0.001
@@ -101,7 +99,7 @@ class Rope(nn.Module):
         """Turn q and k (B, any heads, T, QK_ROPE_HEAD_DIM), which stand at positions start .. start + T - 1."""
         T = q.shape[2]
         frequencies = yarn_frequencies(device=q.device)
-        angle = torch.arange(start, start + T, device=q.device).float().unsqueeze(-1) * frequencies.float()
+        angle = torch.arange(start, start + T, device=q.device).unsqueeze(-1) * frequencies
         cos, sin = angle.cos(), angle.sin()  # (T, QK_ROPE_HEAD_DIM / 2)
         return rotate(q, cos, sin), rotate(k, cos, sin)
 
@@ -140,8 +138,9 @@ def latent_attention(
     """Attention (B, H, T, V) with one key and value for all heads, as q_nope . (w_k latent) = (q_nope w_k) . latent."""
     q = torch.cat((q_nope @ w_k, q_rope), dim=-1)  # (B, H, T, L + R), w_k being (H, N, L)
     k = torch.cat((latent, k_rope), dim=-1)  # (B, 1, S, L + R)
-    y = attention(q, k, latent)
-    return y @ w_v.mT  # w_v is (H, V, L)
+    # PyTorch's operator is fused where values are as wide as keys; what is not of the latent is left out of them.
+    y = attention(q, k, k)
+    return y[..., : latent.shape[3]] @ w_v.mT  # w_v is (H, V, L)
 
 
 class MLA(nn.Module):
@@ -181,11 +180,14 @@ class MLA(nn.Module):
         B, _, S, _ = latent.shape
         kv = self.kv_b_proj(latent).view(B, S, N_HEADS, QK_NOPE_HEAD_DIM + V_HEAD_DIM)
         k_nope, v = kv.transpose(1, 2).split([QK_NOPE_HEAD_DIM, V_HEAD_DIM], dim=-1)
-        return attention(
+        # PyTorch's operator is fused where values are as wide as keys.
+        v = F.pad(v, (0, QK_HEAD_DIM - V_HEAD_DIM))
+        y = attention(
             torch.cat((q_nope, q_rope), dim=-1),
             torch.cat((k_nope, k_rope.expand(B, N_HEADS, S, QK_ROPE_HEAD_DIM)), dim=-1),
             v,
         )
+        return y[..., :V_HEAD_DIM]
 
     def absorbed(self, q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor) -> Tensor:
         """The same attention over the latents, which all heads share: no key or value of an earlier token is made."""
@@ -243,7 +245,7 @@ def experts_gated(x: Tensor, weights: Tensor, experts: Tensor, w_gate: Tensor, w
         token, slot = torch.where(experts == e)
         rows = x[token]
         hidden = F.silu(F.linear(rows, gate)) * F.linear(rows, up)
-        y = y.index_add(0, token, F.linear(hidden, down) * weights[token, slot].unsqueeze(-1).to(y.dtype))
+        y.index_add_(0, token, F.linear(hidden, down) * weights[token, slot].unsqueeze(-1).to(y.dtype))
     return y.to(x.dtype)
 
 
@@ -256,7 +258,7 @@ def load_balancing_loss(probs: Tensor, experts: Tensor) -> Tensor:
 def limit_groups(choice: Tensor) -> Tensor:
     """choice (..., E) with -inf outside the best TOP_K_GROUPS groups of E / N_GROUPS neighbouring experts."""
     grouped = choice.unflatten(-1, (N_GROUPS, -1))  # (..., N_GROUPS, E / N_GROUPS)
-    quality = grouped.topk(min(2, grouped.shape[-1]), dim=-1).values.sum(-1)
+    quality = grouped.topk(2, dim=-1).values.sum(-1)
     best = quality.topk(TOP_K_GROUPS, dim=-1).indices
     closed = torch.ones_like(quality, dtype=torch.bool).scatter(-1, best, False)
     return grouped.masked_fill(closed.unsqueeze(-1), -torch.inf).flatten(-2)
@@ -359,17 +361,13 @@ class LMHead(nn.Module):
 
 
 def init_weights(model: nn.Module) -> None:
-    """Draw matrices, then tables (a tied head is its table), and reset what modules start in their own way."""
+    """Draw matrices and tables, and reset what modules start in their own way."""
     for module in model.modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=STD)
     for module in model.modules():
-        if isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=STD)
-    for module in model.modules():
-        reset = getattr(module, "reset_parameters", None)
-        if reset is not None and not type(module).__module__.startswith("torch."):
-            reset()
+        if hasattr(module, "reset_parameters") and not type(module).__module__.startswith("torch."):
+            module.reset_parameters()
     for name, weight in model.named_parameters():
         if name.endswith(("experts.gate_proj", "experts.up_proj", "experts.down_proj")):
             nn.init.normal_(weight, std=STD)

@@ -30,7 +30,7 @@ class Learned(nn.Module):
         self.table = nn.Embedding(N_POSITIONS, D_MODEL)
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        """The rows (T, D_MODEL) of the tokens x (B, T, D_MODEL), which stand at positions start .. start + T - 1."""
+        """The rows (T, D_MODEL) of the positions at which the tokens x (B, T, D_MODEL) stand."""
         T = x.shape[1]
         places = torch.arange(start, start + T, device=x.device)  # (T,)
         return self.table(places)  # (T, D_MODEL)
@@ -57,7 +57,7 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor, state: State | None = None) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
-        x = self.token(tokens)  # (B, T, width of the table)
+        x = self.token(tokens)  # (B, T, D_MODEL)
         x = x + self.position(x, advance(state, tokens.shape[1]))
         return F.dropout(x, TOKEN_EMBEDDING_DROPOUT, self.training)
 
@@ -169,23 +169,21 @@ class LMHead(nn.Module):
 
 
 def init_weights(model: nn.Module) -> None:
-    """Draw matrices, then tables (a tied head is its table), and reset what modules start in their own way."""
+    """Draw matrices and tables, and reset what modules start in their own way."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=STD)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=STD)
     # What writes to the residual stream starts smaller, the more so the deeper the model.
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and name.endswith(("o_proj", "down_proj")):
             nn.init.normal_(module.weight, std=STD * N_BRANCHES**-0.5)
     for module in model.modules():
-        if isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=STD)
-    for module in model.modules():
-        reset = getattr(module, "reset_parameters", None)
-        if reset is not None and not type(module).__module__.startswith("torch."):
-            reset()
+        if hasattr(module, "reset_parameters") and not type(module).__module__.startswith("torch."):
+            module.reset_parameters()
 
 
 class Model(nn.Module):

@@ -29,7 +29,7 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
-        return self.token(tokens)  # (B, T, width of the table)
+        return self.token(tokens)  # (B, T, D_MODEL)
 
 
 class RMSNorm(nn.Module):
@@ -63,7 +63,7 @@ class Rope(nn.Module):
         """Turn q and k (B, any heads, T, HEAD_DIM), which stand at positions start .. start + T - 1."""
         T = q.shape[2]
         frequencies = 1.0 / THETA ** (torch.arange(0, HEAD_DIM, 2, dtype=torch.float32, device=q.device) / HEAD_DIM)
-        angle = torch.arange(start, start + T, device=q.device).float().unsqueeze(-1) * frequencies.float()
+        angle = torch.arange(start, start + T, device=q.device).unsqueeze(-1) * frequencies
         cos, sin = angle.cos(), angle.sin()  # (T, HEAD_DIM / 2)
         return rotate(q, cos, sin), rotate(k, cos, sin)
 
@@ -169,17 +169,13 @@ class LMHead(nn.Module):
 
 
 def init_weights(model: nn.Module) -> None:
-    """Draw matrices, then tables (a tied head is its table), and reset what modules start in their own way."""
+    """Draw matrices and tables, and reset what modules start in their own way."""
     for module in model.modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=STD)
     for module in model.modules():
-        if isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=STD)
-    for module in model.modules():
-        reset = getattr(module, "reset_parameters", None)
-        if reset is not None and not type(module).__module__.startswith("torch."):
-            reset()
+        if hasattr(module, "reset_parameters") and not type(module).__module__.startswith("torch."):
+            module.reset_parameters()
 
 
 class Model(nn.Module):

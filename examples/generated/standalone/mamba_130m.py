@@ -34,7 +34,7 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
-        return self.token(tokens)  # (B, T, width of the table)
+        return self.token(tokens)  # (B, T, D_MODEL)
 
 
 class RMSNorm(nn.Module):
@@ -194,9 +194,8 @@ def init_weights(model: nn.Module) -> None:
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=EMBEDDING_STD)
     for module in model.modules():
-        reset = getattr(module, "reset_parameters", None)
-        if reset is not None and not type(module).__module__.startswith("torch."):
-            reset()
+        if hasattr(module, "reset_parameters") and not type(module).__module__.startswith("torch."):
+            module.reset_parameters()
 
 
 class Model(nn.Module):

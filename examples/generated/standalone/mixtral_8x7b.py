@@ -32,7 +32,7 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
-        return self.token(tokens)  # (B, T, width of the table)
+        return self.token(tokens)  # (B, T, D_MODEL)
 
 
 class RMSNorm(nn.Module):
@@ -66,7 +66,7 @@ class Rope(nn.Module):
         """Turn q and k (B, any heads, T, HEAD_DIM), which stand at positions start .. start + T - 1."""
         T = q.shape[2]
         frequencies = 1.0 / THETA ** (torch.arange(0, HEAD_DIM, 2, dtype=torch.float32, device=q.device) / HEAD_DIM)
-        angle = torch.arange(start, start + T, device=q.device).float().unsqueeze(-1) * frequencies.float()
+        angle = torch.arange(start, start + T, device=q.device).unsqueeze(-1) * frequencies
         cos, sin = angle.cos(), angle.sin()  # (T, HEAD_DIM / 2)
         return rotate(q, cos, sin), rotate(k, cos, sin)
 
@@ -134,7 +134,7 @@ def experts_gated(x: Tensor, weights: Tensor, experts: Tensor, w_gate: Tensor, w
         token, slot = torch.where(experts == e)
         rows = x[token]
         hidden = F.silu(F.linear(rows, gate)) * F.linear(rows, up)
-        y = y.index_add(0, token, F.linear(hidden, down) * weights[token, slot].unsqueeze(-1).to(y.dtype))
+        y.index_add_(0, token, F.linear(hidden, down) * weights[token, slot].unsqueeze(-1).to(y.dtype))
     return y.to(x.dtype)
 
 
@@ -219,17 +219,13 @@ class LMHead(nn.Module):
 
 
 def init_weights(model: nn.Module) -> None:
-    """Draw matrices, then tables (a tied head is its table), and reset what modules start in their own way."""
+    """Draw matrices and tables, and reset what modules start in their own way."""
     for module in model.modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=STD)
     for module in model.modules():
-        if isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=STD)
-    for module in model.modules():
-        reset = getattr(module, "reset_parameters", None)
-        if reset is not None and not type(module).__module__.startswith("torch."):
-            reset()
+        if hasattr(module, "reset_parameters") and not type(module).__module__.startswith("torch."):
+            module.reset_parameters()
     for name, weight in model.named_parameters():
         if name.endswith(("experts.gate_proj", "experts.up_proj", "experts.down_proj")):
             nn.init.normal_(weight, std=STD)
