@@ -6,7 +6,7 @@
 1253
 
 Each name is imported when it is first used: `import archspec` costs nothing, and PyTorch is needed only by what runs a
-model (`build`, `verify`).
+model (`build`, `new_state`, `verify`).
 """
 
 import sys
@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from archspec.codegen import generate
     from archspec.codegen.load import build
+    from archspec.decoding import State, new_state
     from archspec.diagram.render import diagram, render
-    from archspec.errors import ArchspecError, GenerateError, Problem, RenderError, SpecError, VerifyError
+    from archspec.errors import ArchspecError, GenerateError, Problem, RenderError, SpecError, StateError, VerifyError
     from archspec.graph import lower
     from archspec.language.load import load, loads
     from archspec.language.model import Spec
@@ -37,6 +38,8 @@ __all__ = [
     "RenderError",
     "Spec",
     "SpecError",
+    "State",
+    "StateError",
     "VerifyError",
     "build",
     "count",
@@ -45,6 +48,7 @@ __all__ = [
     "load",
     "loads",
     "lower",
+    "new_state",
     "render",
     "schema",
     "show",
@@ -55,7 +59,16 @@ _HOMES = {
     "archspec.codegen": ("generate",),
     "archspec.codegen.load": ("build",),
     "archspec.graph": ("lower",),
-    "archspec.errors": ("ArchspecError", "GenerateError", "Problem", "RenderError", "SpecError", "VerifyError"),
+    "archspec.decoding": ("State", "new_state"),
+    "archspec.errors": (
+        "ArchspecError",
+        "GenerateError",
+        "Problem",
+        "RenderError",
+        "SpecError",
+        "StateError",
+        "VerifyError",
+    ),
     "archspec.passes.count": ("Count", "count"),
     "archspec.diagram.render": ("diagram", "render"),
     "archspec.language.load": ("load", "loads"),

@@ -4,6 +4,7 @@ ArchspecError            the root: catch this to catch all
 ├── SpecError            a spec is wrong; holds every problem of the file, each with its place (exit code 1)
 ├── GenerateError        a layer's source asks the code generator for something it cannot write out (exit code 1)
 ├── RenderError          a picture cannot be drawn, for example because Graphviz is missing (exit code 1)
+├── StateError           a decoding state is not of this model or batch, or cannot do what is asked (exit code 1)
 └── VerifyError          a built model does not do what its spec says (exit code 1)
 
 `Fault` is the small change of the spec room: one mistake found in one piece of text, before anybody knows in which
@@ -72,6 +73,10 @@ class GenerateError(ArchspecError):
 
 class RenderError(ArchspecError):
     """A picture could not be drawn."""
+
+
+class StateError(ArchspecError, ValueError):
+    """A decoding state does not go with what it is given to, or cannot be changed as asked; it is left as it was."""
 
 
 class VerifyError(ArchspecError):

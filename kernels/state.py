@@ -74,7 +74,10 @@ def append(
     (a sliding window of w keys needs keep = w - 1); what is returned still holds every key the new tokens can see.
     mask (B, T) is that of the new tokens, whose padding stands before what is real: it is moved before what is kept.
     Without gradients the tokens are written into a buffer with room for `capacity` tokens, which moves when it is full:
-    `state[name]` is the buffer and `state[name + "_span"]` its filled part as (start, end). With gradients it is exact.
+    `state[name]` is the buffer and `state[name + "_span"]` its filled part as (start, end); a buffer that waits under
+    `name + "_room"` is the first. With gradients it is exact.
+
+    Raises ValueError for tokens that do not go with those held, by sequences, channels, type or device.
     """
     if state is None:
         return tuple(new.values())
@@ -96,9 +99,12 @@ def close_gap(x: Tensor, mask: Tensor) -> Tensor:
 
 def _append(state: State, name: str, tokens: Tensor, keep: int | None, mask: Tensor | None) -> Tensor:
     """`append` for one tensor."""
-    buffer, (start, end) = state.get(name), state.get(f"{name}_span", (0, 0))
+    buffer = state[name] if name in state else state.pop(f"{name}_room", None)
+    start, end = state.get(f"{name}_span", (0, 0 if buffer is None or name not in state else buffer.shape[2]))
+    if buffer is not None:
+        _check(name, buffer, tokens)
     n = tokens.shape[2]
-    size = capacity(end + n, keep)
+    size = max(capacity(end + n, keep), 0 if buffer is None else buffer.shape[2])  # room once asked for is kept
     if torch.is_grad_enabled() or end - start + n > size or (mask is not None and end > start):
         everything = tokens if buffer is None else torch.cat((buffer[:, :, start:end], tokens), dim=2)
         if mask is not None and end > start:
@@ -119,6 +125,18 @@ def _append(state: State, name: str, tokens: Tensor, keep: int | None, mask: Ten
     state[name] = buffer
     state[f"{name}_span"] = (start if keep is None else max(start, end + n - keep), end + n)
     return buffer[:, :, start : end + n]
+
+
+def _check(name: str, buffer: Tensor, tokens: Tensor) -> None:
+    """Refuse tokens of other sequences or another type: to write them into the buffer could be silent."""
+    B, H, _, D = buffer.shape
+    b, h, _, d = tokens.shape
+    if b != B or h != H or d != D or tokens.dtype != buffer.dtype or tokens.device != buffer.device:
+        held, given = (f"{(*x.shape[:2], '...', *x.shape[3:])} of {x.dtype} on {x.device}" for x in (buffer, tokens))
+        raise ValueError(
+            f"state: {name!r} holds {held}, and this call gives {given}: go on with the sequences, model, type and"
+            " device that the state began with, or start with an empty one"
+        )
 
 
 def _is_frozen(buffer: Tensor) -> bool:
@@ -156,7 +174,8 @@ def once(state: State | None, name: str, make: Callable[[], Any]) -> Any:
 def atomic(forward: Callable[P, R]) -> Callable[P, R]:
     """A model's `forward` that leaves its argument `state` as it was, the same dicts, when it raises anything.
 
-    What is compiled or exported runs as it is. Raises TypeError for a function that takes no `state`.
+    A state that has a method `expect` is asked first whether it goes with the arguments (`archspec.decoding`). What is
+    compiled or exported runs as it is. Raises TypeError for a function that takes no `state`.
     """
     kinds = {name: p.kind for name, p in signature(forward).parameters.items()}
     if "state" not in kinds and Parameter.VAR_KEYWORD not in kinds.values():
@@ -166,9 +185,12 @@ def atomic(forward: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(forward)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        state = args[place] if place is not None and place < len(args) else kwargs.get("state")
-        if not isinstance(state, dict) or torch.compiler.is_compiling():
+        by_order = args if place is None else args[place : place + 1]
+        state = next((x for x in (*by_order, kwargs.get("state")) if isinstance(x, dict)), None)
+        if state is None or torch.compiler.is_compiling():
             return forward(*args, **kwargs)
+        if hasattr(state, "expect"):
+            state.expect(*args, **kwargs)
         before = _contents(state)
         try:
             return forward(*args, **kwargs)

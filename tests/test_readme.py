@@ -97,9 +97,11 @@ def test_the_archspec_commands(bare: Path, workplace: Path) -> None:
     assert (workplace / "model.py").read_text().startswith('"""bert_tiny: 1,253 parameters.')
 
 
-def test_the_python_example(bare: Path, workplace: Path) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    run([str(bare / "python"), "-c", example], workplace)
+@pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_the_python_examples(bare: Path, workplace: Path, example: str) -> None:
+    done = run([str(bare / "python"), "-c", example], workplace)
+    for said in re.findall(r"^print.*  # (.*)$", example, re.MULTILINE):
+        assert said in done.stdout.splitlines()
 
 
 def test_the_yaml_example(bare: Path, workplace: Path) -> None:

@@ -2,12 +2,14 @@
 
 import linecache
 import sys
+from contextlib import nullcontext
 from types import ModuleType
 
 import torch
 from torch import nn
 
 from archspec.codegen.generate import generate
+from archspec.decoding.layout import SPEC
 from archspec.language.model import Spec
 from archspec.layers.arguments import INPUTS
 
@@ -20,13 +22,14 @@ def build(spec: Spec, *, device: str | torch.device | None = None) -> nn.Module:
         device: where its tensors live; "meta" makes shapes alone, for models too big to hold.
 
     Returns:
-        A freshly initialised module; a traceback through it shows the lines of the generated file.
+        A freshly initialised module, which knows its spec; a traceback through it shows the lines of the file.
     """
-    module = load_text(generate(spec.taking(*INPUTS)), f"{spec.name}_{spec.digest}")
-    if device is None:
-        return module.Model()
-    with torch.device(device):
-        return module.Model()
+    taking = spec.taking(*INPUTS)
+    module = load_text(generate(taking), f"{spec.name}_{spec.digest}")
+    with nullcontext() if device is None else torch.device(device):
+        model: nn.Module = module.Model()
+    model.__dict__[SPEC] = taking
+    return model
 
 
 def load_text(text: str, name: str) -> ModuleType:

@@ -263,7 +263,7 @@ class Spec:
         """Whether a stack keeps a state while decoding: the main one alone, as the others run once for a sequence."""
         return stack is self.main and stack.has_state
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The first digits of a hash of all that the spec says once resolved."""
         said = (self.name, self.stacks, self.head, self.init, self.vocab_size, self.max_seq_len)

@@ -55,19 +55,24 @@ class Kept(NamedTuple):
         name: its path in the state of the component, as dicts are nested: `k`, `conv`, `0.inputs`.
         shape: in B (the axis along which sequences are reordered or picked out), S (tokens seen, the axis that grows),
             M (tokens of the memory) and sizes. Without B it serves all sequences of a batch.
-        dtype: that of the model, float32 whatever the model's (wider where the model is), or whole numbers.
+        dtype: that of the model, float32 whatever the model's (wider where the model is), whole numbers, or booleans.
         limit: the most tokens that stay along S; None where all do.
     """
 
     name: str
     shape: Shape
-    dtype: Literal["model", "float32", "int64"] = "model"
+    dtype: Literal["model", "float32", "int64", "bool"] = "model"
     limit: int | None = None
 
     @property
     def batch_axis(self) -> int | None:
         """The axis of the sequences."""
         return self.shape.index("B") if "B" in self.shape else None
+
+    @property
+    def token_axis(self) -> int | None:
+        """The axis of the tokens seen."""
+        return self.shape.index("S") if "S" in self.shape else None
 
     @property
     def grows(self) -> str:
@@ -96,7 +101,7 @@ class Kept(NamedTuple):
 
     def width(self, model: int = 2) -> int:
         """Bytes of an element, those of the model's dtype given."""
-        return {"model": model, "float32": max(model, 4), "int64": 8}[self.dtype]
+        return {"model": model, "float32": max(model, 4), "int64": 8, "bool": 1}[self.dtype]
 
 
 def round_up(tokens: int) -> int:

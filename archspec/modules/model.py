@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from archspec.decoding.layout import SPEC
 from archspec.kernels import padding
 from archspec.kernels.state import atomic, once, substate
 from archspec.language.model import Spec
@@ -119,6 +120,7 @@ class Model(Interpreted):
 
     def __init__(self, spec: Spec):
         super().__init__(lower_model(spec))
+        self.__dict__[SPEC] = spec
         for replaced, used in spec.ties:
             module, _, leaf = replaced.rpartition(".")
             setattr(self.get_submodule(module), leaf, self.get_parameter(used))

@@ -5,8 +5,10 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from archspec.decoding.check import dtype_of
+from archspec.decoding.tree import Held, leaves
 from archspec.layers.arguments import ARGUMENTS
 from archspec.layers.base import Component
 from archspec.layers.ops import CONCAT, Attend, Elementwise, FFTConv, Kept, Linear, Norm, Op, Run, Scan
@@ -199,36 +201,21 @@ def parameter_problems(c: Component, ops: Sequence[Op], module: nn.Module, tied:
 def state_problems(c: Component, ops: Sequence[Op], state: dict[str, Any], run: Run, dtype: torch.dtype) -> list[str]:
     """Where a state, after run.S tokens, holds other tensors than the ops of its component declare."""
     declared: dict[str, Kept] = {k.name: k for op in ops for k in op.kept}
-    have = dict(leaves(state))
+    have = {held.path: held for held in leaves(state)}
     found = [f"{c.kind}: the state should hold {name!r}, and does not" for name in declared.keys() - have.keys()]
     found += [f"{c.kind}: the state holds {name!r}, which no op declares" for name in have.keys() - declared.keys()]
     for name, kept in declared.items():
         if name in have:
-            found += _tensor_problems(f"{c.kind}: {name!r} of the state", kept, *have[name], run, dtype)
+            found += _tensor_problems(f"{c.kind}: {name!r} of the state", kept, have[name], run, dtype)
     return found
 
 
-def _tensor_problems(
-    what: str, kept: Kept, tensor: Tensor, filled: tuple[int, ...], run: Run, dtype: torch.dtype
-) -> Iterator[str]:
-    types = {"model": dtype, "float32": torch.promote_types(dtype, torch.float32), "int64": torch.int64}
-    if tensor.dtype != types[kept.dtype]:
-        yield f"{what} is declared as {types[kept.dtype]}, and is {tensor.dtype}"
+def _tensor_problems(what: str, kept: Kept, held: Held, run: Run, dtype: torch.dtype) -> Iterator[str]:
+    tensor, wanted = held.tensor, dtype_of(kept, dtype)
+    filled = tuple(held.filled(2).shape)  # the axis of `append`, whatever is declared
+    if tensor.dtype != wanted:
+        yield f"{what} is declared as {wanted}, and is {tensor.dtype}"
     if filled != kept.needed(run):
         yield f"{what} is declared as {kept.needed(run)}, and is {filled}"
     elif kept.grows == "S" and prod(tensor.shape) > prod(kept.held(run)):
         yield f"{what} is declared to hold at most {kept.held(run)}, and holds {tuple(tensor.shape)}"
-
-
-def leaves(state: dict[str, Any], path: str = "") -> Iterator[tuple[str, tuple[Tensor, tuple[int, ...]]]]:
-    """Each tensor of a state by its path, with the shape of its filled part."""
-    for key, value in state.items():
-        name = f"{path}{key}"
-        if isinstance(value, dict):
-            yield from leaves(value, f"{name}.")
-        elif isinstance(value, tuple):
-            yield from ((f"{name}.{i}", (t, tuple(t.shape))) for i, t in enumerate(value) if isinstance(t, Tensor))
-        elif isinstance(value, Tensor):
-            start, end = state.get(f"{key}_span", (0, None))
-            shape = tuple(value.shape) if end is None else (*value.shape[:2], end - start, *value.shape[3:])
-            yield name, (value, shape)

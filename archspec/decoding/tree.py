@@ -1,0 +1,123 @@
+"""Dicts of dicts with tensors at the leaves, as models fill them: each tensor with its filled part, and all changed.
+
+`append` of `archspec.kernels.state` writes into buffers with room for more: beside the buffer `k` stands `k_span`, the
+(start, end) of the tokens in it, and before the first token `k_room` holds a buffer that was asked for in advance.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from archspec.decoding.layout import Entry
+from archspec.errors import StateError
+from archspec.kernels.state import USED
+
+Tree = dict[str, Any]
+Span = tuple[int, int]
+SPAN, ROOM = "_span", "_room"
+
+
+class Held(NamedTuple):
+    """A tensor in a state: its path, and the part that is filled, where it is a buffer.
+
+    `unused` says that it is a buffer that waits for its first token; the path is that of the tensor which it is for.
+    """
+
+    path: str
+    tensor: Tensor
+    span: Span | None = None
+    unused: bool = False
+
+    def filled(self, axis: int | None) -> Tensor:
+        """The filled part; `axis` is that of the tokens."""
+        if self.span is None or axis is None:
+            return self.tensor
+        return self.tensor.narrow(axis, self.span[0], self.span[1] - self.span[0])
+
+
+Change = Callable[[Held], Held | None]
+
+
+def leaves(tree: Tree, path: str = "") -> Iterator[Held]:
+    """Every tensor of a state, in the order in which the model made them."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{path}{key}.")
+        elif isinstance(value, Tensor):
+            yield _held(tree, key, value, path)
+        elif isinstance(value, tuple) and any(isinstance(x, Tensor) for x in value):
+            yield from (Held(f"{path}{key}.{i}", x) for i, x in enumerate(value))
+
+
+def counters(tree: Tree) -> Iterator[int]:
+    """Every number of tokens that `advance` has counted."""
+    for value in tree.values():
+        if isinstance(value, dict):
+            yield from counters(value)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            yield value
+
+
+def flags(tree: Tree, path: str = "") -> Iterator[str]:
+    """The paths of what is noted as true."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from flags(value, f"{path}{key}.")
+        elif value is True:
+            yield f"{path}{key}"
+
+
+def _held(tree: Tree, key: str, tensor: Tensor, path: str) -> Held:
+    if key.endswith(ROOM):
+        return Held(f"{path}{key.removesuffix(ROOM)}", tensor, (0, 0), True)
+    return Held(f"{path}{key}", tensor, tree.get(f"{key}{SPAN}"))
+
+
+def rebuilt(tree: Tree, change: Change, count: Callable[[int], int] = lambda n: n, path: str = "") -> Tree:
+    """A state of other tensors at the same places, in new dicts: each tensor changed, each number and flag by `count`.
+
+    A tensor that `change` makes None of is left out.
+    """
+    made: Tree = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            made[key] = rebuilt(value, change, count, f"{path}{key}.")
+        elif isinstance(value, Tensor):
+            held = change(_held(tree, key, value, path))
+            if held is None:
+                continue
+            made[key] = held.tensor
+            if held.span is not None and not held.unused:
+                made[f"{key}{SPAN}"] = held.span
+        elif isinstance(value, tuple) and any(isinstance(x, Tensor) for x in value):
+            parts = [change(Held(f"{path}{key}.{i}", x)) for i, x in enumerate(value)]
+            made[key] = tuple(held.tensor for held in parts if held is not None)
+        elif isinstance(value, int):
+            made[key] = count(value)
+        elif not key.endswith(SPAN) and key != USED:
+            raise StateError(f"the state holds a {type(value).__name__} under {path}{key}, which no model leaves there")
+    return made
+
+
+def refilled(entry: Entry, held: Held, change: Callable[[Tensor], Tensor]) -> Held:
+    """A tensor whose filled part is changed, never the same tensor; a buffer stays one of as much room."""
+    axis = entry.token_axis
+    filled = held.filled(axis)
+    new = change(filled)
+    if held.span is None or axis is None:
+        return held._replace(tensor=new.clone() if new is held.tensor else new)
+    start = held.span[0]
+    return held._replace(
+        tensor=with_room(new, axis, held.tensor.shape[axis], start), span=(start, start + new.shape[axis])
+    )
+
+
+def with_room(tokens: Tensor, axis: int, size: int, start: int = 0) -> Tensor:
+    """A buffer of `size` tokens along an axis that holds these from `start` on."""
+    shape = list(tokens.shape)
+    shape[axis] = max(size, start + tokens.shape[axis])
+    buffer = torch.empty(shape, dtype=tokens.dtype, device=tokens.device)
+    buffer.narrow(axis, start, tokens.shape[axis]).copy_(tokens)
+    return buffer
