@@ -4,6 +4,7 @@ ArchspecError            the root: catch this to catch all
 ├── SpecError            a spec is wrong; holds every problem of the file, each with its place (exit code 1)
 ├── GenerateError        a layer's source asks the code generator for something it cannot write out (exit code 1)
 ├── RenderError          a picture cannot be drawn, for example because Graphviz is missing (exit code 1)
+├── WriteError           a file cannot be written (exit code 1; 2 where its name alone says so)
 └── VerifyError          a built model does not do what its spec says (exit code 1)
 
 `Fault` is the small change of the spec room: one mistake found in one piece of text, before anybody knows in which
@@ -72,6 +73,14 @@ class GenerateError(ArchspecError):
 
 class RenderError(ArchspecError):
     """A picture could not be drawn."""
+
+
+class WriteError(ArchspecError):
+    """A file could not be written; what was there is as it was."""
+
+    def __init__(self, message: str, exit_code: int = 1):
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class VerifyError(ArchspecError):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from archspec.cli.console import Commands, Progress, Setting, UsualValue, announce, read_spec, written
+from archspec.cli.console import Commands, Progress, Setting, UsualValue, announce, put, read_spec
 
 if TYPE_CHECKING:
     from archspec.language.model import Spec
@@ -131,11 +131,7 @@ def build(
     loaded = read_spec(spec, settings)
     with Progress(f"building {loaded.name}"):
         source = generate(loaded, standalone=standalone or False)
-    if output is None or output == "-":
-        click.echo(source, nl=False)
-    else:
-        with written(output) as path:
-            path.write_text(source, encoding="utf-8", newline="\n")
+    put(source, output, loaded.files)
 
 
 @main.command()
@@ -148,13 +144,16 @@ def render(spec: str, settings: tuple[str, ...], output: str) -> None:
     \b
     archspec render model.yaml -o model.svg
     """
+    from pathlib import Path
+
     from archspec import render as draw
 
-    if not output.lower().endswith(PICTURES):
-        raise click.BadParameter(f"{output!r} must end in one of {', '.join(PICTURES)}", param_hint="'-o'")
+    if Path(output).suffix.lower() not in PICTURES:
+        behind = " behind a name" if output.lower().endswith(PICTURES) else ""
+        raise click.BadParameter(f"{output!r} must end in one of {', '.join(PICTURES)}{behind}", param_hint="'-o'")
     loaded = read_spec(spec, settings)
-    with Progress(f"drawing {loaded.name}"), written(output) as path:
-        draw(loaded, path)
+    with Progress(f"drawing {loaded.name}"):
+        draw(loaded, output)
 
 
 @main.command()
@@ -210,11 +209,7 @@ def schema(output: str | None) -> None:
     from archspec import schema as language
 
     text = json.dumps(language(), indent=2) + "\n"
-    if output is None or output == "-":
-        click.echo(text, nl=False)
-    else:
-        with written(output) as path:
-            path.write_text(text, encoding="utf-8")
+    put(text, output)
 
 
 @main.command()
@@ -231,14 +226,11 @@ def init(path: str, force: bool) -> None:
 
     from archspec.language.starter import STARTER
 
-    if path == "-":
-        click.echo(STARTER, nl=False)
-        return
-    if Path(path).exists() and not force:
+    if path != "-" and Path(path).is_file() and not force:
         raise click.UsageError(f"{path} exists already; give another name, or --force to overwrite it")
-    with written(path) as file:
-        file.write_text(STARTER, encoding="utf-8", newline="\n")
-    click.echo(f"wrote {path}; next: archspec count {path}")
+    put(STARTER, path)
+    if path != "-":
+        click.echo(f"wrote {path}; next: archspec count {path}")
 
 
 @main.command()

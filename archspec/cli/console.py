@@ -1,25 +1,24 @@
-"""What the commands share: reading a spec, writing a file whole or not at all, errors in colour, a sign of life."""
+"""What the commands share: reading a spec, printing or writing a text, errors in colour, a sign of life."""
 
 import os
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import cycle
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from archspec.errors import ArchspecError, Mark, Problem, SpecError
+from archspec.files import write
 
 if TYPE_CHECKING:
     from archspec.language.model import Spec
 
-STDIN = "-"
+DASH = "-"  # standard input, or output
 LARGEST_INPUT = 1 << 20
 
 
@@ -110,7 +109,7 @@ def read_spec(name: str, settings: tuple[str, ...]) -> "Spec":
     """The spec of a file, or of standard input for `-`."""
     from archspec import load, loads
 
-    if name != STDIN:
+    if name != DASH:
         return load(name, set=settings)
     data = sys.stdin.buffer.read(LARGEST_INPUT + 1)
     try:
@@ -118,29 +117,15 @@ def read_spec(name: str, settings: tuple[str, ...]) -> "Spec":
     except UnicodeDecodeError as error:
         message = f"byte 0x{data[error.start]:02x} at {error.start} is not UTF-8"
         raise SpecError([Problem(Mark("<stdin>"), "", message)], "<stdin>") from None
-    return loads(text, "<stdin>", set=settings)
+    return replace(loads(text, "<stdin>", set=settings), files=("/dev/stdin",))
 
 
-@contextmanager
-def written(name: str) -> Iterator[Path]:
-    """A temporary path beside the file, which replaces it when all went well and vanishes otherwise."""
-    target = Path(name)
-    if not target.parent.is_dir():
-        raise click.UsageError(f"cannot write {name}: there is no folder {target.parent}")
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=".archspec-", dir=target.parent))
-    except OSError as error:
-        raise click.FileError(name, error.strerror or str(error)) from None
-    try:
-        draft = folder / target.name
-        yield draft
-        draft.replace(target)
-    except OSError as error:
-        raise click.FileError(name, error.strerror or str(error)) from None
-    finally:
-        for left in folder.iterdir():
-            left.unlink()
-        folder.rmdir()
+def put(text: str, output: str | None, keep: Collection[str] = ()) -> None:
+    """Print a text, or write it to the file that `-o` names, which must be none of `keep`."""
+    if output is None or output == DASH:
+        click.echo(text, nl=False)
+    else:
+        write(output, text.encode(), keep)
 
 
 class Progress:

@@ -27,9 +27,9 @@ USUAL = {"dropout": 0.0, "mask": "causal"}
 class Assembler(Section):
     """Builds one spec; `problems` holds everything that is wrong with it."""
 
-    def __init__(self, document: Node, file: str):
+    def __init__(self, document: Node, file: str, files: tuple[str, ...] = ()):
         super().__init__(Resolver(file), without_nulls(document), "", Scope())
-        self.file = file
+        self.file, self.files = file, files
         self.single = "stacks" not in self.fields
 
     def spec(self) -> Spec | None:
@@ -57,7 +57,7 @@ class Assembler(Section):
         init = init.of_model(init_names(made, head))
         vocab_size, max_seq_len = (_whole(self.scope.numbers.get(key)) for key in ("vocab_size", "max_seq_len"))
         spec = Spec(texts["name"] or "model", made, head, init, vocab_size, max_seq_len,
-                    texts["description"], texts["source"], expect, self.file)  # fmt: skip
+                    texts["description"], texts["source"], expect, self.file, self.files)  # fmt: skip
         self.check_ties(spec, around.bodies)
         return spec
 

@@ -33,7 +33,8 @@ def load(source: str | Path | Mapping[str, Any], *, set: Settings = ()) -> Spec:
         SpecError: with every problem of the file, each with its line and column.
     """
     if not isinstance(source, Mapping):
-        return _assembled(read_extended(Path(source), str(source)), str(source), set)
+        document, files = read_extended(Path(source), str(source))
+        return _assembled(document, str(source), set, files)
     file = "<python>"
     return _assembled(_alone(from_plain(dict(source), Mark(file)), file), file, set)
 
@@ -50,9 +51,9 @@ def _alone(document: Node, file: str) -> Node:
     return document
 
 
-def _assembled(document: Node, file: str, settings: Settings) -> Spec:
+def _assembled(document: Node, file: str, settings: Settings, files: tuple[str, ...] = ()) -> Spec:
     """The spec of a document, or a SpecError with all of its problems."""
-    assembler = Assembler(with_settings(document, settings), file)
+    assembler = Assembler(with_settings(document, settings), file, files)
     spec = assembler.spec()
     if spec is None or assembler.problems:
         raise SpecError(assembler.problems, file)
@@ -62,8 +63,8 @@ def _assembled(document: Node, file: str, settings: Settings) -> Spec:
 # Files that extend one another
 
 
-def read_extended(path: Path, file: str) -> Node:
-    """The document of a file over those that it extends, nearest last."""
+def read_extended(path: Path, file: str) -> tuple[Node, tuple[str, ...]]:
+    """The document of a file over those that it extends, nearest last; and the paths of all of them."""
     folder = _resolved(path).parent
     seen: list[Path] = []
     chain: list[Node] = []
@@ -87,7 +88,7 @@ def read_extended(path: Path, file: str) -> Node:
         raise SpecError([Problem(merged.mark, "", message)], file)
     while chain:
         merged = _without_removed(merged, merge(merged, chain.pop()))
-    return merged.without(("extends",))
+    return merged.without(("extends",)), tuple(map(str, seen))
 
 
 def _extended(node: Node, here: Path, folder: Path, seen: list[Path]) -> Path:

@@ -193,6 +193,7 @@ class Spec:
     expect: tuple[tuple[str, Any], ...] = ()
     file: str = field(default="", compare=False)
     inputs: tuple[str, ...] | None = field(default=None, compare=False)
+    files: tuple[str, ...] = field(default=(), compare=False, repr=False)  # all that were read, those it extends too
 
     @property
     def main(self) -> Stack:
