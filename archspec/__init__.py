@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from archspec.codegen import generate
     from archspec.codegen.load import build
     from archspec.diagram.render import diagram, render
-    from archspec.errors import ArchspecError, GenerateError, Problem, RenderError, SpecError, VerifyError
+    from archspec.errors import (
+        ArchspecError,
+        GenerateError,
+        Problem,
+        RenderError,
+        SpecError,
+        SpecWarning,
+        VerifyError,
+        WriteError,
+    )
     from archspec.graph import lower
     from archspec.language.load import load, loads
     from archspec.language.model import Spec
@@ -37,7 +46,9 @@ __all__ = [
     "RenderError",
     "Spec",
     "SpecError",
+    "SpecWarning",
     "VerifyError",
+    "WriteError",
     "build",
     "count",
     "diagram",
@@ -55,7 +66,16 @@ _HOMES = {
     "archspec.codegen": ("generate",),
     "archspec.codegen.load": ("build",),
     "archspec.graph": ("lower",),
-    "archspec.errors": ("ArchspecError", "GenerateError", "Problem", "RenderError", "SpecError", "VerifyError"),
+    "archspec.errors": (
+        "ArchspecError",
+        "GenerateError",
+        "Problem",
+        "RenderError",
+        "SpecError",
+        "SpecWarning",
+        "VerifyError",
+        "WriteError",
+    ),
     "archspec.passes.count": ("Count", "count"),
     "archspec.diagram.render": ("diagram", "render"),
     "archspec.language.load": ("load", "loads"),

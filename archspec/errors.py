@@ -7,8 +7,9 @@ ArchspecError            the root: catch this to catch all
 ├── WriteError           a file cannot be written (exit code 1; 2 where its name alone says so)
 └── VerifyError          a built model does not do what its spec says (exit code 1)
 
-`Fault` is the small change of the spec room: one mistake found in one piece of text, before anybody knows in which
-file it stands. The loader gives it a place and makes it a `Problem`.
+`SpecWarning` is the category of what a spec may say, but hardly means: settings that do not act at its sizes, and the
+like. `Fault` is the small change of the spec room: one mistake found in one piece of text, before anybody knows in
+which file it stands. The loader gives it a place and makes it a `Problem`.
 """
 
 from collections.abc import Iterable
@@ -48,6 +49,11 @@ class Problem:
         return f"{self.mark}: {self.path}: {self.message}" if self.path else f"{self.mark}: {self.message}"
 
 
+def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Each problem once, by its place."""
+    return tuple(dict.fromkeys(sorted(problems, key=lambda p: (p.mark, p.path))))
+
+
 class ArchspecError(Exception):
     """The root of all errors raised on purpose."""
 
@@ -58,13 +64,17 @@ class SpecError(ArchspecError):
     """All problems of a spec, sorted by place."""
 
     def __init__(self, problems: Iterable[Problem], file: str):
-        self.problems = tuple(dict.fromkeys(sorted(problems, key=lambda p: (p.mark, p.path))))
+        self.problems = in_order(problems)
         self.file = file
         super().__init__(str(self))
 
     def __str__(self) -> str:
         n = len(self.problems)
         return "\n".join([*map(str, self.problems), f"{n} problem{'s' if n != 1 else ''} in {self.file}"])
+
+
+class SpecWarning(UserWarning):
+    """A setting of a spec that is accepted, but has no effect, or hardly the one that was meant."""
 
 
 class GenerateError(ArchspecError):

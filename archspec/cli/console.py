@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from archspec.errors import ArchspecError, Mark, Problem, SpecError
+from archspec.errors import ArchspecError, Mark, Problem, SpecError, SpecWarning
 from archspec.files import write
 
 if TYPE_CHECKING:
@@ -99,14 +100,25 @@ def _coloured(error: ArchspecError) -> str:
     return "\n".join([*map(_coloured_problem, error.problems), click.style(last, fg="red", bold=True)])
 
 
-def _coloured_problem(problem: Problem) -> str:
+def _coloured_problem(problem: Problem, kind: str = "") -> str:
     place = click.style(f"{problem.mark}:", bold=True)
     path = click.style(f" {problem.path}:", fg="cyan") if problem.path else ""
-    return f"{place}{path} {problem.message}"
+    return f"{place}{kind}{path} {problem.message}"
 
 
-def read_spec(name: str, settings: tuple[str, ...]) -> "Spec":
-    """The spec of a file, or of standard input for `-`."""
+def read_spec(name: str, settings: tuple[str, ...], strict: bool = False) -> "Spec":
+    """The spec of a file, or of standard input for `-`; its warnings are told, or with `strict` its mistakes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SpecWarning)
+        spec = _loaded(name, settings)
+    if strict and spec.warnings:
+        raise SpecError(spec.warnings, spec.file)
+    for warning in spec.warnings:
+        click.echo(_coloured_problem(warning, click.style(" warning:", fg="yellow")), err=True)
+    return spec
+
+
+def _loaded(name: str, settings: tuple[str, ...]) -> "Spec":
     from archspec import load, loads
 
     if name != DASH:

@@ -1,11 +1,12 @@
 """From a file, text or plain data to a `Spec`: read, extend, override, write out the layers, resolve, check."""
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from archspec.errors import Fault, Mark, Problem, SpecError, suggest
+from archspec.errors import Fault, Mark, Problem, SpecError, SpecWarning, suggest
 from archspec.language.assemble import Assembler
 from archspec.language.document import TOP_KEYS
 from archspec.language.model import Spec
@@ -31,6 +32,10 @@ def load(source: str | Path | Mapping[str, Any], *, set: Settings = ()) -> Spec:
 
     Raises:
         SpecError: with every problem of the file, each with its line and column.
+
+    Warns:
+        SpecWarning: for each setting that is accepted, but has no effect, or hardly the one that was meant; they are
+            also the `warnings` of the spec.
     """
     if not isinstance(source, Mapping):
         document, files = read_extended(Path(source), str(source))
@@ -57,6 +62,8 @@ def _assembled(document: Node, file: str, settings: Settings, files: tuple[str, 
     spec = assembler.spec()
     if spec is None or assembler.problems:
         raise SpecError(assembler.problems, file)
+    for warning in spec.warnings:
+        warnings.warn(SpecWarning(str(warning)), stacklevel=3)
     return spec
 
 

@@ -10,6 +10,7 @@ from hashlib import sha256
 from os import PathLike
 from typing import Any
 
+from archspec.errors import Problem
 from archspec.language.wiring import Wiring
 from archspec.layers.arguments import ARGUMENTS, GIVEN, INPUTS, in_order
 from archspec.layers.base import (
@@ -194,6 +195,7 @@ class Spec:
     file: str = field(default="", compare=False)
     inputs: tuple[str, ...] | None = field(default=None, compare=False)
     files: tuple[str, ...] = field(default=(), compare=False, repr=False)  # all that were read, those it extends too
+    warnings: tuple[Problem, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def main(self) -> Stack:

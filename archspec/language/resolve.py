@@ -19,6 +19,7 @@ from archspec.language.rules import Rule, must_be, rules, settable, shown
 from archspec.language.scope import Scope, Silent, UnknownSize, Value, computed, number
 from archspec.language.tree import Node, from_plain
 from archspec.layers.base import Component, NormComponent
+from archspec.layers.ops import Norm
 from archspec.layers.registry import ROLES, find, kinds
 
 NOWHERE = Mark("<python>")
@@ -109,6 +110,11 @@ def _meant(kind: object, known: Mapping[str, str]) -> str:
     if role:
         return f"; that is {article(role)}"
     return f"; did you mean {right!r}?" if right else listed(known)
+
+
+def one_channel(norm: str) -> str:
+    """What a norm of a single channel is worth."""
+    return f"{norm} has a single channel to normalise, of which at most the sign is left"
 
 
 def absent(node: Node) -> bool:
@@ -304,7 +310,22 @@ class _Filling:
                 path = ".".join(map(str, (self.path, *e["loc"])))
                 self.resolver.problems.tell(self.node, path, e["msg"].removeprefix("Value error, "))
             return None
-        return None if self._too_large(component) else component
+        if self._too_large(component):
+            return None
+        self._warn(component)
+        return component
+
+    def _warn(self, component: Component) -> None:
+        """Tells what is accepted, but does nothing or harm."""
+        length = self.scope.numbers.get("max_seq_len")
+        problems = self.resolver.problems
+        for message in component.doubts(length if isinstance(length, int) else None):
+            at = self.given.get(message.partition(" ")[0], self.node)  # most begin with the field that they are about
+            problems.warn(at, self.path, message)
+        if 1 in self.values.values() and any(isinstance(child, NormComponent) for child in component.children()):
+            for op in component.ops():
+                if isinstance(op, Norm) and op.dim == 1:
+                    problems.warn(self.node, self.path, one_channel(op.name))
 
     def _too_large(self, component: Component) -> bool:
         sizes = [v for v in self.values.values() if isinstance(v, int) and v > LARGE]
