@@ -25,6 +25,13 @@ MOST_READ = 500
 MOST_WORDS = 40
 
 
+def printable(text: str) -> str:
+    """A text with its control characters, and whatever else does not show, as escapes: it may be a stranger's."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Mark:
     """A place in a file; line and column count from 1, and 0 means the whole file."""
@@ -46,7 +53,7 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.mark}: {self.path}: {self.message}" if self.path else f"{self.mark}: {self.message}"
+        return printable(f"{self.mark}: {self.path}: {self.message}" if self.path else f"{self.mark}: {self.message}")
 
 
 def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
@@ -59,6 +66,9 @@ class ArchspecError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        return "\n".join(map(printable, super().__str__().split("\n")))
+
 
 class SpecError(ArchspecError):
     """All problems of a spec, sorted by place."""
@@ -70,7 +80,7 @@ class SpecError(ArchspecError):
 
     def __str__(self) -> str:
         n = len(self.problems)
-        return "\n".join([*map(str, self.problems), f"{n} problem{'s' if n != 1 else ''} in {self.file}"])
+        return "\n".join([*map(str, self.problems), f"{n} problem{'s' if n != 1 else ''} in {printable(self.file)}"])
 
 
 class SpecWarning(UserWarning):

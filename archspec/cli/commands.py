@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from archspec.cli.console import Commands, Progress, Setting, UsualValue, announce, put, read_spec
+from archspec.errors import printable
 
 if TYPE_CHECKING:
     from archspec.language.model import Spec
@@ -52,7 +53,7 @@ def validate(specs: tuple[str, ...], settings: tuple[str, ...], strict: bool) ->
         with announce(collect=True) as failed:
             spec = read_spec(name, settings, strict)
             counted = _counted(spec, settings)
-            click.echo(f"{name}: ok, {counted.layers} layers, {counted.total:,} parameters")
+            click.echo(f"{printable(name)}: ok, {counted.layers} layers, {counted.total:,} parameters")
         wrong += failed.code
     sys.exit(1 if wrong else 0)
 
@@ -237,7 +238,7 @@ def init(path: str, force: bool) -> None:
         raise click.UsageError(f"{path} exists already; give another name, or --force to overwrite it")
     put(STARTER, path)
     if path != "-":
-        click.echo(f"wrote {path}; next: archspec count {path}")
+        click.echo(printable(f"wrote {path}; next: archspec count {path}"))
 
 
 @main.command()
