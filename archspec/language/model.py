@@ -42,6 +42,9 @@ class Block:
     def _hash(self) -> int:
         return hash((self.parts, self.wiring, self.dropout))
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "_hash"}  # which is another in each process
+
 
 @dataclass(frozen=True)
 class Layer:
