@@ -197,6 +197,9 @@ class _Filling:
             return number(name, node, rule, self._lookup) if rule.number else node.plain()
         if self.base is not None and self._acts(name):
             return getattr(self.base, name)
+        if (setting := self._norm_setting(rule)) in self.scope.norm and self._acts(name):
+            self.resolver.reached.add(self.scope.origins["norm"])
+            return self.scope.norm[setting]
         if "formula" in marks:
             return computed(name, marks["formula"], rule, self._lookup)
         if marks.get("inherit") in self.scope.defaults and self._acts(name):
@@ -204,6 +207,13 @@ class _Filling:
         if rule.info.is_required():
             raise Fault(f"{kind_of(self.cls)} needs {name} ({rule.info.description})")
         return rule.info.default
+
+    def _norm_setting(self, rule: Rule) -> str:
+        """Which setting of the surrounding `norm` a field follows: that of its name, or what it says."""
+        if issubclass(self.cls, NormComponent):
+            return rule.name
+        default, _, setting = str(rule.marks.get("inherit", "")).partition(".")
+        return setting if default == "norm" else ""
 
     def _inherited(self, rule: Rule) -> Value:
         if rule.name in self.given:
@@ -266,6 +276,8 @@ class _Filling:
         if self.base is not None:
             found: Component | None = getattr(self.base, rule.name)
             return found
+        if marks["slot"] == "norm" and "inherit" not in marks and rule.name in self.given:
+            return scope.defaults.get("norm")  # what is written here changes it; without a word there is none
         if marks.get("inherit") not in scope.defaults:
             return None
         if not self._acts(rule.name):  # the same whatever surrounds it: what does nothing tells no components apart
@@ -354,10 +366,11 @@ def make(role: str, fields: Mapping[str, Any] | str, **scope: Any) -> Component:
     resolver = Resolver()
     norm = scope.pop("norm", "rmsnorm")
     defaults: dict[str, Any] = {key: scope.pop(key) for key in ("dropout", "mask") if key in scope}
+    written = {k: v for k, v in norm.items() if k != "kind"} if isinstance(norm, Mapping) else {}
     if not isinstance(norm, Component):
         norm = resolver.component("norm", from_plain(norm, NOWHERE), "norm", Scope(scope))
     numbers = {"n_layers": 1, "n_branches": 2, **scope}
-    around = Scope(numbers, {"norm": norm, **defaults})
+    around = Scope(numbers, {"norm": norm, **defaults}, origins={"norm": "norm"}, norm=written)
     found = resolver.component(role, from_plain(fields, NOWHERE), role, around)
     if found is None or resolver.problems:
         raise SpecError(resolver.problems, NOWHERE.file)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection
+from dataclasses import replace
 from typing import TypeVar
 
 from archspec.errors import Fault, suggest
@@ -45,7 +46,9 @@ class Section:
             node = self.fields[key]
             if key == "norm":
                 before = self.scope.defaults[key]
-                found[key] = self.component(NormComponent, key, base=before) or before
+                found[key] = norm = self.component(NormComponent, key, base=before) or before
+                written = {name: getattr(norm, name, None) for name in node.fields if name != "kind"}
+                self.scope = replace(self.scope, norm={**self.scope.norm, **written})
             elif key == "wiring":
                 found[key] = node if self.wiring(node) is not None else None
             elif (value := self.resolver.plain(key, node, self.path)) is not None or key == "dropout":
