@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from archspec.errors import (
         ArchspecError,
         GenerateError,
+        MissingError,
         Problem,
         RenderError,
         SpecError,
@@ -42,6 +43,7 @@ __all__ = [
     "ArchspecError",
     "Count",
     "GenerateError",
+    "MissingError",
     "Problem",
     "RenderError",
     "Spec",
@@ -69,6 +71,7 @@ _HOMES = {
     "archspec.errors": (
         "ArchspecError",
         "GenerateError",
+        "MissingError",
         "Problem",
         "RenderError",
         "SpecError",
@@ -101,7 +104,15 @@ sys.modules[__name__].__class__ = _Package
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
+    try:
+        value = getattr(import_module(_HOME[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        from archspec.errors import MissingError
+
+        install = "pip install 'archspec-compiler[torch]'"
+        raise MissingError(f"archspec.{name} needs PyTorch: {install}", name="torch") from None
     globals()[name] = value
     return value
 

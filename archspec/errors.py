@@ -3,6 +3,7 @@
 ArchspecError            the root: catch this to catch all
 ├── SpecError            a spec is wrong; holds every problem of the file, each with its place (exit code 1)
 ├── GenerateError        a layer's source asks the code generator for something it cannot write out (exit code 1)
+├── MissingError         a package is not installed, such as PyTorch, which extra brings it (exit code 1)
 ├── RenderError          a picture cannot be drawn, for example because Graphviz is missing (exit code 1)
 ├── WriteError           a file cannot be written (exit code 1; 2 where its name alone says so)
 └── VerifyError          a built model does not do what its spec says (exit code 1)
@@ -12,6 +13,7 @@ like. `Fault` is the small change of the spec room: one mistake found in one pie
 which file it stands. The loader gives it a place and makes it a `Problem`.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -23,6 +25,7 @@ LONGEST_WORD = 60
 MOST_COMPARED = 50
 MOST_READ = 500
 MOST_WORDS = 40
+STRANGE = re.compile(r"[^\x00-\x7f]|\\u([0-9a-f]{4})|\\x([0-9a-f]{2})")  # a character, or what `repr` makes of it
 
 
 def printable(text: str) -> str:
@@ -30,6 +33,17 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def noted(message: str) -> str:
+    """A message, with the first character that is no ASCII by its name: it may look like another, or like nothing."""
+    strange = STRANGE.search(message)
+    if strange is None:
+        return message
+    from unicodedata import name
+
+    code = int(strange[1] or strange[2], 16) if strange[0].isascii() else ord(strange[0])
+    return f"{message} (U+{code:04X} is {name(chr(code), 'a control character')})"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -53,7 +67,8 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return printable(f"{self.mark}: {self.path}: {self.message}" if self.path else f"{self.mark}: {self.message}")
+        path = f"{self.path}: " if self.path else ""
+        return printable(f"{self.mark}: {path}{noted(self.message)}")
 
 
 def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
@@ -89,6 +104,10 @@ class SpecWarning(UserWarning):
 
 class GenerateError(ArchspecError):
     """A layer's source does something that the code generator cannot write out."""
+
+
+class MissingError(ArchspecError, ImportError):
+    """A package is not installed that only some answers need."""
 
 
 class RenderError(ArchspecError):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from archspec.cli.streams import careful_streams, tell
-from archspec.errors import ArchspecError, Mark, Problem, SpecError, SpecWarning, printable
+from archspec.errors import ArchspecError, Mark, Problem, SpecError, SpecWarning, noted, printable
 from archspec.files import write
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Commands(click.Group):
             return super().resolve_command(ctx, args)
         close = get_close_matches(args[0], self.list_commands(ctx), n=1)
         hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(self.list_commands(ctx))}"
-        raise click.UsageError(f"no command {args[0]!r}{hint}", ctx)
+        raise click.UsageError(noted(f"no command {args[0]!r}{hint}"), ctx)
 
 
 class UsualValue(click.Command):
@@ -124,7 +124,7 @@ def _coloured(error: ArchspecError) -> str:
 def _coloured_problem(problem: Problem, kind: str = "") -> str:
     place = click.style(printable(f"{problem.mark}:"), bold=True)
     path = click.style(printable(f" {problem.path}:"), fg="cyan") if problem.path else ""
-    return f"{place}{kind}{path} {printable(problem.message)}"
+    return f"{place}{kind}{path} {printable(noted(problem.message))}"
 
 
 def read_spec(name: str, settings: tuple[str, ...], strict: bool = False) -> "Spec":

@@ -11,7 +11,7 @@ from archspec.language.assemble import Assembler
 from archspec.language.document import TOP_KEYS
 from archspec.language.model import Spec
 from archspec.language.rules import shown
-from archspec.language.source import parse, read
+from archspec.language.source import MISSING, no_plain_file, parse, read
 from archspec.language.tree import Node, assign, clipped, from_plain, merge
 
 MOST_EXTENDS = 16
@@ -112,12 +112,11 @@ def _extended(node: Node, here: Path, folder: Path, seen: list[Path]) -> Path:
         raise Fault(f"the files extend one another in a circle: {' -> '.join(p.name for p in [*seen, target])}")
     if len(seen) > MOST_EXTENDS:
         raise Fault(f"more than {MOST_EXTENDS} files extend one another")
-    try:
-        found = target.is_file()
-    except (OSError, ValueError):
-        found = False
-    if not found:
+    wrong = no_plain_file(path)
+    if wrong == MISSING:
         raise Fault(f"no file {said!r} beside {here.name}")
+    if wrong:
+        raise Fault(f"{said!r} {wrong}")
     return path
 
 

@@ -309,7 +309,7 @@ class _Filling:
             other, *values = when
             wish = f"set {other} to {' or '.join(map(shown, values))}" if values else f"set {other}"
             found = self.values.get(other)
-            is_now = "none" if found in (None, False) else shown(found).strip("'")
+            is_now = "none" if found is None else shown(found).strip("'")
             message = f"{name} has no effect when {other} is {is_now}; remove it, or {wish}"
             self.resolver.problems.tell(self.node.keys.get(name, node.mark), f"{self.path}.{name}", message)
             self.failed.add("")

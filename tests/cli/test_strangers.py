@@ -68,6 +68,38 @@ def test_errors_in_python_are_printable_too(tmp_path: Path) -> None:
     assert printable("é\ud800\n") == r"é\ud800\n"
 
 
+@pytest.mark.parametrize(
+    ("setting", "character"),
+    [
+        ("d_m\u043edel=8", "U+043E is CYRILLIC SMALL LETTER O"),
+        ("\uff44_model=8", "U+FF44 is FULLWIDTH LATIN SMALL LETTER D"),
+        ("d_model\u200b=8", "U+200B is ZERO WIDTH SPACE"),
+        ("d_model=\uff18", "U+FF18 is FULLWIDTH DIGIT EIGHT"),
+        ("m\u0430sk=causal", "U+0430 is CYRILLIC SMALL LETTER A"),
+        ("mask=c\u0430usal", "U+0430 is CYRILLIC SMALL LETTER A"),
+        ("head=\u04cfm", "U+04CF is CYRILLIC SMALL LETTER PALOCHKA"),
+        ("wiring=p\u0433e", "U+0433 is CYRILLIC SMALL LETTER GHE"),
+        ("wiring=x = x + ff\u043f(x)", "U+043F is CYRILLIC SMALL LETTER PE"),
+        ("blocks=\u0430ttn", "U+0430 is CYRILLIC SMALL LETTER A"),
+        ("blocks[0].mixer.n_h\u0435ads=2", "U+0435 is CYRILLIC SMALL LETTER IE"),
+        ("expect.par\u0430ms=2", "U+0430 is CYRILLIC SMALL LETTER A"),
+        ("sizes.\u0435=2", "U+0435 is CYRILLIC SMALL LETTER IE"),
+    ],
+)
+def test_letters_that_look_like_others_are_named(setting: str, character: str) -> None:
+    """Beside what was probably meant, which looks the same."""
+    result = CliRunner().invoke(main, ["validate", TINY, "--set", setting])
+    assert result.exit_code == 1
+    assert f"({character})" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["layers", "\u0430ttention"], ["c\u043eunt", TINY]])
+def test_letters_of_the_command_line_are_named(arguments: list[str]) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert "is CYRILLIC SMALL LETTER" in result.stderr
+
+
 SLOTS: dict[str, dict[str, Any]] = {
     "mixer": {"blocks": [{"mixer": 0, "ffn": "mlp"}]},
     "ffn": {"blocks": [{"mixer": "lstm", "ffn": 0}]},
