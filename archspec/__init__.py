@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from archspec.codegen.load import build
     from archspec.decoding import State, new_state
     from archspec.diagram.render import diagram, render
-    from archspec.errors import ArchspecError, GenerateError, Problem, RenderError, SpecError, StateError, VerifyError
+    from archspec.errors import (
+        ArchspecError,
+        GenerateError,
+        MissingError,
+        Problem,
+        RenderError,
+        SpecError,
+        SpecWarning,
+        StateError,
+        VerifyError,
+        WriteError,
+    )
     from archspec.graph import lower
     from archspec.language.load import load, loads
     from archspec.language.model import Spec
@@ -34,13 +45,16 @@ __all__ = [
     "ArchspecError",
     "Count",
     "GenerateError",
+    "MissingError",
     "Problem",
     "RenderError",
     "Spec",
     "SpecError",
+    "SpecWarning",
     "State",
     "StateError",
     "VerifyError",
+    "WriteError",
     "build",
     "count",
     "diagram",
@@ -63,11 +77,14 @@ _HOMES = {
     "archspec.errors": (
         "ArchspecError",
         "GenerateError",
+        "MissingError",
         "Problem",
         "RenderError",
         "SpecError",
+        "SpecWarning",
         "StateError",
         "VerifyError",
+        "WriteError",
     ),
     "archspec.passes.count": ("Count", "count"),
     "archspec.diagram.render": ("diagram", "render"),
@@ -94,7 +111,15 @@ sys.modules[__name__].__class__ = _Package
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
+    try:
+        value = getattr(import_module(_HOME[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        from archspec.errors import MissingError
+
+        install = "pip install 'archspec-compiler[torch]'"
+        raise MissingError(f"archspec.{name} needs PyTorch: {install}", name="torch") from None
     globals()[name] = value
     return value
 

@@ -3,14 +3,18 @@
 ArchspecError            the root: catch this to catch all
 ├── SpecError            a spec is wrong; holds every problem of the file, each with its place (exit code 1)
 ├── GenerateError        a layer's source asks the code generator for something it cannot write out (exit code 1)
+├── MissingError         a package is not installed, such as PyTorch, which extra brings it (exit code 1)
 ├── RenderError          a picture cannot be drawn, for example because Graphviz is missing (exit code 1)
 ├── StateError           a decoding state is not of this model or batch, or cannot do what is asked (exit code 1)
+├── WriteError           a file cannot be written (exit code 1; 2 where its name alone says so)
 └── VerifyError          a built model does not do what its spec says (exit code 1)
 
-`Fault` is the small change of the spec room: one mistake found in one piece of text, before anybody knows in which
-file it stands. The loader gives it a place and makes it a `Problem`.
+`SpecWarning` is the category of what a spec may say, but hardly means: settings that do not act at its sizes, and the
+like. `Fault` is the small change of the spec room: one mistake found in one piece of text, before anybody knows in
+which file it stands. The loader gives it a place and makes it a `Problem`.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -22,6 +26,25 @@ LONGEST_WORD = 60
 MOST_COMPARED = 50
 MOST_READ = 500
 MOST_WORDS = 40
+STRANGE = re.compile(r"[^\x00-\x7f]|\\u([0-9a-f]{4})|\\x([0-9a-f]{2})")  # a character, or what `repr` makes of it
+
+
+def printable(text: str) -> str:
+    """A text with its control characters, and whatever else does not show, as escapes: it may be a stranger's."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def noted(message: str) -> str:
+    """A message, with the first character that is no ASCII by its name: it may look like another, or like nothing."""
+    strange = STRANGE.search(message)
+    if strange is None:
+        return message
+    from unicodedata import name
+
+    code = int(strange[1] or strange[2], 16) if strange[0].isascii() else ord(strange[0])
+    return f"{message} (U+{code:04X} is {name(chr(code), 'a control character')})"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -45,7 +68,13 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.mark}: {self.path}: {self.message}" if self.path else f"{self.mark}: {self.message}"
+        path = f"{self.path}: " if self.path else ""
+        return printable(f"{self.mark}: {path}{noted(self.message)}")
+
+
+def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Each problem once, by its place."""
+    return tuple(dict.fromkeys(sorted(problems, key=lambda p: (p.mark, p.path))))
 
 
 class ArchspecError(Exception):
@@ -53,22 +82,33 @@ class ArchspecError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        return "\n".join(map(printable, super().__str__().split("\n")))
+
 
 class SpecError(ArchspecError):
     """All problems of a spec, sorted by place."""
 
     def __init__(self, problems: Iterable[Problem], file: str):
-        self.problems = tuple(dict.fromkeys(sorted(problems, key=lambda p: (p.mark, p.path))))
+        self.problems = in_order(problems)
         self.file = file
         super().__init__(str(self))
 
     def __str__(self) -> str:
         n = len(self.problems)
-        return "\n".join([*map(str, self.problems), f"{n} problem{'s' if n != 1 else ''} in {self.file}"])
+        return "\n".join([*map(str, self.problems), f"{n} problem{'s' if n != 1 else ''} in {printable(self.file)}"])
+
+
+class SpecWarning(UserWarning):
+    """A setting of a spec that is accepted, but has no effect, or hardly the one that was meant."""
 
 
 class GenerateError(ArchspecError):
     """A layer's source does something that the code generator cannot write out."""
+
+
+class MissingError(ArchspecError, ImportError):
+    """A package is not installed that only some answers need."""
 
 
 class RenderError(ArchspecError):
@@ -77,6 +117,14 @@ class RenderError(ArchspecError):
 
 class StateError(ArchspecError, ValueError):
     """A decoding state does not go with what it is given to, or cannot be changed as asked; it is left as it was."""
+
+
+class WriteError(ArchspecError):
+    """A file could not be written; what was there is as it was."""
+
+    def __init__(self, message: str, exit_code: int = 1):
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class VerifyError(ArchspecError):

@@ -48,6 +48,18 @@ def test_version_is_that_of_the_distribution() -> None:
     assert archspec.__version__ == version("archspec-compiler")
 
 
+@pytest.mark.parametrize("name", ["build", "verify"])
+def test_without_pytorch_the_error_says_what_to_install(name: str) -> None:
+    script = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import archspec\n"
+        f"try: archspec.{name}\n"
+        "except archspec.ArchspecError as error: print(isinstance(error, ImportError), error)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == f"True archspec.{name} needs PyTorch: pip install 'archspec-compiler[torch]'\n"
+
+
 def test_runs_as_a_module() -> None:
     done = subprocess.run([sys.executable, "-m", "archspec", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"archspec {archspec.__version__}\n"

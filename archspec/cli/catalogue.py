@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from archspec.errors import suggest
+from archspec.errors import noted, suggest
 from archspec.language.rules import Rule, rules, settable
 from archspec.layers.base import Component
 from archspec.layers.registry import ROLES, everything
@@ -41,7 +41,7 @@ def explain(name: str) -> str:
     if not chosen:
         known = [k for kinds in found.values() for k in kinds]
         known += [f"{r}.{k}" for r, kinds in found.items() for k in kinds] if role else []
-        raise click.UsageError(f"no layer {name!r}{suggest(name, known)}")
+        raise click.UsageError(noted(f"no layer {name!r}{suggest(name, known)}"))
     return "\n\n\n".join(_page(r, kind, cls) for r, cls in chosen)
 
 

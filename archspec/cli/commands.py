@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from archspec.cli.console import Commands, Progress, Setting, UsualValue, announce, read_spec, written
+from archspec.cli.console import Commands, Progress, Setting, UsualValue, announce, put, read_spec
+from archspec.errors import printable
 
 if TYPE_CHECKING:
     from archspec.language.model import Spec
     from archspec.passes.count import Count
 
-SETTINGS = click.option(
+SET = click.option(
     "--set",
     "settings",
     metavar="PATH=VALUE",
@@ -19,6 +20,7 @@ SETTINGS = click.option(
     type=Setting(),
     help="Override one setting of the spec, such as d_model=512 or define.attn.mixer.n_heads=4. May be repeated.",
 )
+STRICT = click.option("--strict", is_flag=True, help="Take warnings for mistakes.")
 SPEC = click.argument("spec", metavar="SPEC")
 PICTURES = (".svg", ".png", ".pdf", ".dot")
 
@@ -35,8 +37,9 @@ def main() -> None:
 
 @main.command()
 @click.argument("specs", metavar="SPEC...", nargs=-1, required=True)
-@SETTINGS
-def validate(specs: tuple[str, ...], settings: tuple[str, ...]) -> None:
+@SET
+@STRICT
+def validate(specs: tuple[str, ...], settings: tuple[str, ...], strict: bool) -> None:
     """Check specs, and what they promise.
 
     Every mistake is told at once, with its line and column.
@@ -48,17 +51,18 @@ def validate(specs: tuple[str, ...], settings: tuple[str, ...]) -> None:
     wrong = 0
     for name in specs:
         with announce(collect=True) as failed:
-            spec = read_spec(name, settings)
+            spec = read_spec(name, settings, strict)
             counted = _counted(spec, settings)
-            click.echo(f"{name}: ok, {counted.layers} layers, {counted.total:,} parameters")
+            click.echo(f"{printable(name)}: ok, {counted.layers} layers, {counted.total:,} parameters")
         wrong += failed.code
     sys.exit(1 if wrong else 0)
 
 
 @main.command()
 @SPEC
-@SETTINGS
-def show(spec: str, settings: tuple[str, ...]) -> None:
+@SET
+@STRICT
+def show(spec: str, settings: tuple[str, ...], strict: bool) -> None:
     """Print a spec with everything resolved.
 
     Every size and default is written out, the wiring as lines; the text is a spec again.
@@ -69,12 +73,13 @@ def show(spec: str, settings: tuple[str, ...]) -> None:
     """
     import archspec
 
-    click.echo(archspec.show(read_spec(spec, settings)), nl=False)
+    click.echo(archspec.show(read_spec(spec, settings, strict)), nl=False)
 
 
 @main.command()
 @SPEC
-@SETTINGS
+@SET
+@STRICT
 @click.option("--by", type=click.Choice(("tensor", "module", "kind")), help="What a row is.  [default: module]")
 @click.option(
     "--format",
@@ -84,7 +89,7 @@ def show(spec: str, settings: tuple[str, ...]) -> None:
     show_default=True,
     help="How to write it; JSON lists tensors unless --by says otherwise.",
 )
-def count(spec: str, settings: tuple[str, ...], by: str | None, form: str) -> None:
+def count(spec: str, settings: tuple[str, ...], strict: bool, by: str | None, form: str) -> None:
     """Count the parameters exactly, without building the model.
 
     Bytes of decoding caches are those of one sequence, at 2 bytes a number, and 4 where recurrent states are exact.
@@ -98,7 +103,7 @@ def count(spec: str, settings: tuple[str, ...], by: str | None, form: str) -> No
     from archspec.passes.expect import check
     from archspec.report import FORMATS
 
-    loaded = read_spec(spec, settings)
+    loaded = read_spec(spec, settings, strict)
     found = counted(loaded)
     click.echo(FORMATS[form](found, by or ""))
     _held(loaded, check(loaded, found), settings)
@@ -106,7 +111,8 @@ def count(spec: str, settings: tuple[str, ...], by: str | None, form: str) -> No
 
 @main.command(cls=UsualValue)
 @SPEC
-@SETTINGS
+@SET
+@STRICT
 @click.option("-o", "--output", metavar="FILE", help="Where to write the module; by default it is printed.")
 @click.option(
     "--standalone",
@@ -117,7 +123,7 @@ def count(spec: str, settings: tuple[str, ...], by: str | None, form: str) -> No
     "run slower. fast: the package's hand-written gradients and tiles, in many more lines.",
 )
 def build(
-    spec: str, settings: tuple[str, ...], output: str | None, standalone: Literal["plain", "fast"] | None
+    spec: str, settings: tuple[str, ...], strict: bool, output: str | None, standalone: Literal["plain", "fast"] | None
 ) -> None:
     """Write the model as one readable Python file.
 
@@ -128,39 +134,40 @@ def build(
     """
     from archspec import generate
 
-    loaded = read_spec(spec, settings)
+    loaded = read_spec(spec, settings, strict)
     with Progress(f"building {loaded.name}"):
         source = generate(loaded, standalone=standalone or False)
-    if output is None or output == "-":
-        click.echo(source, nl=False)
-    else:
-        with written(output) as path:
-            path.write_text(source, encoding="utf-8", newline="\n")
+    put(source, output, loaded.files)
 
 
 @main.command()
 @SPEC
-@SETTINGS
+@SET
+@STRICT
 @click.option("-o", "--output", metavar="FILE", required=True, help="x.svg, x.png, x.pdf or x.dot.")
-def render(spec: str, settings: tuple[str, ...], output: str) -> None:
+def render(spec: str, settings: tuple[str, ...], strict: bool, output: str) -> None:
     """Draw the architecture; all but .dot need Graphviz.
 
     \b
     archspec render model.yaml -o model.svg
     """
+    from pathlib import Path
+
     from archspec import render as draw
 
-    if not output.lower().endswith(PICTURES):
-        raise click.BadParameter(f"{output!r} must end in one of {', '.join(PICTURES)}", param_hint="'-o'")
-    loaded = read_spec(spec, settings)
-    with Progress(f"drawing {loaded.name}"), written(output) as path:
-        draw(loaded, path)
+    if Path(output).suffix.lower() not in PICTURES:
+        behind = " behind a name" if output.lower().endswith(PICTURES) else ""
+        raise click.BadParameter(f"{output!r} must end in one of {', '.join(PICTURES)}{behind}", param_hint="'-o'")
+    loaded = read_spec(spec, settings, strict)
+    with Progress(f"drawing {loaded.name}"):
+        draw(loaded, output)
 
 
 @main.command()
 @SPEC
-@SETTINGS
-def verify(spec: str, settings: tuple[str, ...]) -> None:
+@SET
+@STRICT
+def verify(spec: str, settings: tuple[str, ...], strict: bool) -> None:
     """Build the model and check what it does.
 
     \b
@@ -168,7 +175,7 @@ def verify(spec: str, settings: tuple[str, ...]) -> None:
     """
     from archspec import verify as verified
 
-    loaded = read_spec(spec, settings)
+    loaded = read_spec(spec, settings, strict)
     with Progress(f"verifying {loaded.name}"):
         report = verified(loaded)
     click.echo(str(report))
@@ -210,11 +217,7 @@ def schema(output: str | None) -> None:
     from archspec import schema as language
 
     text = json.dumps(language(), indent=2) + "\n"
-    if output is None or output == "-":
-        click.echo(text, nl=False)
-    else:
-        with written(output) as path:
-            path.write_text(text, encoding="utf-8")
+    put(text, output)
 
 
 @main.command()
@@ -231,14 +234,11 @@ def init(path: str, force: bool) -> None:
 
     from archspec.language.starter import STARTER
 
-    if path == "-":
-        click.echo(STARTER, nl=False)
-        return
-    if Path(path).exists() and not force:
+    if path != "-" and Path(path).is_file() and not force:
         raise click.UsageError(f"{path} exists already; give another name, or --force to overwrite it")
-    with written(path) as file:
-        file.write_text(STARTER, encoding="utf-8", newline="\n")
-    click.echo(f"wrote {path}; next: archspec count {path}")
+    put(STARTER, path)
+    if path != "-":
+        click.echo(printable(f"wrote {path}; next: archspec count {path}"))
 
 
 @main.command()

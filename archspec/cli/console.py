@@ -1,36 +1,47 @@
-"""What the commands share: reading a spec, writing a file whole or not at all, errors in colour, a sign of life."""
+"""What the commands share: reading a spec, printing or writing a text, errors in colour, a sign of life."""
 
 import os
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import cycle
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from archspec.errors import ArchspecError, Mark, Problem, SpecError
+from archspec.cli.streams import careful_streams, tell
+from archspec.errors import ArchspecError, Mark, Problem, SpecError, SpecWarning, noted, printable
+from archspec.files import write
 
 if TYPE_CHECKING:
     from archspec.language.model import Spec
 
-STDIN = "-"
+DASH = "-"  # standard input, or output
 LARGEST_INPUT = 1 << 20
 
 
 class Commands(click.Group):
     """Commands whose errors are messages: never a traceback for a user's mistake, and a near miss gets a suggestion."""
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run a command line; what goes wrong with the standard streams is a message too."""
+        with careful_streams() if extra.get("standalone_mode", True) else nullcontext():
+            return super().main(*args, **extra)
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the options of the group; a word that is wrong is shown without control characters."""
+        with _escaped():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what archspec raises on purpose becomes a message and an exit code."""
         if "NO_COLOR" in os.environ:
             ctx.color = False
-        with announce():
+        with announce(), _escaped():
             return super().invoke(ctx)
 
     def resolve_command(
@@ -41,7 +52,7 @@ class Commands(click.Group):
             return super().resolve_command(ctx, args)
         close = get_close_matches(args[0], self.list_commands(ctx), n=1)
         hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(self.list_commands(ctx))}"
-        raise click.UsageError(f"no command {args[0]!r}{hint}", ctx)
+        raise click.UsageError(noted(f"no command {args[0]!r}{hint}"), ctx)
 
 
 class UsualValue(click.Command):
@@ -68,6 +79,16 @@ class Setting(click.ParamType):  # type: ignore[type-arg]  # generic from click 
         return str(value)
 
 
+@contextmanager
+def _escaped() -> Iterator[None]:
+    """Wrong use is told with the words that were wrong, but without their control characters."""
+    try:
+        yield
+    except click.ClickException as error:
+        vars(error)["message"] = printable(error.message)
+        raise
+
+
 @dataclass
 class Failure:
     """The exit code of what was tried; 0 when it went well."""
@@ -82,12 +103,12 @@ def announce(collect: bool = False) -> Iterator[Failure]:
     try:
         yield failure
     except ArchspecError as error:
-        click.echo(_coloured(error), err=True)
+        tell(_coloured(error))
         failure.code = error.exit_code
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        click.echo("this needs PyTorch: pip install 'archspec-compiler[torch]'", err=True)
+        tell("this needs PyTorch: pip install 'archspec-compiler[torch]'")
         failure.code = 1
     if failure.code and not collect:
         sys.exit(failure.code)
@@ -100,47 +121,54 @@ def _coloured(error: ArchspecError) -> str:
     return "\n".join([*map(_coloured_problem, error.problems), click.style(last, fg="red", bold=True)])
 
 
-def _coloured_problem(problem: Problem) -> str:
-    place = click.style(f"{problem.mark}:", bold=True)
-    path = click.style(f" {problem.path}:", fg="cyan") if problem.path else ""
-    return f"{place}{path} {problem.message}"
+def _coloured_problem(problem: Problem, kind: str = "") -> str:
+    place = click.style(printable(f"{problem.mark}:"), bold=True)
+    path = click.style(printable(f" {problem.path}:"), fg="cyan") if problem.path else ""
+    return f"{place}{kind}{path} {printable(noted(problem.message))}"
 
 
-def read_spec(name: str, settings: tuple[str, ...]) -> "Spec":
-    """The spec of a file, or of standard input for `-`."""
+def read_spec(name: str, settings: tuple[str, ...], strict: bool = False) -> "Spec":
+    """The spec of a file, or of standard input for `-`; its warnings are told, or with `strict` its mistakes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SpecWarning)
+        spec = _loaded(name, settings)
+    if strict and spec.warnings:
+        raise SpecError(spec.warnings, spec.file)
+    for warning in spec.warnings:
+        tell(_coloured_problem(warning, click.style(" warning:", fg="yellow")))
+    return spec
+
+
+def _loaded(name: str, settings: tuple[str, ...]) -> "Spec":
     from archspec import load, loads
 
-    if name != STDIN:
+    if name != DASH:
         return load(name, set=settings)
-    data = sys.stdin.buffer.read(LARGEST_INPUT + 1)
+    data = _standard_input()
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         message = f"byte 0x{data[error.start]:02x} at {error.start} is not UTF-8"
         raise SpecError([Problem(Mark("<stdin>"), "", message)], "<stdin>") from None
-    return loads(text, "<stdin>", set=settings)
+    return replace(loads(text, "<stdin>", set=settings), files=("/dev/stdin",))
 
 
-@contextmanager
-def written(name: str) -> Iterator[Path]:
-    """A temporary path beside the file, which replaces it when all went well and vanishes otherwise."""
-    target = Path(name)
-    if not target.parent.is_dir():
-        raise click.UsageError(f"cannot write {name}: there is no folder {target.parent}")
+def _standard_input() -> bytes:
     try:
-        folder = Path(tempfile.mkdtemp(prefix=".archspec-", dir=target.parent))
-    except OSError as error:
-        raise click.FileError(name, error.strerror or str(error)) from None
-    try:
-        draft = folder / target.name
-        yield draft
-        draft.replace(target)
-    except OSError as error:
-        raise click.FileError(name, error.strerror or str(error)) from None
-    finally:
-        for left in folder.iterdir():
-            left.unlink()
-        folder.rmdir()
+        if sys.stdin is None:
+            raise OSError("it is closed")
+        return sys.stdin.buffer.read(LARGEST_INPUT + 1)
+    except (OSError, ValueError) as error:  # a folder, what may only be written, what was closed
+        message = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise SpecError([Problem(Mark("<stdin>"), "", message)], "<stdin>") from None
+
+
+def put(text: str, output: str | None, keep: Collection[str] = ()) -> None:
+    """Print a text, or write it to the file that `-o` names, which must be none of `keep`."""
+    if output is None or output == DASH:
+        click.echo(text, nl=False)
+    else:
+        write(output, text.encode(), keep)
 
 
 class Progress:
@@ -164,7 +192,7 @@ class Progress:
         if self.done.wait(self.wait):
             return
         for sign in cycle("|/-\\"):
-            click.echo(f"\r{sign} {self.what}", err=True, nl=False)
+            tell(f"\r{sign} {self.what}", nl=False)
             if self.done.wait(0.1):
                 break
-        click.echo(f"\r{' ' * (len(self.what) + 2)}\r", err=True, nl=False)
+        tell(f"\r{' ' * (len(self.what) + 2)}\r", nl=False)

@@ -10,5 +10,6 @@
 - the `scene`: boxes, texts and lines at fixed places, which `dot` writes as text.
 
 Everything is read from the lowered program of a spec and the typed facts of ops and components. `words` writes numbers
-and names for people, `text` measures and breaks lines, `style` holds the colours.
+and names for people, `text` measures and breaks lines, `style` holds the colours. Lengths are added up by `fsum`, as
+`sum` gives other last digits from Python 3.12 on, which would show in rounded places.
 """

@@ -1,5 +1,6 @@
 """The whole picture: panels (a) model, (b) one layer, (c ...) one for each kind of mixer and FFN, and the footer."""
 
+from math import fsum
 from string import ascii_lowercase
 
 from archspec.diagram.component import component_flow
@@ -118,7 +119,7 @@ def _zoom(scene: Scene, overview: Overview, frame: Shape) -> None:
 
 
 def _width(row: list[Panel]) -> float:
-    return sum(p.width for p in row) + BETWEEN * (len(row) - 1)
+    return fsum(p.width for p in row) + BETWEEN * (len(row) - 1)
 
 
 def _split(panels: list[Panel]) -> list[list[Panel]]:

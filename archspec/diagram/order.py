@@ -169,5 +169,5 @@ def _inversions(layered: Layered, position: dict[int, int]) -> float:
     cost = 0.0
     for lanes in layered.fans:
         places = [position[c] for c in lanes if c in position]
-        cost += sum(0.6 for i, a in enumerate(places) for b in places[i + 1 :] if a > b)
+        cost += 0.6 * sum(1 for i, a in enumerate(places) for b in places[i + 1 :] if a > b)
     return cost

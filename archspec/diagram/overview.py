@@ -4,6 +4,7 @@ Several stacks stand side by side, with an arrow from the one that is read to th
 """
 
 from dataclasses import dataclass, field
+from math import fsum
 
 from archspec.diagram.ends import embedding_lines, head_lines, input_text, norm_lines, output_text
 from archspec.diagram.flow import box_size
@@ -68,7 +69,7 @@ class Column:
     @property
     def h(self) -> float:
         """Its height in points, at its tightest."""
-        return 2 * 16 + (18 if self.name else 0) + sum(p.h for p in self.pieces) + self.arrows * ARROWS + FIRST
+        return 2 * 16 + (18 if self.name else 0) + fsum(p.h for p in self.pieces) + self.arrows * ARROWS + FIRST
 
 
 class Overview:
@@ -77,7 +78,7 @@ class Overview:
     def __init__(self, stacks: list[StackView], zoom: Place | None, kinds: Kinds):
         self.zoom = zoom
         self.columns = [_column(stacks, i, kinds) for i in range(len(stacks))]
-        self.width = sum(c.w for c in self.columns) + COLUMN_GAP * (len(self.columns) - 1)
+        self.width = fsum(c.w for c in self.columns) + COLUMN_GAP * (len(self.columns) - 1)
         self.arrows = max(c.arrows for c in self.columns)
         self.height = max(c.h for c in self.columns)
         self.ring: Shape | None = None

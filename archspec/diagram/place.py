@@ -1,5 +1,7 @@
 """A flow with places: sizes first, then boxes and right-angled lines in a scene."""
 
+from math import fsum
+
 from archspec.diagram.columns import Columns
 from archspec.diagram.flow import Edge, Flow, Node
 from archspec.diagram.grid import draw_grid
@@ -45,7 +47,7 @@ class Placed:
     @property
     def height(self) -> float:
         """Points from its lower to its upper end, at its tightest."""
-        return sum(self.rows) + sum(self.channels)
+        return fsum((*self.rows, *self.channels))
 
     def paint(self, scene: Scene, left: float, bottom: float, width: float, height: float) -> dict[str, Shape]:
         """Draw it in the middle of a room, its rows spread upwards; the shapes of the nodes by name."""
@@ -54,7 +56,7 @@ class Placed:
         stretch = min(spare / max(len(loose), 1), MOST_STRETCH)
         self.space = [c + (stretch if i in loose else 0.0) for i, c in enumerate(self.channels)]
         self.dx = left + width / 2 - (self.left + self.right) / 2
-        y = bottom + (height - sum(self.rows) - sum(self.space)) / 2
+        y = bottom + (height - fsum((*self.rows, *self.space))) / 2
         self.y: list[float] = []
         for i, h in enumerate(self.rows):
             self.y.append(y + h / 2)

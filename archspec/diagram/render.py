@@ -1,14 +1,13 @@
 """A spec as a picture: `diagram` gives DOT text, `render` a file that Graphviz draws from it."""
 
-import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 from archspec.diagram.dot import to_dot
 from archspec.diagram.figure import draw
-from archspec.errors import RenderError
+from archspec.errors import RenderError, WriteError
+from archspec.files import write
 from archspec.language.model import Spec
 
 FORMATS = ("dot", "svg", "png", "pdf")
@@ -35,8 +34,11 @@ def render(spec: Spec, path: str | Path) -> Path:
     if kind not in FORMATS:
         found = f"the suffix {target.suffix!r}" if kind else "no suffix"
         raise RenderError(f"{target} has {found}; supported are {', '.join(f'.{f}' for f in FORMATS)}")
-    text = diagram(spec).encode()
-    _write(target, text if kind == "dot" else _graphviz(text, kind))
+    picture = diagram(spec).encode()
+    try:
+        write(path, picture if kind == "dot" else _graphviz(picture, kind), spec.files)
+    except WriteError as error:
+        raise RenderError(str(error)) from None
     return target
 
 
@@ -62,25 +64,3 @@ def _command() -> list[str]:
         "Graphviz is not installed: neither `neato` nor `dot` is on the PATH. Install it (`apt install graphviz`, "
         "`brew install graphviz`, `conda install graphviz`), or write a .dot file, which does not need it"
     )
-
-
-def _write(target: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as problem:
-        raise RenderError(f"{target} cannot be written: {problem.strerror}") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, target)
-    except OSError as problem:
-        Path(name).unlink(missing_ok=True)
-        raise RenderError(f"{target} cannot be written: {problem.strerror}") from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -6,6 +6,7 @@ The widths are those of Helvetica, which Arial and Liberation Sans share, in tho
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from math import fsum
 
 from archspec.diagram.words import ARROW, DOT, ELLIPSIS, MINUS, SIGMA, SQUARED, TIMES
 
@@ -62,7 +63,7 @@ def extent(lines: tuple[Line, ...]) -> tuple[float, float]:
     """Width and height of lines below one another."""
     if not lines:
         return 0.0, 0.0
-    height = sum(LEADING * line.size for line in lines) + SPACING * (len(lines) + 1)
+    height = fsum(LEADING * line.size for line in lines) + SPACING * (len(lines) + 1)
     return max(line.width for line in lines) + 4, height + 1
 
 

@@ -1,9 +1,11 @@
 """The document of a spec made into a `Spec`: sizes and defaults first, then stacks, then the head."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
-from archspec.errors import Mark
+from archspec.errors import Mark, in_order
 from archspec.language.document import SHARED, SIZES, STACK_KEYS, STACKED, TOP_KEYS
+from archspec.language.doubts import doubts
 from archspec.language.expect import parse_expect
 from archspec.language.init_names import init_names
 from archspec.language.inputs import check_inputs, parse_inputs
@@ -28,9 +30,9 @@ USUAL = {"dropout": 0.0, "mask": "causal"}
 class Assembler(Section):
     """Builds one spec; `problems` holds everything that is wrong with it."""
 
-    def __init__(self, document: Node, file: str):
+    def __init__(self, document: Node, file: str, files: tuple[str, ...] = ()):
         super().__init__(Resolver(file), without_nulls(document), "", Scope())
-        self.file = file
+        self.file, self.files = file, files
         self.single = "stacks" not in self.fields
 
     def spec(self) -> Spec | None:
@@ -59,10 +61,11 @@ class Assembler(Section):
         init = init.of_model(init_names(made, head))
         vocab_size, max_seq_len = (_whole(self.scope.numbers.get(key)) for key in ("vocab_size", "max_seq_len"))
         spec = Spec(texts["name"] or "model", made, head, init, vocab_size, max_seq_len,
-                    texts["description"], texts["source"], expect, self.file, inputs)  # fmt: skip
+                    texts["description"], texts["source"], expect, self.file, self.files, inputs)  # fmt: skip
         check_inputs(spec, self.fields.get("inputs"), self.problems)
         self.check_ties(spec, around.bodies)
-        return spec
+        self.check_doubts(spec, around.bodies)
+        return replace(spec, warnings=in_order(self.problems.warnings))
 
     # The top
 
@@ -157,7 +160,7 @@ class Assembler(Section):
         return mark.file == self.file or _set_outside(mark)
 
     def check_used(self, around: Around) -> None:
-        """A problem for each named block of this file that no layer uses and no block extends."""
+        """A warning for each named block of this file that no layer uses and no block extends."""
         named = [body.fields["blocks"] for body in around.bodies.values() if "blocks" in body.fields]
         items = [item for node in named if isinstance(node.value, list) for item in node.value]
         if any(_set_outside(node.mark) for node in [*named, *items]):
@@ -167,11 +170,10 @@ class Assembler(Section):
         for name, place in around.define.items():
             used = around.used is None or id(place.node) in around.used or name in extended or place.broken
             if not used and self.own(node.key_mark(name)):
-                message = "is used by no layer; remove it, or name it in blocks"
-                self.problems.tell(node.key_mark(name), f"define.{name}", message)
+                self.problems.warn(node.key_mark(name), f"define.{name}", "is used by no layer")
 
     def check_effects(self, bodies: Mapping[str, Node]) -> None:
-        """A problem for each default and each named size of this file that nothing takes."""
+        """A problem for each default, and a warning for each named size, of this file that nothing takes."""
         sections = {"": self.node} | ({} if self.single else {f"stacks.{k}.": v for k, v in bodies.items()})
         for path, node in sections.items():
             # The top's max_seq_len is also the length for which a plan is made.
@@ -183,7 +185,13 @@ class Assembler(Section):
         sizes = self.fields.get("sizes")
         for name, given in sizes.fields.items() if sizes is not None else ():
             if name not in self.resolver.read and self.own(given.mark):
-                self.problems.tell(given, f"sizes.{name}", "no arithmetic names it, so it has no effect; remove it")
+                self.problems.warn(given, f"sizes.{name}", "no arithmetic names it, so it has no effect")
+
+    def check_doubts(self, spec: Spec, bodies: Mapping[str, Node]) -> None:
+        """A warning for what only the whole shows to have no effect, or hardly the one that was meant."""
+        for stack, key, message in doubts(spec):
+            body, path = (self.node, key) if self.single or not stack else (bodies[stack], f"stacks.{stack}.{key}")
+            self.problems.warn(body.fields.get(key, body), path, message)
 
     def check_ties(self, spec: Spec, bodies: Mapping[str, Node]) -> None:
         """Refuse ties between tables that do not exist or differ in shape."""

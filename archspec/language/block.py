@@ -5,9 +5,10 @@ from archspec.language.document import BLOCK_KEYS, ITEM_KEYS
 from archspec.language.model import Block, Stack
 from archspec.language.names import bad_name
 from archspec.language.places import Place
-from archspec.language.resolve import Resolver, absent
+from archspec.language.resolve import Resolver, absent, one_channel
 from archspec.language.scope import Scope
 from archspec.language.section import Section
+from archspec.language.terms import cancelled
 from archspec.language.tree import clipped, from_plain
 from archspec.language.wiring import Call, Wiring, problems
 from archspec.language.wirings import SUBLAYERS, named_wiring
@@ -81,9 +82,14 @@ class _Building(Section):
         parts = self._implied(wiring, parts)
         for message in problems(wiring, parts):
             self.tell_wiring(message)
+        for message, left in cancelled(wiring) if self.sound else ():
+            (self.warn_wiring if left else self.tell_wiring)(message)
         self._check_use(wiring, parts)
         if not self.sound:
             return None
+        for name in [name for name, part in parts.items() if isinstance(part, NormComponent)]:
+            if self.scope.numbers.get("d_model") == 1:
+                self.problems.warn(self.node, self.path, one_channel(name))
         order = dict.fromkeys(wiring.calls())
         found = tuple((name, part) for name in order if (part := parts[name]) is not None)
         return Block(found, wiring, self.dropout if "dropout" in order else 0.0)

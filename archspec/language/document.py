@@ -13,7 +13,8 @@ TOP_KEYS = {
     "vocab_size": "tokens in the vocabulary",
     "max_seq_len": "tokens that the model is made for",
     "embedding": "how the input becomes vectors of d_model",
-    "norm": "default for every norm below",
+    "norm": "default for every norm below: one of its kind takes all that it does not say itself, one of another kind "
+    "those settings that are written here and that it has",
     "dropout": "default dropout: of the embedding, of each residual branch and of attention probabilities",
     "mask": "default mask of every attention below: causal, bidirectional or prefix",
     "wiring": "default wiring of every block below: a built-in name or a list of lines",

@@ -31,6 +31,7 @@ def init_names(stacks: Sequence[Stack], head: HeadComponent) -> InitNames:
         cells=_once("." + p.name.partition(".")[0] for p in cells),
         linear_biases=any(p.name.endswith(".bias") for op in (*patches, *projections) for p in op.params),
         convolutions=bool(patches),
+        tables=any(isinstance(op, Embedding) for _, op in every),
     )
 
 

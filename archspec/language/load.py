@@ -1,16 +1,17 @@
 """From a file, text or plain data to a `Spec`: read, extend, override, write out the layers, resolve, check."""
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from archspec.errors import Fault, Mark, Problem, SpecError, suggest
+from archspec.errors import Fault, Mark, Problem, SpecError, SpecWarning, suggest
 from archspec.language.assemble import Assembler
 from archspec.language.document import TOP_KEYS
 from archspec.language.model import Spec
 from archspec.language.rules import shown
-from archspec.language.source import parse, read
+from archspec.language.source import MISSING, no_plain_file, parse, read
 from archspec.language.tree import Node, assign, clipped, from_plain, merge
 
 MOST_EXTENDS = 16
@@ -31,9 +32,14 @@ def load(source: str | Path | Mapping[str, Any], *, set: Settings = ()) -> Spec:
 
     Raises:
         SpecError: with every problem of the file, each with its line and column.
+
+    Warns:
+        SpecWarning: for each setting that is accepted, but has no effect, or hardly the one that was meant; they are
+            also the `warnings` of the spec.
     """
     if not isinstance(source, Mapping):
-        return _assembled(read_extended(Path(source), str(source)), str(source), set)
+        document, files = read_extended(Path(source), str(source))
+        return _assembled(document, str(source), set, files)
     file = "<python>"
     return _assembled(_alone(from_plain(dict(source), Mark(file)), file), file, set)
 
@@ -50,20 +56,22 @@ def _alone(document: Node, file: str) -> Node:
     return document
 
 
-def _assembled(document: Node, file: str, settings: Settings) -> Spec:
+def _assembled(document: Node, file: str, settings: Settings, files: tuple[str, ...] = ()) -> Spec:
     """The spec of a document, or a SpecError with all of its problems."""
-    assembler = Assembler(with_settings(document, settings), file)
+    assembler = Assembler(with_settings(document, settings), file, files)
     spec = assembler.spec()
     if spec is None or assembler.problems:
         raise SpecError(assembler.problems, file)
+    for warning in spec.warnings:
+        warnings.warn(SpecWarning(str(warning)), stacklevel=3)
     return spec
 
 
 # Files that extend one another
 
 
-def read_extended(path: Path, file: str) -> Node:
-    """The document of a file over those that it extends, nearest last."""
+def read_extended(path: Path, file: str) -> tuple[Node, tuple[str, ...]]:
+    """The document of a file over those that it extends, nearest last; and the paths of all of them."""
     folder = _resolved(path).parent
     seen: list[Path] = []
     chain: list[Node] = []
@@ -87,7 +95,7 @@ def read_extended(path: Path, file: str) -> Node:
         raise SpecError([Problem(merged.mark, "", message)], file)
     while chain:
         merged = _without_removed(merged, merge(merged, chain.pop()))
-    return merged.without(("extends",))
+    return merged.without(("extends",)), tuple(map(str, seen))
 
 
 def _extended(node: Node, here: Path, folder: Path, seen: list[Path]) -> Path:
@@ -104,12 +112,11 @@ def _extended(node: Node, here: Path, folder: Path, seen: list[Path]) -> Path:
         raise Fault(f"the files extend one another in a circle: {' -> '.join(p.name for p in [*seen, target])}")
     if len(seen) > MOST_EXTENDS:
         raise Fault(f"more than {MOST_EXTENDS} files extend one another")
-    try:
-        found = target.is_file()
-    except (OSError, ValueError):
-        found = False
-    if not found:
+    wrong = no_plain_file(path)
+    if wrong == MISSING:
         raise Fault(f"no file {said!r} beside {here.name}")
+    if wrong:
+        raise Fault(f"{said!r} {wrong}")
     return path
 
 

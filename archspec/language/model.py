@@ -10,6 +10,7 @@ from hashlib import sha256
 from os import PathLike
 from typing import Any
 
+from archspec.errors import Problem
 from archspec.language.wiring import Wiring
 from archspec.layers.arguments import ARGUMENTS, GIVEN, INPUTS, in_order
 from archspec.layers.base import (
@@ -40,6 +41,9 @@ class Block:
     @cached_property
     def _hash(self) -> int:
         return hash((self.parts, self.wiring, self.dropout))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "_hash"}  # which is another in each process
 
 
 @dataclass(frozen=True)
@@ -192,7 +196,9 @@ class Spec:
     source: str = ""
     expect: tuple[tuple[str, Any], ...] = ()
     file: str = field(default="", compare=False)
+    files: tuple[str, ...] = field(default=(), compare=False, repr=False)  # all that were read, those it extends too
     inputs: tuple[str, ...] | None = field(default=None, compare=False)
+    warnings: tuple[Problem, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def main(self) -> Stack:

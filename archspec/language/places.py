@@ -158,8 +158,7 @@ class Expander:
         if not PLAIN["share"].holds(share.value):
             self.refuse(share, f"{path}.share", must_be("share", share, PLAIN["share"].wanted()))
         elif repeat == 1:
-            message = "share has no effect when repeat is 1; remove it, or repeat the blocks"
-            self.refuse(share, f"{path}.share", message)
+            self.problems.warn(share, f"{path}.share", "share has no effect when repeat is 1")
         self.groups += 1
         return [replace(p, group=(self.groups, len(period))) for p in period] * repeat
 

@@ -35,6 +35,7 @@ class Problems(list[Problem]):
     def __init__(self, file: str):
         super().__init__()
         self.file = file
+        self.warnings: dict[Problem, None] = {}
 
     def tell(self, at: Node | Mark, path: str, message: str) -> None:
         """Keep one more."""
@@ -42,6 +43,11 @@ class Problems(list[Problem]):
             message = f"more than {MOST_PROBLEMS} problems; these were found first"
             raise SpecError([*self, Problem(Mark(self.file), "", message)], self.file)
         self.append(Problem(at.mark if isinstance(at, Node) else at, path, message))
+
+    def warn(self, at: Node | Mark, path: str, message: str) -> None:
+        """Keep a warning, once; of very many the first."""
+        if len(self.warnings) < MOST_PROBLEMS:
+            self.warnings[Problem(at.mark if isinstance(at, Node) else at, path, message)] = None
 
     def mapping(self, node: Node | None, path: str, what: str) -> dict[str, Node]:
         """What a mapping of `what` holds; nothing, which is told, where it is none."""

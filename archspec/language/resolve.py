@@ -19,6 +19,7 @@ from archspec.language.rules import Rule, must_be, rules, settable, shown
 from archspec.language.scope import Scope, Silent, UnknownSize, Value, computed, number
 from archspec.language.tree import Node, from_plain
 from archspec.layers.base import Component, NormComponent
+from archspec.layers.ops import Norm
 from archspec.layers.registry import ROLES, find, kinds
 
 NOWHERE = Mark("<python>")
@@ -111,6 +112,11 @@ def _meant(kind: object, known: Mapping[str, str]) -> str:
     return f"; did you mean {right!r}?" if right else listed(known)
 
 
+def one_channel(norm: str) -> str:
+    """What a norm of a single channel is worth."""
+    return f"{norm} has a single channel to normalise, of which at most the sign is left"
+
+
 def absent(node: Node) -> bool:
     """Whether a spec leaves a component out here."""
     return node.value is None or node.value is False or node.value == "none"
@@ -191,6 +197,9 @@ class _Filling:
             return number(name, node, rule, self._lookup) if rule.number else node.plain()
         if self.base is not None and self._acts(name):
             return getattr(self.base, name)
+        if (setting := self._norm_setting(rule)) in self.scope.norm and self._acts(name):
+            self.resolver.reached.add(self.scope.origins["norm"])
+            return self.scope.norm[setting]
         if "formula" in marks:
             return computed(name, marks["formula"], rule, self._lookup)
         if marks.get("inherit") in self.scope.defaults and self._acts(name):
@@ -198,6 +207,13 @@ class _Filling:
         if rule.info.is_required():
             raise Fault(f"{kind_of(self.cls)} needs {name} ({rule.info.description})")
         return rule.info.default
+
+    def _norm_setting(self, rule: Rule) -> str:
+        """Which setting of the surrounding `norm` a field follows: that of its name, or what it says."""
+        if issubclass(self.cls, NormComponent):
+            return rule.name
+        default, _, setting = str(rule.marks.get("inherit", "")).partition(".")
+        return setting if default == "norm" else ""
 
     def _inherited(self, rule: Rule) -> Value:
         if rule.name in self.given:
@@ -260,6 +276,8 @@ class _Filling:
         if self.base is not None:
             found: Component | None = getattr(self.base, rule.name)
             return found
+        if marks["slot"] == "norm" and "inherit" not in marks and rule.name in self.given:
+            return scope.defaults.get("norm")  # what is written here changes it; without a word there is none
         if marks.get("inherit") not in scope.defaults:
             return None
         if not self._acts(rule.name):  # the same whatever surrounds it: what does nothing tells no components apart
@@ -291,7 +309,7 @@ class _Filling:
             other, *values = when
             wish = f"set {other} to {' or '.join(map(shown, values))}" if values else f"set {other}"
             found = self.values.get(other)
-            is_now = "none" if found in (None, False) else shown(found).strip("'")
+            is_now = "none" if found is None else shown(found).strip("'")
             message = f"{name} has no effect when {other} is {is_now}; remove it, or {wish}"
             self.resolver.problems.tell(self.node.keys.get(name, node.mark), f"{self.path}.{name}", message)
             self.failed.add("")
@@ -304,7 +322,22 @@ class _Filling:
                 path = ".".join(map(str, (self.path, *e["loc"])))
                 self.resolver.problems.tell(self.node, path, e["msg"].removeprefix("Value error, "))
             return None
-        return None if self._too_large(component) else component
+        if self._too_large(component):
+            return None
+        self._warn(component)
+        return component
+
+    def _warn(self, component: Component) -> None:
+        """Tells what is accepted, but does nothing or harm."""
+        length = self.scope.numbers.get("max_seq_len")
+        problems = self.resolver.problems
+        for message in component.doubts(length if isinstance(length, int) else None):
+            at = self.given.get(message.partition(" ")[0], self.node)  # most begin with the field that they are about
+            problems.warn(at, self.path, message)
+        if 1 in self.values.values() and any(isinstance(child, NormComponent) for child in component.children()):
+            for op in component.ops():
+                if isinstance(op, Norm) and op.dim == 1:
+                    problems.warn(self.node, self.path, one_channel(op.name))
 
     def _too_large(self, component: Component) -> bool:
         sizes = [v for v in self.values.values() if isinstance(v, int) and v > LARGE]
@@ -333,10 +366,11 @@ def make(role: str, fields: Mapping[str, Any] | str, **scope: Any) -> Component:
     resolver = Resolver()
     norm = scope.pop("norm", "rmsnorm")
     defaults: dict[str, Any] = {key: scope.pop(key) for key in ("dropout", "mask") if key in scope}
+    written = {k: v for k, v in norm.items() if k != "kind"} if isinstance(norm, Mapping) else {}
     if not isinstance(norm, Component):
         norm = resolver.component("norm", from_plain(norm, NOWHERE), "norm", Scope(scope))
     numbers = {"n_layers": 1, "n_branches": 2, **scope}
-    around = Scope(numbers, {"norm": norm, **defaults})
+    around = Scope(numbers, {"norm": norm, **defaults}, origins={"norm": "norm"}, norm=written)
     found = resolver.component(role, from_plain(fields, NOWHERE), role, around)
     if found is None or resolver.problems:
         raise SpecError(resolver.problems, NOWHERE.file)

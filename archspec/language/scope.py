@@ -22,6 +22,7 @@ class Scope:
     Attributes:
         numbers: sizes by name.
         defaults: values that components inherit, such as the norm and the dropout.
+        norm: the settings that the surrounding norms wrote down, which a norm of another kind takes if it has them.
         broken: sizes that are there but wrong, which was told already.
         origins: where each default, and each size but the named ones, was set, as a path.
     """
@@ -30,6 +31,7 @@ class Scope:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     broken: frozenset[str] = frozenset()
     origins: Mapping[str, str] = field(default_factory=dict)
+    norm: Mapping[str, Any] = field(default_factory=dict)
 
     def with_numbers(self, more: Mapping[str, Value], broken: Collection[str] = ()) -> "Scope":
         """The same scope with more sizes, which hide those of the same name; `broken` ones are wrong."""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection
+from dataclasses import replace
 from typing import TypeVar
 
 from archspec.errors import Fault, suggest
@@ -45,7 +46,9 @@ class Section:
             node = self.fields[key]
             if key == "norm":
                 before = self.scope.defaults[key]
-                found[key] = self.component(NormComponent, key, base=before) or before
+                found[key] = norm = self.component(NormComponent, key, base=before) or before
+                written = {name: getattr(norm, name, None) for name in node.fields if name != "kind"}
+                self.scope = replace(self.scope, norm={**self.scope.norm, **written})
             elif key == "wiring":
                 found[key] = node if self.wiring(node) is not None else None
             elif (value := self.resolver.plain(key, node, self.path)) is not None or key == "dropout":
@@ -62,10 +65,18 @@ class Section:
 
     def tell_wiring(self, message: str) -> None:
         """Remember a mistake of the wiring, at the very line that it is about where that is known."""
+        self.tell("wiring", message, self._line(message))
+
+    def warn_wiring(self, message: str) -> None:
+        """Keep a warning about the wiring, at the very line."""
+        self.problems.warn(self._line(message), join(self.path, "wiring"), message)
+
+    def _line(self, message: str) -> Node:
+        """The line of the wiring that a message is about, or all of it."""
         node = self.fields.get("wiring", self.node)
         line = re.match(r"line (\d+)\b", message)
         lines = node.value if isinstance(node.value, list) else []
-        self.tell("wiring", message, lines[int(line[1]) - 1] if line and lines else node)
+        return lines[int(line[1]) - 1] if line and lines else node
 
 
 def read_wiring(node: Node) -> Wiring | str:

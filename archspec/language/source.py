@@ -6,8 +6,11 @@ alias counted as often as it is used. Scalars follow the core schema of YAML 1.2
 integers may hold underscores.
 """
 
+import os
 import re
+import stat
 from collections.abc import Mapping
+from errno import ELOOP
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,6 +21,7 @@ from archspec.language.tree import MAX_DEPTH, MAX_DIGITS, MAX_NODES, Node, clipp
 
 MAX_BYTES = 1 << 20
 MAX_PROBLEMS = 50
+MISSING, A_FOLDER = "no such file", "is a directory"  # what else than a file may stand at a path
 Sized = tuple[Node, int, int]  # a node, the nodes that it is once aliases are written out, and its levels
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -50,13 +54,13 @@ _ADVICE = (
 def read(path: Path, file: str) -> Node:
     """The tree of a file; raises SpecError when it cannot be read, is larger than 1 MiB or is not UTF-8."""
     try:
-        if not path.is_file():
-            other = "is not an ordinary file" if path.exists() else "no such file"
-            refuse(Mark(file), "is a directory; name a YAML file" if path.is_dir() else other)
+        if wrong := no_plain_file(path):
+            advice = "; name a YAML file" if wrong == A_FOLDER else ""
+            refuse(Mark(file), f"{wrong}{advice}")
         with path.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        refuse(Mark(file), f"cannot be read: {getattr(error, 'strerror', None) or error}")
+        refuse(Mark(file), f"cannot be read: {_reason(error)}")
     if len(data) > MAX_BYTES:
         refuse(Mark(file), f"larger than {MAX_BYTES} bytes; a spec is a page of text")
     try:
@@ -65,6 +69,25 @@ def read(path: Path, file: str) -> Node:
         before = data[: error.start].decode("utf-8")
         refuse(_mark_at(before, len(before), file), f"byte 0x{data[error.start]:02x} is not UTF-8; save it as UTF-8")
     return parse(text, file)
+
+
+def no_plain_file(path: Path) -> str:
+    """What stands at a path where it is not an ordinary file, in words; nothing where it is one."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, ValueError):
+        return MISSING
+    except OSError as error:
+        circle = "is a symbolic link that leads back to itself"
+        return circle if error.errno == ELOOP else f"cannot be read: {_reason(error)}"
+    if stat.S_ISDIR(mode):
+        return A_FOLDER
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
+    return "" if stat.S_ISREG(mode) else f"is not an ordinary file but {kinds.get(stat.S_IFMT(mode), 'another')}"
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def parse(text: str, file: str) -> Node:

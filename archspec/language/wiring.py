@@ -136,8 +136,8 @@ def _parse_line(line: str) -> Assign:
     """One `target = expression`."""
     if len(line) > MAX_LENGTH:
         raise Fault(f"at most {MAX_LENGTH} characters are allowed, found {len(line)}; use more lines")
-    if not line.isascii() or not line.isprintable():
-        raise Fault("only printable ASCII characters are allowed, one assignment a line")
+    if strange := [c for c in line if not (c.isascii() and c.isprintable())]:
+        raise Fault(f"only printable ASCII characters are allowed, one assignment a line; found {strange[0]!r}")
     try:
         statements = ast.parse(line).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -43,6 +43,16 @@ class Component(BaseModel):
     def check(self) -> None:
         """Raise ValueError where settings contradict one another: say what was found and what would be right."""
 
+    def doubts(self, length: int | None) -> Iterator[str]:
+        """What is accepted with a warning: what equals "off", does not act at these sizes, or does harm.
+
+        What no sizes could make act is refused by `check`.
+
+        Args:
+            length: tokens of the longest sequence (max_seq_len), where the spec says it.
+        """
+        yield from ()
+
     def ops(self) -> tuple[Op, ...]:
         """The ops in the order in which the module registers their tensors; the last one is the output."""
         raise NotImplementedError(f"{type(self).__name__} declares no ops")
@@ -157,6 +167,11 @@ class MixerComponent(Component):
         return True
 
     @property
+    def tells_order(self) -> bool:
+        """Whether the order of the tokens makes a difference to it, beside what stands in their vectors."""
+        return True
+
+    @property
     def shared_bias(self) -> "PositionComponent | None":
         """The position whose biases one table of the whole stack gives to `forward` as `bias` (T5)."""
         return None
@@ -218,6 +233,10 @@ class RopeScalingComponent(Component):
     def check_width(self, dim: int) -> None:
         """Raise ValueError where it cannot scale the frequencies of `dim` rotated channels."""
 
+    def changes(self, dim: int, theta: float) -> bool:
+        """Whether it changes any frequency of `dim` channels with the base `theta`."""
+        return True
+
     def for_pairs(self, pairs: int) -> dict[str, Any]:
         """Settings that must change for so few rotated pairs of channels, by field."""
         return {}
@@ -266,6 +285,16 @@ class EmbeddingComponent(Component):
         """Width of the table, with which a tied head must agree."""
         return self.d_model
 
+    @property
+    def tells_order(self) -> bool:
+        """Whether a token's vector says where it stands."""
+        return False
+
+    def doubts(self, length: int | None) -> Iterator[str]:
+        """Positions that end before the longest sequence does."""
+        if length is not None and self.n_tokens == "T" and (self.longest or length) < length:
+            yield f"there are positions for {self.longest} tokens, and max_seq_len is {length}: longer texts are errors"
+
 
 class HeadComponent(Component):
     """What is read from the last hidden states."""
@@ -274,6 +303,7 @@ class HeadComponent(Component):
     gives: ClassVar[str]  # what comes out, in words: "logits of the next token"
     learns: ClassVar[Literal["classes", "numbers"]] = "classes"  # whether outputs are scores of classes
     tied_weight: ClassVar[str] = "proj.weight"  # the parameter that is the token table when tied
+    fills_gaps: ClassVar[bool] = False  # it is trained to name tokens that are hidden, by those on both sides
 
     @property
     def pools(self) -> bool:
@@ -284,6 +314,11 @@ class HeadComponent(Component):
     def tied_shape(self) -> tuple[int, int] | None:
         """The shape that the token table must have to be its weight; None where it is not tied."""
         return None
+
+    @property
+    def reads_token(self) -> str:
+        """Which single token stands for the sequence (first, middle, last); nothing where none does."""
+        return ""
 
 
 Ends = str | tuple[str, ...]  # what `str.endswith` takes
@@ -303,6 +338,7 @@ class InitNames:
         cells: dictionaries with the weights of recurrent cells.
         linear_biases: whether some linear layer or convolution of patches has a bias.
         convolutions: whether there are convolutions of patches.
+        tables: whether there are embedding tables.
     """
 
     residual: Ends = ()
@@ -314,6 +350,7 @@ class InitNames:
     cells: Ends = ()
     linear_biases: bool = True
     convolutions: bool = True
+    tables: bool = True
 
 
 class InitComponent(Component):
@@ -332,6 +369,10 @@ class InitComponent(Component):
         found = self.model_copy()
         found._names = names
         return found
+
+    def idle(self) -> Iterator[str]:
+        """What it sets of tensors that the model of `names` does not have: accepted with a warning."""
+        yield from ()
 
     def ops(self) -> tuple[Op, ...]:
         """None: an init changes values, not tensors."""

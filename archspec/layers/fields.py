@@ -37,7 +37,8 @@ def field(
     Args:
         description: what it is, in one line, with its unit or shape.
         default: its value when neither the component nor, by `inherit`, the surrounding spec gives one.
-        inherit: the name under which the surrounding spec may hold a default (`dropout`, `mask`).
+        inherit: the name under which the surrounding spec may hold a default (`dropout`, `mask`); `norm.eps` is a
+            setting that the surrounding `norm` writes down.
         when: (other field, values...): the setting acts only when that field has one of the values (or, without
             values, is set); given where it cannot act, it is refused.
         limits: pydantic's own, such as gt or le.

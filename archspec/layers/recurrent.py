@@ -4,6 +4,7 @@ State while decoding: what the cell carries from token to token, in every layer.
 d_hidden)), one token after another while training too. Bidirectional ones do not decode.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -38,10 +39,10 @@ class RecurrentMixer(MixerComponent):
     bidirectional: bool = field("whether a second network reads from the end; the outputs stand side by side", False)
     dropout: Probability = field("dropout between layers, where depth is more than 1", 0.0)
 
-    def check(self) -> None:
-        """Refuse dropout that has no place."""
+    def doubts(self, length: int | None) -> Iterator[str]:
+        """Dropout that has no place."""
         if self.dropout and self.depth == 1:
-            raise ValueError(f"dropout = {self.dropout} acts between layers; set depth to 2 or more, or dropout to 0")
+            yield f"dropout = {self.dropout:g} acts between layers, and depth is 1"
 
     @property
     def arguments(self) -> tuple[str, ...]:

@@ -1,4 +1,7 @@
-"""Whatever a spec may say acts: change one setting, and validation refuses or the model, a loss or the plan changes."""
+"""Whatever a spec may say acts: change one setting, and the model, a loss or the plan changes.
+
+Or the change is refused, or a warning says that it has no effect.
+"""
 
 import copy
 from collections import defaultdict
@@ -14,6 +17,7 @@ from archspec.language.load import load
 from archspec.language.rules import settable
 from archspec.layers.registry import find
 
+IDLE = {"refused", "warned", ""}
 PLAN_ALONE = {"chunk"}  # settings of how much is computed at a time, which no output shows
 # What can have one value only, because it repeats what something else says; any other is refused.
 AGREES = {("absolute_position", "dim"), ("mixer", "head_dim", "mla"), ("mixer", "n_heads", "mamba2"),
@@ -23,12 +27,14 @@ BOUNDS = {"beta_fast", "beta_slow", "truncate", "dt_limit_max", "original_max_se
 
 
 def result(base: Observed, document: Document) -> str:
-    """What a changed document does: refused, what it changes, or nothing."""
+    """What a changed document does: refused, what it changes, warned of, or nothing."""
     try:
         spec = load(document)
     except SpecError:
         return "refused"
-    return difference(base, Observed(spec))
+    found = difference(base, Observed(spec))
+    new = {w.message for w in spec.warnings} - {w.message for w in base.spec.warnings}
+    return "warned" if found in ("", "plan") and new else found
 
 
 @pytest.mark.parametrize(("role", "kind"), kinds(), ids=map(name, kinds()))
@@ -41,7 +47,7 @@ def test_every_setting_of_a_component_acts(role: str, kind: str) -> None:
         numbers: dict[tuple[Any, ...], dict[Change, str]] = defaultdict(dict)
         for change in changes(found_at(base.spec, role, kind), path):
             where = (*change.path[len(path) :], change.field)
-            if change.number and set(numbers[where].values()) - {"refused", ""}:
+            if change.number and set(numbers[where].values()) - IDLE:
                 continue  # one number that acts is enough
             found = result(base, changed(document, change))
             reached[change.field] |= {found} if change.path == path else set()
@@ -50,11 +56,11 @@ def test_every_setting_of_a_component_acts(role: str, kind: str) -> None:
             elif not found or (found == "plan" and change.field not in PLAN_ALONE):
                 idle[change.field].append(f"example {number}: {change} ({found or 'no difference'})")
         for tried in numbers.values():
-            accepted = {k: v for k, v in tried.items() if v != "refused"}
+            accepted = {k: v for k, v in tried.items() if v not in ("refused", "warned")}
             alive = {v for k, v in accepted.items() if v and (v != "plan" or k.field in PLAN_ALONE)}
             if accepted and not alive:
                 idle[next(iter(accepted)).field].append(f"example {number}: " + ", ".join(map(str, accepted)))
-    acting = {f for f in reached if reached[f] - {"refused", ""}}
+    acting = {f for f in reached if reached[f] - IDLE}
     dead = [line for field, lines in idle.items() for line in lines if field not in BOUNDS]
     assert not dead, "\n".join(dead)
     agrees = {f for r, f, *k in AGREES if r == role and k in ([], [kind])}

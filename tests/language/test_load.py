@@ -313,3 +313,27 @@ blocks: [{repeat: n * 2, ffn: {kind: mlp, d_ff: 8}}]
         with pytest.raises(SpecError) as caught:
             loads(text.replace("n * 2", repeat))
         assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("pipe", "is not an ordinary file but a pipe"),
+        ("folder", "is a directory"),
+        ("loop", "is a symbolic link that leads back to itself"),
+        ("nothing", ""),
+    ],
+)
+def test_what_is_no_file_is_said(tmp_path: Path, what: str, said: str) -> None:
+    if what == "pipe":
+        os.mkfifo(tmp_path / what)
+    elif what == "folder":
+        (tmp_path / what).mkdir()
+    elif what == "loop":
+        (tmp_path / what).symlink_to("other")
+        (tmp_path / "other").symlink_to(what)
+    child = file(tmp_path, "child.yaml", f"extends: {what}\nname: child\n")
+    (told,) = problems(child)
+    assert told.endswith(f"extends: {what!r} {said}" if said else f"no file {what!r} beside child.yaml")
+    (told,) = problems(tmp_path / what)
+    assert told == f"{tmp_path / what}: {said or 'no such file'}{'; name a YAML file' * (what == 'folder')}"

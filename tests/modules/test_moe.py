@@ -329,17 +329,11 @@ def test_experts_start_as_linears_do() -> None:
     ("fields", "message"),
     [
         ({"top_k": 5}, "top_k = 5 must be at most n_experts = 4"),
-        ({"top_k": 1, "renormalise": True}, "the router learns nothing"),
-        ({"score": "sigmoid", "order": "top_k_then_score"}, "same in either order"),
-        ({"top_k": 1, "order": "top_k_then_score"}, "the router learns nothing"),
         ({"n_experts": 1, "top_k": 1}, "leaves nothing to choose"),
-        ({"top_k": 4, "correction_bias": True}, "correction_bias has no effect when top_k = n_experts = 4"),
-        ({"top_k": 4, "balance_loss": 0.01}, "balance_loss has no effect when top_k = n_experts = 4"),
-        ({"capacity_factor": 2.0}, "capacity_factor = 2 drops nothing"),
         ({"n_groups": 3, "top_k_groups": 1, "group_score": "max"}, "must be a multiple of n_groups = 3"),
         ({"n_groups": 2, "group_score": "max"}, "n_groups = 2 needs top_k_groups"),
         ({"n_groups": 2, "top_k_groups": 1}, "n_groups = 2 needs group_score"),
-        ({"n_groups": 2, "top_k_groups": 2, "group_score": "max"}, "must be below n_groups = 2"),
+        ({"n_groups": 2, "top_k_groups": 3, "group_score": "max"}, "must be at most n_groups = 2"),
         ({"n_groups": 4, "top_k_groups": 1, "group_score": "max"}, "must be at most 1"),
         ({"n_groups": 4, "top_k_groups": 2, "group_score": "top2_sum"}, "at least two experts"),
         ({"top_k_groups": 1}, "top_k_groups has no effect when n_groups is none"),
@@ -358,3 +352,35 @@ def test_experts_start_as_linears_do() -> None:
 def test_refuses(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         config(**BASE | fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"top_k": 1, "renormalise": True}, "renormalise makes the weight of the only chosen expert 1, so the router"),
+        ({"top_k": 1, "order": "top_k_then_score"}, "order = 'top_k_then_score' makes the weight of the only chosen"),
+        ({"score": "sigmoid", "order": "top_k_then_score"}, "same in either order"),
+        ({"top_k": 4, "correction_bias": True}, "correction_bias has no effect when top_k = n_experts = 4"),
+        ({"top_k": 4, "balance_loss": 0.01}, "balance_loss has no effect when top_k = n_experts = 4"),
+        ({"top_k": 4, "renormalise": True}, "renormalise has no effect when top_k = n_experts = 4"),
+        ({"top_k": 4, "assignment": "expert"}, "assignment has no effect when top_k = n_experts = 4"),
+        ({"capacity_factor": 2.0}, "capacity_factor = 2 drops nothing"),
+        ({"eval_capacity": 8}, "eval_capacity = 8 drops nothing in texts of up to max_seq_len = 8 tokens"),
+        ({"n_groups": 1}, "n_groups = 1 has no effect"),
+        ({"n_groups": 1, "top_k_groups": 1, "group_score": "max"}, "n_groups = 1 has no effect"),
+        ({"n_groups": 2, "top_k_groups": 2, "group_score": "max"}, "a token may use every group (top_k_groups = 2)"),
+        ({"n_experts": 8, "n_groups": 4, "top_k_groups": 2, "group_score": "max"}, "n_groups has no effect"),
+    ],
+)
+def test_doubts(fields: dict[str, Any], message: str) -> None:
+    """What equals off, or chooses nothing at these numbers, is accepted with a warning; and it runs."""
+    c = config(**BASE | fields)
+    (told,) = c.doubts(8)
+    assert message in told
+    m = submodule(c).train()
+    m(torch.randn(2, 5, 16)).sum().backward()
+
+
+@pytest.mark.parametrize("fields", [{"top_k": 4, "score": "sigmoid", "renormalise": True}, {"eval_capacity": 7}])
+def test_no_doubts_about_what_acts(fields: dict[str, Any]) -> None:
+    assert not [*config(**BASE | fields).doubts(8)]

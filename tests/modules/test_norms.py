@@ -84,9 +84,9 @@ def test_norms_of_published_models(kind, fields, theirs, dtype):
 
 
 def test_settings_without_effect_are_refused():
-    with pytest.raises(SpecError, match="one_plus has no effect"):
+    with pytest.raises(SpecError, match="one_plus has no effect when weight is false"):
         make("norm", {"kind": "rmsnorm", "weight": False, "one_plus": True})
-    with pytest.raises(SpecError, match="bias has no effect"):
+    with pytest.raises(SpecError, match="bias has no effect when affine is false; remove it, or set affine to true"):
         make("norm", {"kind": "layernorm", "affine": False, "bias": False})
 
 

@@ -7,7 +7,6 @@ import torch
 from mixer_checks import check_cache, check_compiles, check_flops, check_pieces, check_tensors, config, mixer, tokens
 from torch import Tensor, nn
 
-from archspec.errors import SpecError
 from archspec.layers.registry import find
 from archspec.modules import submodule
 
@@ -117,6 +116,8 @@ def test_initialisation_is_torchs(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_refuses_dropout_without_layers_between(kind: str) -> None:
-    with pytest.raises(SpecError, match="set depth to 2 or more, or dropout to 0"):
-        config({"kind": kind, "dropout": 0.1})
+def test_doubts_dropout_without_layers_between(kind: str) -> None:
+    assert [*config({"kind": kind, "dropout": 0.1}).doubts(None)] == [
+        "dropout = 0.1 acts between layers, and depth is 1"
+    ]
+    assert not [*config({"kind": kind, "dropout": 0.1, "depth": 2}).doubts(None)]

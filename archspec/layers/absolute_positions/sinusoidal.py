@@ -8,6 +8,7 @@ w_i = base^(-i / (dim / 2 - 1)), as in tensor2tensor and fairseq. No parameters,
 Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.5.
 """
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import AbsolutePositionComponent
@@ -36,6 +37,13 @@ class Sinusoidal(AbsolutePositionComponent):
         if self.dim % 2 or (self.endpoint and self.dim < 4):
             least = ", at least 4 with endpoint" if self.endpoint else ""
             raise ValueError(f"dim = {self.dim} must be even{least}: a sine and a cosine for each frequency")
+
+    def doubts(self, length: int | None) -> Iterator[str]:
+        """What makes no difference to a single frequency, which is 1."""
+        if self.dim == 2 and self.base != 10000:
+            yield "base has no effect on two channels, whose one frequency is 1"
+        if self.dim == 2 and self.layout == "half":
+            yield "layout has no effect on two channels, one sine and one cosine"
 
     @property
     def spacing(self) -> int:

@@ -43,6 +43,11 @@ class FeatureEmbedding(EmbeddingComponent):
         return ("state", "positions") if self.position is not None else ()
 
     @property
+    def tells_order(self) -> bool:
+        """Whether there are positions."""
+        return self.position is not None
+
+    @property
     def title(self) -> str:
         """The name in full."""
         return "Linear embedding"

@@ -75,6 +75,11 @@ class PatchEmbedding(EmbeddingComponent):
         return self.n_patches + (self.class_token != "none")
 
     @property
+    def tells_order(self) -> bool:
+        """Whether there are positions."""
+        return self.position is not None
+
+    @property
     def title(self) -> str:
         """The name in full."""
         return "Patch embedding"

@@ -58,6 +58,11 @@ class TokenEmbedding(EmbeddingComponent):
         return self.d_model if self.d_factor is None else self.d_factor
 
     @property
+    def tells_order(self) -> bool:
+        """Whether there are positions."""
+        return self.position is not None
+
+    @property
     def title(self) -> str:
         """The name in full."""
         return "Token embedding"

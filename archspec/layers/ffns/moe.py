@@ -21,7 +21,7 @@ al. 2024 (Mixtral), Yang et al. 2024 (Qwen2-MoE: gated shared expert), Dai et al
 (V2: groups; V3: sigmoid scores, correction bias), Wang et al. 2024 (balance without a loss).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from archspec.layers.base import FFNComponent
@@ -141,61 +141,82 @@ class MoE(FFNComponent):
         if self.assignment == "expert" and (self.renormalise or self.correction_bias):
             name = "renormalise" if self.renormalise else "correction_bias"
             raise ValueError(f"{name} has no effect when assignment is expert; remove it, or set assignment to 'token'")
-        if self.renormalise and self.top_k == 1:
-            raise ValueError(
-                "renormalise makes the weight of the only chosen expert 1, so the router learns nothing; set it to "
-                "false, or raise top_k"
-            )
-        self._check_load()
-        self._check_order()
         self._check_groups()
 
-    def _check_load(self) -> None:
-        """Nothing to balance where every token runs every expert, and no place to lose where all have room."""
-        if self.top_k == self.n_experts and (self.correction_bias or self.balance_loss):
-            name = "correction_bias" if self.correction_bias else "balance_loss"
-            raise ValueError(
-                f"{name} has no effect when top_k = n_experts = {self.n_experts}: every token runs every expert;"
-                " remove it, or lower top_k"
-            )
-        if self.capacity_factor is not None and self.capacity_factor * self.top_k >= self.n_experts:
-            raise ValueError(
-                f"capacity_factor = {self.capacity_factor:g} drops nothing: an expert has room for the whole sequence"
-                f" from n_experts / top_k = {self.n_experts / self.top_k:g} on; remove it, or choose a smaller one"
-            )
-
-    def _check_order(self) -> None:
-        if self.order == "score_then_top_k":
-            return
-        if self.score == "sigmoid":
-            raise ValueError("score = 'sigmoid' is the same in either order; remove order: top_k_then_score")
-        if self.top_k == 1:
-            raise ValueError(
-                "order = 'top_k_then_score' makes the weight of the only chosen expert 1, so the router learns nothing;"
-                " remove it, or raise top_k"
-            )
-
     def _check_groups(self) -> None:
+        """Refuse groups that experts or choices do not fit."""
         if self.n_groups is None:
             return
-        if self.top_k_groups is None or self.group_score is None:
-            missing = "top_k_groups" if self.top_k_groups is None else "group_score"
-            raise ValueError(f"n_groups = {self.n_groups} needs {missing}")
         if self.n_experts % self.n_groups:
             raise ValueError(f"n_experts = {self.n_experts} must be a multiple of n_groups = {self.n_groups}")
-        if self.top_k_groups >= self.n_groups:
-            raise ValueError(f"top_k_groups = {self.top_k_groups} must be below n_groups = {self.n_groups}")
-        size = self.n_experts // self.n_groups
-        if self.top_k > self.top_k_groups * size:
-            most = self.top_k_groups * size
+        if self.n_groups > 1 and None in (self.top_k_groups, self.group_score):
+            missing = "top_k_groups" if self.top_k_groups is None else "group_score"
+            raise ValueError(f"n_groups = {self.n_groups} needs {missing}")
+        groups, size = self.top_k_groups or 1, self.n_experts // self.n_groups
+        if groups > self.n_groups:
+            raise ValueError(f"top_k_groups = {groups} must be at most n_groups = {self.n_groups}")
+        if self.top_k > groups * size:
+            most = groups * size
             raise ValueError(f"top_k = {self.top_k} must be at most {most}, the experts of top_k_groups groups")
-        if self.group_score == "max" and self.top_k <= self.top_k_groups:
-            raise ValueError(
-                f"n_groups has no effect: the groups of the best top_k = {self.top_k} experts are always among the best"
-                f" top_k_groups = {self.top_k_groups}; remove it, or choose fewer groups"
-            )
         if self.group_score == "top2_sum" and size < 2:
             raise ValueError("group_score = 'top2_sum' needs groups of at least two experts; use max")
+
+    def doubts(self, length: int | None) -> Iterator[str]:
+        """Choices that are no choice at these numbers of experts, and a router that could learn nothing."""
+        yield from self._doubts_of_one()
+        if self.order == "top_k_then_score" and self.score == "sigmoid":
+            yield "score = 'sigmoid' is the same in either order; remove order"
+        yield from self._doubts_of_all()
+        if self.capacity_factor is not None and self.capacity_factor * self.top_k >= self.n_experts:
+            yield (
+                f"capacity_factor = {self.capacity_factor:g} drops nothing: an expert has room for the whole sequence"
+                f" from n_experts / top_k = {self.n_experts / self.top_k:g} on"
+            )
+        if self.eval_capacity is not None and length is not None and self.eval_capacity >= length:
+            yield f"eval_capacity = {self.eval_capacity} drops nothing in texts of up to max_seq_len = {length} tokens"
+        yield from self._doubts_of_groups()
+
+    def _doubts_of_one(self) -> Iterator[str]:
+        """A single chosen expert whose weight is always 1."""
+        if self.top_k > 1 or self.assignment == "expert":
+            return
+        if self.renormalise:
+            yield (
+                "renormalise makes the weight of the only chosen expert 1, so the router learns nothing from the loss;"
+                " set it to false, or raise top_k"
+            )
+        if self.order == "top_k_then_score" and self.score == "softmax":
+            yield (
+                "order = 'top_k_then_score' makes the weight of the only chosen expert 1, so the router learns nothing"
+                " from the loss; remove it, or raise top_k"
+            )
+
+    def _doubts_of_all(self) -> Iterator[str]:
+        """Nothing to choose or to balance where every token runs every expert."""
+        if self.top_k < self.n_experts:
+            return
+        idle = {
+            "correction_bias": self.correction_bias,
+            "balance_loss": self.balance_loss,
+            "renormalise": self.renormalise and self.score == "softmax",
+            "assignment": self.assignment == "expert",
+            "order": self.order == "top_k_then_score" and self.score == "softmax",
+        }
+        for name in [name for name, given in idle.items() if given]:
+            yield f"{name} has no effect when top_k = n_experts = {self.n_experts}: every token runs every expert"
+
+    def _doubts_of_groups(self) -> Iterator[str]:
+        """Groups that exclude nobody."""
+        if self.n_groups is None:
+            return
+        groups = self.top_k_groups or 1
+        if groups == self.n_groups:
+            yield f"n_groups = {self.n_groups} has no effect: a token may use every group (top_k_groups = {groups})"
+        elif self.group_score == "max" and self.top_k <= groups:
+            yield (
+                f"n_groups has no effect: the groups of the best top_k = {self.top_k} experts are always among the best"
+                f" top_k_groups = {groups}"
+            )
 
     @property
     def arguments(self) -> tuple[str, ...]:

@@ -47,6 +47,11 @@ class ClassificationHead(HeadComponent):
         return True
 
     @property
+    def reads_token(self) -> str:
+        """The token that is read, where it is one."""
+        return self.pool if self.pool not in ("none", "mean") else ""
+
+    @property
     def title(self) -> str:
         """The name in full."""
         return "Classification head"

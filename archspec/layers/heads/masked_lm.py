@@ -19,6 +19,7 @@ class MaskedLMHead(HeadComponent):
     """BERT's head: dense layer, activation and norm, then the logits."""
 
     gives: ClassVar[str] = "logits of every token"
+    fills_gaps: ClassVar[bool] = True
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {},
         {"tied": False, "bias": False, "activation": "gelu_tanh", "d_embed": 6},

@@ -53,6 +53,11 @@ class RegressionHead(HeadComponent):
         return self.pool == "none"
 
     @property
+    def reads_token(self) -> str:
+        """The token that is read, where it is one."""
+        return self.pool if self.pool not in ("none", "mean") else ""
+
+    @property
     def title(self) -> str:
         """The name in full."""
         return "Regression head"

@@ -5,6 +5,7 @@ Scale 1 is LeCun's; Switch's 0.1 keeps large sparse models stable.
 Sources: LeCun et al. 1998, "Efficient BackProp"; Fedus, Zoph & Shazeer 2022, "Switch Transformers", section 2.4.
 """
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import InitComponent
@@ -20,3 +21,8 @@ class FanInInit(InitComponent):
     scale: Positive = field("variance of a weight times fan_in", 1.0)
     truncated: bool = field("drawn again beyond two standard deviations", True)
     embedding_std: Positive = field("standard deviation of the embedding tables", 1.0)
+
+    def idle(self) -> Iterator[str]:
+        """A deviation of tables that are not there."""
+        if self.embedding_std != 1 and not self.names.tables:
+            yield "embedding_std has no effect: the model has no embedding table"

@@ -8,6 +8,7 @@ Sources: Radford et al. 2019, "GPT-2" (0.02 and the depth factor); Devlin et al.
 2021, "ViT" (truncated at two standard deviations).
 """
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import InitComponent
@@ -33,3 +34,12 @@ class NormalInit(InitComponent):
     )
     distribution: Literal["normal", "uniform"] = field("how weights are drawn; uniform within sqrt(3) std", "normal")
     truncated: bool = field("drawn again beyond two standard deviations", False, when=("distribution", "normal"))
+
+    def idle(self) -> Iterator[str]:
+        """A depth factor without a branch or of 1, and a deviation of tables that are not there."""
+        if self.residual_scale == "depth" and not (self.names.residual or self.names.stacked_residual):
+            yield "residual_scale has no effect: no projection writes to the residual stream"
+        elif self.residual_scale == "depth" and self.n_branches == 1:
+            yield "residual_scale has no effect on one branch, whose factor is 1"
+        if self.embedding_std != self.std and not self.names.tables:
+            yield "embedding_std has no effect: the model has no embedding table"

@@ -6,6 +6,7 @@ code does: N(0, 0.02^2), and PyTorch's weights over sqrt(n_branches) with every 
 Sources: `reset_parameters` of `torch.nn.Linear` and `torch.nn.Embedding`; Gu and Dao 2023, the code of Mamba.
 """
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import InitComponent
@@ -27,3 +28,14 @@ class PyTorchInit(InitComponent):
         "whether residual projections start smaller by sqrt(n_branches)", "none"
     )
     zero_bias: bool = field("whether biases of linear layers start at 0", False)
+
+    def idle(self) -> Iterator[str]:
+        """A depth factor without a branch or of 1, and what it would do to tensors that are not there."""
+        if self.residual_scale == "depth" and not self.names.residual:
+            yield "residual_scale has no effect: no projection writes to the residual stream"
+        elif self.residual_scale == "depth" and self.n_branches == 1:
+            yield "residual_scale has no effect on one branch, whose factor is 1"
+        if self.zero_bias and not self.names.linear_biases:
+            yield "zero_bias has no effect: no linear layer has a bias"
+        if self.embedding_std != 1 and not self.names.tables:
+            yield "embedding_std has no effect: the model has no embedding table"

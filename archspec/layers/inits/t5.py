@@ -6,6 +6,7 @@
 Source: Raffel et al. 2020, "T5", in the authors' code (mesh-tensorflow).
 """
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import InitComponent
@@ -21,3 +22,8 @@ class T5Init(InitComponent):
     d_model: Size = inherited("width of the residual stream")
     factor: Positive = field("factor of every standard deviation", 1.0)
     head_dim: Size = field("channels of a query or key head", 64)
+
+    def idle(self) -> Iterator[str]:
+        """The width of heads that are not there."""
+        if self.head_dim != 64 and not self.names.queries:
+            yield "head_dim has no effect: no attention has queries"

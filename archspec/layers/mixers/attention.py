@@ -10,7 +10,7 @@ al. 2020 (sliding window), Henry et al. 2020 (QK-norm), Gemma Team 2024 (soft-ca
 al. 2025 (output gate).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import MixerComponent, NormComponent, PositionComponent
@@ -86,6 +86,17 @@ class Attention(MixerComponent):
         if both_ways is not None and self.mask != "prefix" and both_ways != (self.mask == "bidirectional"):
             wanted = str(not both_ways).lower()
             raise ValueError(f"position.bidirectional must be {wanted} where mask is {self.mask}")
+
+    def doubts(self, length: int | None) -> Iterator[str]:
+        """A window in which there is room for the longest sequence."""
+        if self.window is not None and length is not None and self.window >= length:
+            yield f"window = {self.window} has no effect in texts of up to max_seq_len = {length} tokens"
+
+    @property
+    def tells_order(self) -> bool:
+        """Whether scores know positions, or what a query sees depends on where it stands."""
+        seen_by_place = self.mask in ("causal", "prefix") or self.window is not None
+        return self.mask != "cross" and (seen_by_place or self.position is not None)
 
     @property
     def arguments(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ d_model) to train beside the projections, O(T d_model) a decoded token.
 Sources: Poli et al. 2023 (arXiv 2302.10866); Nguyen et al. 2023 (HyenaDNA: shift, features, frequency).
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -67,6 +68,11 @@ class Hyena(MixerComponent):
             raise ValueError(
                 f"emb_dim = {self.emb_dim} must be odd and at least 3: a fraction and pairs of cosine and sine"
             )
+
+    def doubts(self, length: int | None) -> Iterator[str]:
+        """Filters that end before the longest sequence does."""
+        if length is not None and self.filter_len < length:
+            yield f"filter_len = {self.filter_len} is below max_seq_len = {length}: longer texts are errors"
 
     @property
     def arguments(self) -> tuple[str, ...]:

@@ -43,7 +43,9 @@ class Mamba2(MixerComponent):
     norm_place: Literal["after_gate", "before_gate", "none"] = field(
         "the RMS norm: norm(y * silu(z)), norm(y) * silu(z), or y * silu(z)", "after_gate"
     )
-    norm_eps: Positive = field("epsilon of the RMS norm", 1e-5, when=("norm_place", "after_gate", "before_gate"))
+    norm_eps: Positive = field(
+        "epsilon of the RMS norm", 1e-5, inherit="norm.eps", when=("norm_place", "after_gate", "before_gate")
+    )
     norm_group_size: Width = derived(
         "channels over which the RMS norm takes its mean",
         "d_inner / n_groups",

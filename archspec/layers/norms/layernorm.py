@@ -5,6 +5,9 @@
 With `one_plus` the factor is 1 + weight and weight starts at 0, so that weight decay pulls the factor to 1. No
 state; O(d) a token.
 
+What a norm does not say is as in the nearest `norm:` around it: every setting of one of the same kind, and those that
+are written down there of one of another kind.
+
 Sources: Ba, Kiros & Hinton 2016, "Layer Normalization"; Groeneveld et al. 2024, "OLMo" (without affine);
 Parmar et al. 2024, "Nemotron-4" (1 + weight).
 """

@@ -4,6 +4,9 @@
 
 With `one_plus` the factor is 1 + weight and weight starts at 0 (Gemma). No state; O(d) a token.
 
+What a norm does not say is as in the nearest `norm:` around it: every setting of one of the same kind, and those that
+are written down there of one of another kind.
+
 Sources: Zhang & Sennrich 2019, "Root Mean Square Layer Normalization"; Gemma Team 2024 (1 + weight).
 """
 

@@ -9,7 +9,7 @@ w_i to reach beyond the length of training. No state of its own (the mixer count
 Sources: Su et al. 2021, "RoFormer"; Black et al. 2022, "GPT-NeoX-20B" (a fraction of the channels).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -58,6 +58,16 @@ class Rope(PositionComponent):
             )
         if self.scaling is not None:
             self.scaling.check_width(self.dim)
+
+    def doubts(self, length: int | None) -> Iterator[str]:
+        """What makes no difference to a single pair, and a scaling that leaves every frequency as it is."""
+        if self.dim == 2 and self.theta != 10000:
+            yield "theta has no effect on two rotated channels, whose one frequency is 1"
+        if self.dim == 2 and self.interleaved:
+            yield "interleaved has no effect on two rotated channels, which are neighbours and dim / 2 apart"
+        if self.scaling is not None and not self.scaling.changes(self.dim, self.theta):
+            factor = self.attention_factor != 1 or self.score_factor != 1
+            yield f"scaling changes no frequency{', only the size of the scores' if factor else '; remove it'}"
 
     @property
     def dim(self) -> int:

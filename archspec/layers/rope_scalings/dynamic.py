@@ -9,6 +9,7 @@ differs from running the whole text at once.
 Source: emozilla 2023, "Dynamically Scaled RoPE"; described in Peng et al. 2023, "YaRN", B.3.
 """
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import RopeScalingComponent
@@ -24,10 +25,14 @@ class DynamicScaling(RopeScalingComponent):
     factor: Positive = field("how fast the base grows with the length")
     original_max_seq_len: Size = derived("tokens from which on the base grows", "max_seq_len")
 
-    def check(self) -> None:
-        """Refuse a factor that changes nothing."""
-        if self.factor == 1:
-            raise ValueError("factor = 1 changes nothing; remove the scaling, or say how much longer the text is")
+    def doubts(self, length: int | None) -> Iterator[str]:
+        """A base that grows only in texts for which the model is not made."""
+        original = self.original_max_seq_len
+        if length is not None and original >= length:
+            yield (
+                f"the base grows in texts of more than original_max_seq_len = {original} tokens, and max_seq_len is"
+                f" {length}; set original_max_seq_len to the length of training"
+            )
 
     def check_width(self, dim: int) -> None:
         """Refuse fewer than two pairs: the exponent divides by dim - 2."""

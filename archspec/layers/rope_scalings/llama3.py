@@ -6,6 +6,7 @@
 Source: Grattafiori et al. 2024, "The Llama 3 Herd of Models", and Meta's code for Llama 3.1.
 """
 
+from math import pi
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import RopeScalingComponent
@@ -24,10 +25,13 @@ class Llama3Scaling(RopeScalingComponent):
     high_freq_factor: Positive = field("pairs that turn more often than this within training's length stay", 4.0)
 
     def check(self) -> None:
-        """Refuse an empty blend, and a factor that changes nothing."""
-        if self.factor == 1:
-            raise ValueError("factor = 1 changes nothing; remove the scaling, or say how much longer the text is")
+        """Refuse an empty blend."""
         if self.high_freq_factor <= self.low_freq_factor:
             raise ValueError(
                 f"high_freq_factor = {self.high_freq_factor:g} must be above low_freq_factor = {self.low_freq_factor:g}"
             )
+
+    def changes(self, dim: int, theta: float) -> bool:
+        """Unless the factor is 1, or even the slowest pair turns so often that it stays."""
+        slowest = theta ** (2 / dim - 1)
+        return self.factor != 1 and self.original_max_seq_len * slowest / (2 * pi) < self.high_freq_factor

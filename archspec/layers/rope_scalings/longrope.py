@@ -10,6 +10,7 @@ Hugging Face's implementation: a text that crosses `original_max_seq_len` differ
 Sources: Ding et al. 2024, "LongRoPE"; Abdin et al. 2024, "Phi-3 Technical Report" (the switch at the original length).
 """
 
+from collections.abc import Iterator
 from math import log, sqrt
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -50,6 +51,19 @@ class LongRopeScaling(RopeScalingComponent):
                     f"scaling.{name} has {len(factors)} numbers; it needs one for each pair of rotated channels,"
                     f" {dim // 2}"
                 )
+
+    def changes(self, dim: int, theta: float) -> bool:
+        """Unless every divisor is 1."""
+        return any(factor != 1 for factor in (*self.short_factor, *self.long_factor))
+
+    def doubts(self, length: int | None) -> Iterator[str]:
+        """Factors of texts for which the model is not made."""
+        original = self.original_max_seq_len
+        if length is not None and original >= length:
+            yield (
+                f"long_factor is that of texts of more than original_max_seq_len = {original} tokens, and max_seq_len"
+                f" is {length}"
+            )
 
     def for_pairs(self, pairs: int) -> dict[str, Any]:
         """The factors of the first pairs."""

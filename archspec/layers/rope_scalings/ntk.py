@@ -20,10 +20,9 @@ class NTKScaling(RopeScalingComponent):
     kind: Literal["ntk"] = "ntk"
     factor: Positive = field("how many times longer the longest wavelength gets")
 
-    def check(self) -> None:
-        """Refuse a factor that changes nothing."""
-        if self.factor == 1:
-            raise ValueError("factor = 1 changes nothing; remove the scaling, or say how much longer the text is")
+    def changes(self, dim: int, theta: float) -> bool:
+        """Unless the factor is 1."""
+        return self.factor != 1
 
     def check_width(self, dim: int) -> None:
         """Refuse fewer than two pairs: the exponent divides by dim - 2."""

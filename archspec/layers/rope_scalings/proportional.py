@@ -25,6 +25,10 @@ class ProportionalScaling(RopeScalingComponent):
     fraction: Annotated[float, Field(gt=0, le=1)] = field("share of the pairs that turn")
     factor: Positive = field("how many times slower they turn", 1.0)
 
+    def changes(self, dim: int, theta: float) -> bool:
+        """Unless all pairs turn, as fast as without it."""
+        return self.factor != 1 or int(self.fraction * dim // 2) < dim // 2
+
     def check_width(self, dim: int) -> None:
         """Refuse a share of which no pair is left."""
         if int(self.fraction * dim // 2) == 0:

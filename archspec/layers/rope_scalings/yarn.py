@@ -14,7 +14,7 @@ Sources: Peng et al. 2023, "YaRN: Efficient Context Window Extension of Large La
 "DeepSeek-V2" (mscale); OpenAI 2025, "gpt-oss" (without truncation).
 """
 
-from math import log, pi
+from math import ceil, floor, log, pi
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import RopeScalingComponent
@@ -55,8 +55,17 @@ class YarnScaling(RopeScalingComponent):
             raise ValueError("mscale and mscale_all_dim go together: give both or neither")
         if self.mscale is not None and self.attention_factor is not None:
             raise ValueError("attention_factor replaces mscale and mscale_all_dim: give one or the other")
-        if self.factor == 1 and self.attention_factor in (None, 1):
-            raise ValueError("factor = 1 changes nothing; remove the scaling, or say how much longer the text is")
+
+    def changes(self, dim: int, theta: float) -> bool:
+        """Unless the factor is 1, or every pair turns so often that it stays."""
+        low, high = (
+            dim * log(self.original_max_seq_len / (turns * 2 * pi)) / (2 * log(theta))
+            for turns in (self.beta_fast, self.beta_slow)
+        )
+        if self.truncate:
+            low, high = floor(low), ceil(high)
+        low, high = max(low, 0), min(high, dim - 1)
+        return self.factor != 1 and any((i - low) / (high - low or 0.001) > 0 for i in range(dim // 2))
 
     @property
     def table_factor(self) -> float:
