@@ -191,8 +191,8 @@ class Routed(FFNComponent):
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """What is collected, where anything is, and the decoding state, where places are counted."""
-        return (*(["aux"] if self.collects else []), *([] if self.eval_capacity is None else ["state"]))
+        """The decoding state, where places are counted; which tokens are real; what is collected, where anything is."""
+        return (*([] if self.eval_capacity is None else ["state"]), "mask", *(["aux"] if self.collects else []))
 
     @property
     def collects(self) -> bool:
@@ -208,6 +208,12 @@ class Routed(FFNComponent):
     def causal(self) -> bool:
         """Whether tokens choose; an expert that chooses compares them with later ones."""
         return self.assignment == "token"
+
+    @property
+    def mixes(self) -> bool:
+        """Whether places, or the balance, are those of each sequence."""
+        of_each = self.assignment == "expert" and self.choice_over == "sequence"
+        return of_each or self.has_capacity or (bool(self.balance_loss) and self.balance_over == "sequence")
 
     @property
     def aux_loss(self) -> bool:

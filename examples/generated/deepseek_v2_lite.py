@@ -233,7 +233,7 @@ class MoE(nn.Module):
         return router_logits(x, self.router.weight)
 
     def experts_by_token(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """The weights and numbers of the experts that logits (B, T, N_EXPERTS) choose, (B, T, TOP_K)."""
+        """The weights and numbers of the experts that logits (B, T, N_EXPERTS) choose, (B, T, TOP_K); -1 is nobody."""
         weights, experts = top_k_routing(
             logits, TOP_K, score="softmax", order="score_then_top_k", renormalise=False, group_score=None
         )

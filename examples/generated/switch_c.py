@@ -14,7 +14,7 @@ from archspec.kernels.attention.softmax import attention
 from archspec.kernels.collect import Collected, Scope, collect, note, record, scope
 from archspec.kernels.moe.balance import balance_terms, expert_counts, router_loss
 from archspec.kernels.moe.experts import experts_plain
-from archspec.kernels.moe.router import admitted, places, router_logits, top_k_routing
+from archspec.kernels.moe.router import admitted, places, places_by_length, router_logits, top_k_routing
 from archspec.kernels.padding import checked_ends
 from archspec.kernels.pointwise.norm import rms_norm
 from archspec.kernels.precision import wide
@@ -135,17 +135,17 @@ class MoE(nn.Module):
         for weight in self.experts.values():
             nn.init.uniform_(weight, -(weight.shape[-1] ** -0.5), weight.shape[-1] ** -0.5)
 
-    def forward(self, x: Tensor, aux: Scope | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, aux: Scope | None = None) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
         logits = self.logits(x)  # (B, T, N_EXPERTS)
         rows = x.flatten(0, 1)  # (B * T, D_MODEL)
-        weights, experts = self.experts_by_token(logits)
-        room = self.admit(experts)
+        weights, experts = self.experts_by_token(logits, mask=mask)
+        room = self.admit(experts, mask=mask)
         y = self.run_experts(rows, weights.flatten(0, 1), room.flatten(0, 1))
         y = y.view_as(x)
         if aux is not None:
             note(aux, "load", expert_counts(experts, N_EXPERTS).sum(0))
-            y = self.record_balance(logits, experts, y, aux)
+            y = self.record_balance(logits, experts, y, aux, mask=mask)
         return y
 
     def logits(self, x: Tensor) -> Tensor:
@@ -155,24 +155,34 @@ class MoE(nn.Module):
             x = x * torch.empty_like(x).uniform_(1 - JITTER, 1 + JITTER)
         return router_logits(x, self.router.weight)
 
-    def experts_by_token(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """The weights and numbers of the experts that logits (B, T, N_EXPERTS) choose, (B, T, TOP_K)."""
+    def experts_by_token(self, logits: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The weights and numbers of the experts that logits (B, T, N_EXPERTS) choose, (B, T, TOP_K); -1 is nobody."""
         weights, experts = top_k_routing(
             logits, TOP_K, score="softmax", order="score_then_top_k", renormalise=False, group_score=None
         )
+        if mask is not None:
+            # Padding is nobody's: it is not counted and takes no place.
+            experts = experts.masked_fill(~mask.unsqueeze(-1), -1)
         return weights, experts
 
-    def admit(self, experts: Tensor) -> Tensor:
-        """experts (B, T, TOP_K) with -1, which is nobody, where an expert has no place left."""
+    def admit(self, experts: Tensor, mask: Tensor | None = None) -> Tensor:
+        """experts (B, T, TOP_K) with -1 where an expert has no place left."""
         if self.training:
-            capacity = places(CAPACITY_FACTOR * TOP_K * experts.shape[1] / N_EXPERTS)
-            experts = admitted(experts, N_EXPERTS, capacity)
+            if mask is not None:
+                # Places go by the real tokens of each sequence, (B, 1, 1).
+                capacity = places_by_length(mask, CAPACITY_FACTOR * TOP_K / N_EXPERTS)
+                experts = admitted(experts, N_EXPERTS, capacity)
+            else:
+                capacity = places(CAPACITY_FACTOR * TOP_K * experts.shape[1] / N_EXPERTS)
+                experts = admitted(experts, N_EXPERTS, capacity)
         return experts
 
-    def record_balance(self, logits: Tensor, experts: Tensor, y: Tensor, aux: Scope) -> Tensor:
+    def record_balance(
+        self, logits: Tensor, experts: Tensor, y: Tensor, aux: Scope, mask: Tensor | None = None
+    ) -> Tensor:
         """Collect what the balance loss is made of, from logits and experts (B, T, ...); gives the output y."""
         probs = logits.softmax(-1)
-        fraction, probability = balance_terms(probs, experts)
+        fraction, probability = balance_terms(probs, experts, mask=mask)
         note(aux, "balance_fraction", fraction)
         return record(aux, "balance_weight", BALANCE_LOSS * N_EXPERTS * probability, y)
 
@@ -203,7 +213,7 @@ class EncBlock(nn.Module):
     ) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
         x = x + self.dropout(self.mixer(self.norm1(x), mask=mask, bias=bias))
-        return x + self.dropout(self.ffn(self.norm2(x), aux=scope(aux, "ffn")))
+        return x + self.dropout(self.ffn(self.norm2(x), mask=mask, aux=scope(aux, "ffn")))
 
 
 class Encoder(nn.Module):

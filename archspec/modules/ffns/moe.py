@@ -9,7 +9,14 @@ from torch import Tensor, nn
 from archspec.kernels.collect import Scope, note, record
 from archspec.kernels.moe.balance import balance_terms, expert_counts, router_z_loss
 from archspec.kernels.moe.experts import experts_gated, experts_plain
-from archspec.kernels.moe.router import admitted, places, router_logits, tokens_by_expert, top_k_routing
+from archspec.kernels.moe.router import (
+    admitted,
+    places,
+    places_by_length,
+    router_logits,
+    tokens_by_expert,
+    top_k_routing,
+)
 from archspec.kernels.pointwise.activation import relu2
 from archspec.kernels.precision import wide
 from archspec.kernels.state import State
@@ -55,18 +62,20 @@ class MoE(nn.Module):
         if c.correction_bias:
             nn.init.zeros_(self.correction_bias)
 
-    def forward(self, x: Tensor, aux: Scope | None = None, state: State | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, state: State | None = None, mask: Tensor | None = None, aux: Scope | None = None
+    ) -> Tensor:
         """x (B, T, d_model) -> (B, T, d_model)."""
         c = self.c
         logits = self.logits(x)  # (B, T, n_experts)
         rows = x.flatten(0, 1)  # (B * T, d_model)
         if c.assignment == "expert":
-            weights, experts, tokens = self.tokens_by_expert(logits)
+            weights, experts, tokens = self.tokens_by_expert(logits, mask=mask)
             y = torch.zeros_like(rows).index_add(0, tokens, self.run_experts(rows[tokens], weights, experts))
         else:
-            weights, experts = self.experts_by_token(logits)
+            weights, experts = self.experts_by_token(logits, mask=mask)
             if c.has_capacity:
-                room = self.admit(experts, state=state if c.eval_capacity is not None else None)
+                room = self.admit(experts, state=state if c.eval_capacity is not None else None, mask=mask)
                 y = self.run_experts(rows, weights.flatten(0, 1), room.flatten(0, 1))
             else:
                 y = self.run_experts(rows, weights.flatten(0, 1), experts.flatten(0, 1))
@@ -84,9 +93,9 @@ class MoE(nn.Module):
             if c.assignment == "token":
                 note(aux, "load", expert_counts(experts, c.n_experts).sum(0))
             if c.balance_loss:
-                y = self.record_balance(logits, experts, y, aux)
+                y = self.record_balance(logits, experts, y, aux, mask=mask)
             if c.z_loss:
-                y = record(aux, "z_loss", c.z_loss * router_z_loss(logits), y)
+                y = record(aux, "z_loss", c.z_loss * router_z_loss(logits, mask=mask if c.padded else None), y)
         return y
 
     def logits(self, x: Tensor) -> Tensor:
@@ -104,8 +113,8 @@ class MoE(nn.Module):
             logits = logits / c.temperature
         return logits
 
-    def experts_by_token(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """The weights and numbers of the experts that logits (B, T, n_experts) choose, (B, T, top_k)."""
+    def experts_by_token(self, logits: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The weights and numbers of the experts that logits (B, T, n_experts) choose, (B, T, top_k); -1 is nobody."""
         c = self.c
         weights, experts = top_k_routing(
             logits,
@@ -122,31 +131,50 @@ class MoE(nn.Module):
             weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
         if c.routed_scale != 1.0:
             weights = weights * c.routed_scale
+        if c.padded and mask is not None:
+            # Padding is nobody's: it is not counted and takes no place.
+            experts = experts.masked_fill(~mask.unsqueeze(-1), -1)
         return weights, experts
 
-    def admit(self, experts: Tensor, state: State | None = None) -> Tensor:
-        """experts (B, T, top_k) with -1, which is nobody, where an expert has no place left."""
+    def admit(self, experts: Tensor, state: State | None = None, mask: Tensor | None = None) -> Tensor:
+        """experts (B, T, top_k) with -1 where an expert has no place left."""
         c = self.c
         if c.capacity_factor is not None and self.training:
-            capacity = places(c.capacity_factor * c.top_k * experts.shape[1] / c.n_experts)
-            experts = admitted(experts, c.n_experts, capacity)
+            if c.padded and mask is not None:
+                # Places go by the real tokens of each sequence, (B, 1, 1).
+                capacity = places_by_length(mask, c.capacity_factor * c.top_k / c.n_experts)
+                experts = admitted(experts, c.n_experts, capacity)
+            else:
+                capacity = places(c.capacity_factor * c.top_k * experts.shape[1] / c.n_experts)
+                experts = admitted(experts, c.n_experts, capacity)
         if c.eval_capacity is not None and not self.training:
             experts = admitted(experts, c.n_experts, c.eval_capacity, state)
         return experts
 
-    def tokens_by_expert(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def tokens_by_expert(self, logits: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """The tokens (N,) of B * T that the experts (N, 1) choose by logits (B, T, n_experts), and weights (N, 1)."""
         c = self.c
         if c.choice_over == "batch":
             logits = logits.flatten(0, 1).unsqueeze(0)  # (1, B * T, n_experts)
+            if c.padded and mask is not None:
+                # The whole batch is one sequence, padding between its parts.
+                mask = mask.flatten().unsqueeze(0)
         scores = logits.softmax(-1) if c.score == "softmax" else logits.sigmoid()
         n_places = places(c.top_k * logits.shape[1] / c.n_experts)
-        weights, experts, tokens = tokens_by_expert(scores, n_places, by=logits if c.choice_by == "logit" else None)
+        by = logits if c.choice_by == "logit" else scores
+        if c.padded and mask is not None:
+            # Each sequence has places by its real tokens, (B, 1, 1).
+            taken = places_by_length(mask, c.top_k / c.n_experts)
+            weights, experts, tokens = tokens_by_expert(scores, n_places, by=by, mask=mask, taken=taken)
+        else:
+            weights, experts, tokens = tokens_by_expert(scores, n_places, by=by)
         if c.routed_scale != 1.0:
             weights = weights * c.routed_scale
         return weights, experts, tokens
 
-    def record_balance(self, logits: Tensor, experts: Tensor, y: Tensor, aux: Scope) -> Tensor:
+    def record_balance(
+        self, logits: Tensor, experts: Tensor, y: Tensor, aux: Scope, mask: Tensor | None = None
+    ) -> Tensor:
         """Collect what the balance loss is made of, from logits and experts (B, T, ...); gives the output y."""
         c = self.c
         probs = logits.softmax(-1) if c.score == "softmax" else F.normalize(logits.sigmoid(), p=1, dim=-1)
@@ -154,8 +182,15 @@ class MoE(nn.Module):
             experts = experts[..., :1]
         elif c.balance_counts == "raw":
             experts = probs.topk(c.top_k).indices
+            if c.padded and mask is not None:
+                # Padding chooses nobody.
+                experts = experts.masked_fill(~mask.unsqueeze(-1), -1)
         fraction, probability = balance_terms(
-            probs, experts, per_sequence=c.balance_over == "sequence", share=c.balance_sum == "one"
+            probs,
+            experts,
+            mask=mask if c.padded else None,
+            per_sequence=c.balance_over == "sequence",
+            share=c.balance_sum == "one",
         )
         note(aux, "balance_fraction", fraction)
         return record(aux, "balance_weight", c.balance_loss * c.n_experts * probability, y)

@@ -238,7 +238,7 @@ class MoE(nn.Module):
         return y
 
     def experts_by_token(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """The weights and numbers of the experts that logits (B, T, N_EXPERTS) choose, (B, T, TOP_K)."""
+        """The weights and numbers of the experts that logits (B, T, N_EXPERTS) choose, (B, T, TOP_K); -1 is nobody."""
         values = wide(logits).softmax(-1)
         weights, experts = values.topk(TOP_K, dim=-1)
         weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
