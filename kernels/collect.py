@@ -22,8 +22,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-Collected = dict[str, Tensor]
-
 
 class Scope:
     """Where a layer records: the dict of the whole pass, and what the names of the layer start with.
@@ -31,11 +29,11 @@ class Scope:
     It is no collection, so that wrappers which look for tensors in arguments hand it on as it is.
     """
 
-    def __init__(self, found: Collected, prefix: str = ""):
+    def __init__(self, found: dict[str, Tensor], prefix: str = ""):
         self.found, self.prefix = found, prefix
 
 
-def collect(aux: Collected | None) -> Scope | None:
+def collect(aux: dict[str, Tensor] | None) -> Scope | None:
     """The scope of a whole model, at the start of its forward; None collects nothing.
 
     Raises ValueError for a dict that is not empty, unless this call computes an earlier one again.
@@ -90,7 +88,7 @@ class _Deliver(torch.autograd.Function):
     """y as it is; in the backward pass a value gets the gradient that its stand-in has received."""
 
     @staticmethod
-    def forward(ctx: Any, y: Tensor, value: Tensor, found: Collected, key: str) -> Tensor:
+    def forward(ctx: Any, y: Tensor, value: Tensor, found: dict[str, Tensor], key: str) -> Tensor:
         ctx.stand_in = found[key]
         return y.view_as(y)
 

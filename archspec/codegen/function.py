@@ -26,19 +26,13 @@ from archspec.lowering.program import (
 )
 
 UPDATE_BIAS = '''
-    def update_bias(self, *collected: Collected, group: Any = None) -> None:
-        """Move every router's correction bias against its load: call once after each training step.
-
-        `collected` is the `aux` of each forward pass of the step; `group` the processes that share a batch, if not all.
-        """
+    def update_bias(self, *collected: dict[str, Tensor], group: Any = None) -> None:
+        """After a step of training: move every router's correction bias by the `aux` of its forward passes."""
         move_biases(self, collected, group)'''
 AUX_LOSS = '''
-    def aux_loss(self, aux: Collected, group: Any = None) -> Tensor:
-        """The losses of the routers in one forward pass that was given `aux`, to add to its loss.
-
-        `group` is the processes that share a batch, if not all; each must call this.
-        """
-        return router_loss(aux, POOLEDgroup=group)'''
+    def aux_loss(self, aux: dict[str, Tensor], group: Any = None) -> Tensor:
+        """The losses of the routers in a pass that was given `aux`; `group`: the processes that share the batch."""
+        return router_loss(aux, group)'''
 COLLECT, BALANCE = "archspec.kernels.collect", "archspec.kernels.moe.balance"
 
 
@@ -175,7 +169,6 @@ class FunctionText:
         takes_aux = any(p.of == "aux" for p in function.parameters)
         whole = isinstance(function.of, Spec)
         for name, needed in {
-            "Collected": takes_aux and whole,
             "Scope": takes_aux and not whole,
             "collect": Collect in found,
             "scope": Scoped in found,
@@ -205,7 +198,7 @@ class FunctionText:
         spec, found = function.of, []
         if spec.aux_losses:
             self.writer.need(BALANCE, "router_loss")
-            found.append(AUX_LOSS.replace("POOLED", "pooled=True, " if spec.pools_losses else ""))
+            found.append(AUX_LOSS)
         if spec.moves_biases:
             self.writer.need(BALANCE, "move_biases")
             found.append(UPDATE_BIAS)

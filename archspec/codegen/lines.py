@@ -9,7 +9,7 @@ from archspec.lowering import Function
 def signature(function: Function) -> str:
     """`self, x: Tensor, state: State | None = None`."""
     whole = isinstance(function.of, Spec)
-    types = {name: a.type for name, a in ARGUMENTS.items()} | ({"aux": "Collected | None"} if whole else {})
+    types = {name: a.type for name, a in ARGUMENTS.items()} | ({"aux": "dict[str, Tensor] | None"} if whole else {})
     takes = [f"{p.name}: {'Tensor' if p.required else types[p.of] + ' = None'}" for p in function.parameters]
     return ", ".join(["self", *takes])
 

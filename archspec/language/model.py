@@ -276,11 +276,6 @@ class Spec:
         return any(part.aux_loss for stack in self.stacks for part in stack.parts)
 
     @property
-    def pools_losses(self) -> bool:
-        """Whether routers have one balance loss together."""
-        return any(part.pools_loss for stack in self.stacks for part in stack.parts)
-
-    @property
     def moves_biases(self) -> bool:
         """Whether routers have a correction bias, which is moved after each training step."""
         return any(part.moves_bias for stack in self.stacks for part in stack.parts)

@@ -93,11 +93,6 @@ class Component(BaseModel):
         return False
 
     @property
-    def pools_loss(self) -> bool:
-        """Whether that loss is one of all layers together."""
-        return False
-
-    @property
     def moves_bias(self) -> bool:
         """Whether the module has an `update_bias`, which takes the load of a training step."""
         return False

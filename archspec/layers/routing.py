@@ -221,11 +221,6 @@ class Routed(FFNComponent):
         return bool(self.balance_loss or self.z_loss)
 
     @property
-    def pools_loss(self) -> bool:
-        """Whether the balance loss is one of all layers."""
-        return bool(self.balance_loss) and self.balance_pooled
-
-    @property
     def moves_bias(self) -> bool:
         """Whether the router is balanced by a bias."""
         return self.correction_bias

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from archspec.kernels import padding
-from archspec.kernels.collect import Collected, collect, scope
+from archspec.kernels.collect import collect, scope
 from archspec.kernels.moe.balance import move_biases, router_loss
 from archspec.kernels.state import atomic, once, substate
 from archspec.language.model import Spec
@@ -126,7 +126,6 @@ class Model(Interpreted):
 
     def __init__(self, spec: Spec):
         super().__init__(lower_model(spec))
-        self.__dict__["_spec"] = spec
         for replaced, used in spec.ties:
             module, _, leaf = replaced.rpartition(".")
             setattr(self.get_submodule(module), leaf, self.get_parameter(used))
@@ -134,11 +133,11 @@ class Model(Interpreted):
 
     forward = atomic(Interpreted.forward)
 
-    def aux_loss(self, aux: Collected, group: Any = None) -> Tensor:
+    def aux_loss(self, aux: dict[str, Tensor], group: Any = None) -> Tensor:
         """The losses of the routers in one forward pass, which was given `aux`."""
-        return router_loss(aux, pooled=self.__dict__["_spec"].pools_losses, group=group)
+        return router_loss(aux, group)
 
-    def update_bias(self, *collected: Collected, group: Any = None) -> None:
+    def update_bias(self, *collected: dict[str, Tensor], group: Any = None) -> None:
         """Move every router's correction bias, by the `aux` of each forward pass of a training step."""
         move_biases(self, collected, group)
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from archspec.kernels.attention.position_bias import t5_buckets
 from archspec.kernels.attention.softmax import attention
-from archspec.kernels.collect import Collected, Scope, collect, note, record, scope
-from archspec.kernels.moe.balance import balance_terms, expert_counts, router_loss
+from archspec.kernels.collect import Scope, collect, note, record, scope
+from archspec.kernels.moe.balance import balance_terms, expert_load, router_loss
 from archspec.kernels.moe.experts import experts_plain
 from archspec.kernels.moe.router import admitted, places, places_by_length, router_logits, top_k_routing
 from archspec.kernels.padding import checked_ends
@@ -180,7 +180,7 @@ class MoE(nn.Module):
         y = self.run_experts(rows, weights.flatten(0, 1), room.flatten(0, 1))
         y = y.view_as(x)
         if aux is not None:
-            note(aux, "load", expert_counts(experts, N_EXPERTS).sum(0))
+            note(aux, "load", expert_load(experts, N_EXPERTS))
             y = self.record_balance(logits, experts, y, aux, mask=mask)
         return y
 
@@ -220,7 +220,8 @@ class MoE(nn.Module):
         probs = logits.softmax(-1)
         fraction, probability = balance_terms(probs, experts, mask=mask)
         note(aux, "balance_fraction", fraction)
-        return record(aux, "balance_weight", BALANCE_LOSS * N_EXPERTS * probability, y)
+        weight = BALANCE_LOSS * N_EXPERTS * probability
+        return record(aux, "balance_weight", weight, y)
 
     def run_experts(self, x: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
         """Rows x (N, D_MODEL) through the experts (N, k), summed by weights (N, k) -> (N, D_MODEL)."""
@@ -498,7 +499,8 @@ class Model(nn.Module):
         decoder_tokens: Tensor,
         encoder_mask: Tensor | None = None,
         state: State | None = None,
-        aux: Collected | None = None,
+        aux: dict[str,
+        Tensor] | None = None,
     ) -> Tensor:
         """encoder_tokens (B, T) ids, decoder_tokens (B, T) ids -> (B, T, VOCAB_SIZE).
 
@@ -520,9 +522,6 @@ class Model(nn.Module):
         )
         return self.head(x)
 
-    def aux_loss(self, aux: Collected, group: Any = None) -> Tensor:
-        """The losses of the routers in one forward pass that was given `aux`, to add to its loss.
-
-        `group` is the processes that share a batch, if not all; each must call this.
-        """
-        return router_loss(aux, group=group)
+    def aux_loss(self, aux: dict[str, Tensor], group: Any = None) -> Tensor:
+        """The losses of the routers in a pass that was given `aux`; `group`: the processes that share the batch."""
+        return router_loss(aux, group)

@@ -8,7 +8,8 @@ processes share a batch, each takes the fractions of all of them: with the mean 
 training takes it, that is the gradient of the loss of the whole batch, for f has none.
 
 A router collects "load" (E,), how often each expert was chosen; "balance_fraction", f; "balance_weight", coefficient
-* E * P; "z_loss", times its coefficient. `router_loss` and `move_biases` read them.
+* E * P; "z_loss", times its coefficient. With "pooled_" in place of "balance_", f and P are averaged over the layers of
+a stack before they are multiplied. `router_loss` and `move_biases` read them.
 
 Sources: Lepikhin et al. 2020 (GShard: f of first choices), Fedus et al. 2021 (Switch, eq. 4 to 6), Zoph et al. 2022
 (ST-MoE: z-loss), DeepSeek-AI 2024 (V2, eq. 23 to 25, and V3, eq. 17 to 20: for each sequence, f over k), Wang et al.
@@ -20,10 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from archspec.kernels.collect import Collected, n_ranks, sum_over_ranks
+from archspec.kernels.collect import n_ranks, sum_over_ranks
 from archspec.kernels.contract import require, require_integers
 
-LOAD, FRACTION, WEIGHT, Z_LOSS = "load", "balance_fraction", "balance_weight", "z_loss"
+LOAD, FRACTION, WEIGHT, Z_LOSS = "load", "fraction", "weight", "z_loss"  # what names of what is collected end in
 
 
 def expert_counts(experts: Tensor, n_experts: int) -> Tensor:
@@ -31,6 +32,11 @@ def expert_counts(experts: Tensor, n_experts: int) -> Tensor:
     require_integers("expert_counts", experts=experts)
     slots = experts.flatten(1)
     return slots.new_zeros(len(slots), n_experts + 1).scatter_add(1, slots + 1, torch.ones_like(slots))[:, 1:]
+
+
+def expert_load(experts: Tensor, n_experts: int) -> Tensor:
+    """How often each expert was chosen, (E,), from experts (B, T, k), where -1 is nobody."""
+    return expert_counts(experts, n_experts).sum(0)
 
 
 def balance_terms(
@@ -58,37 +64,34 @@ def router_z_loss(logits: Tensor, mask: Tensor | None = None) -> Tensor:
     return squares.mean() if mask is None else squares.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
 
 
-def router_loss(aux: Collected, *, pooled: bool = False, group: Any = None) -> Tensor:
+def router_loss(aux: dict[str, Tensor], group: Any = None) -> Tensor:
     """The sum of the losses of all routers, from what one forward pass collected.
 
-    pooled: fractions and mean probabilities are averaged over the layers of a stack before they are multiplied, as in
-    transformers. group: the processes that share the batch; all of them must call this. Raises ValueError where aux is
-    empty.
+    group: the processes that share the batch; all of them must call this. Raises ValueError where aux is empty.
     """
     if not aux:
         raise ValueError("aux is empty: call the model with aux={} in training, and give that dict")
-    routers = [name.removesuffix(FRACTION) for name in aux if name.endswith(FRACTION)]
-    fractions = _of_all_ranks({path: aux[path + FRACTION] for path in routers}, group)
-    groups: dict[str, list[str]] = {}
-    for path in routers:
-        stack = f"{path.partition('blocks.')[0]}{tuple(fractions[path].shape)}"
-        groups.setdefault(stack if pooled else path, []).append(path)
     losses = [value for name, value in aux.items() if name.endswith(Z_LOSS)]
-    for paths in groups.values():
-        fraction = torch.stack([fractions[path] for path in paths]).mean(0)
-        weight = torch.stack([aux[path + WEIGHT] for path in paths]).mean(0)
+    fractions = _of_whole_batches({n: value for n, value in aux.items() if n.endswith(FRACTION)}, group)
+    together: dict[str, list[str]] = {}
+    for name, fraction in fractions.items():
+        stack = f"{name.partition('blocks.')[0]} {tuple(fraction.shape)}"
+        together.setdefault(stack if name.endswith(f"pooled_{FRACTION}") else name, []).append(name)
+    for names in together.values():
+        fraction = torch.stack([fractions[name] for name in names]).mean(0)
+        weight = torch.stack([aux[name.removesuffix(FRACTION) + WEIGHT] for name in names]).mean(0)
         losses.append((fraction * weight).sum(-1).mean())
     return torch.stack(losses).sum()
 
 
-def _of_all_ranks(fractions: Collected, group: Any) -> Collected:
-    """Those of whole batches averaged over ranks; those of sequences as they are."""
-    shared = [path for path, fraction in fractions.items() if fraction.dim() == 1]
-    sums = sum_over_ranks([fractions[path] for path in shared], group)
-    return fractions | {path: total / n_ranks(group) for path, total in zip(shared, sums, strict=True)}
+def _of_whole_batches(fractions: dict[str, Tensor], group: Any) -> dict[str, Tensor]:
+    """Fractions averaged over the processes; those of sequences (B, E) as they are."""
+    shared = [name for name, fraction in fractions.items() if fraction.dim() == 1]
+    sums = sum_over_ranks([fractions[name] for name in shared], group)
+    return fractions | {name: total / n_ranks(group) for name, total in zip(shared, sums, strict=True)}
 
 
-def move_biases(model: nn.Module, collected: tuple[Collected, ...], group: Any = None) -> None:
+def move_biases(model: nn.Module, collected: tuple[dict[str, Tensor], ...], group: Any = None) -> None:
     """Move the correction bias of every router of a model against its load over some forward passes.
 
     Loads are added over the places in which a router stands, the passes, and the processes of the group, all of which

@@ -6,17 +6,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-Collected = dict[str, Tensor]
-
 
 class Scope:
     """Where a layer records: the dict of the whole pass, and what the names of the layer start with."""
 
-    def __init__(self, found: Collected, prefix: str = ""):
+    def __init__(self, found: dict[str, Tensor], prefix: str = ""):
         self.found, self.prefix = found, prefix
 
 
-def collect(aux: Collected | None) -> Scope | None:
+def collect(aux: dict[str, Tensor] | None) -> Scope | None:
     """The scope of a whole model; None collects nothing."""
     if aux and not recomputing():
         raise ValueError(f"aux holds {len(aux)} tensors of an earlier forward pass; give each pass an empty dict")
@@ -30,8 +28,7 @@ def scope(aux: Scope | None, key: str) -> Scope | None:
 
 def note(aux: Scope, name: str, value: Tensor) -> None:
     """Collect a value that has no gradient, such as a count."""
-    if not recomputing():
-        aux.found[aux.prefix + name] = value.detach()
+    aux.found[aux.prefix + name] = value.detach()
 
 
 def record(aux: Scope, name: str, value: Tensor, y: Tensor) -> Tensor:
@@ -44,29 +41,21 @@ def record(aux: Scope, name: str, value: Tensor, y: Tensor) -> Tensor:
         stands_in = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
         found[key] = value.detach().requires_grad_() if stands_in else value
     elif value.requires_grad and key in found and found[key].is_leaf:
-        return Deliver.apply(y, value, found[key])
+        # What the leaf has received goes to the value, which y makes part of its backward pass.
+        value.register_hook(lambda zero: received(found[key], zero))
+        y = y + 0 * value.sum()
     return y
+
+
+def received(leaf: Tensor, zero: Tensor) -> Tensor:
+    """The gradient of a leaf, taken from it; zero where it has none."""
+    grad, leaf.grad = leaf.grad, None
+    return zero if grad is None else grad
 
 
 def recomputing() -> bool:
     """Whether a backward pass is under way, and so what runs is a checkpoint that computes its region again."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
-
-
-class Deliver(torch.autograd.Function):
-    """y as it is; in the backward pass a value gets the gradient that its stand-in has received."""
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, value: Tensor, stand_in: Tensor) -> Tensor:
-        """Only the backward pass is another."""
-        ctx.stand_in = stand_in
-        return y.view_as(y)
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients of y and the value."""
-        received, ctx.stand_in.grad = ctx.stand_in.grad, None
-        return dy, received, None
 
 
 def n_ranks(group: Any = None) -> int:
@@ -75,10 +64,9 @@ def n_ranks(group: Any = None) -> int:
 
 
 def sum_over_ranks(values: list[Tensor], group: Any = None) -> list[Tensor]:
-    """Tensors of one type, summed over the processes that share a batch in one call."""
-    if not values or n_ranks(group) == 1:
-        return values
-    whole = torch.cat([value.flatten() for value in values])
-    dist.all_reduce(whole, group=group)
-    parts = whole.split([value.numel() for value in values])
-    return [part.view_as(value) for part, value in zip(parts, values, strict=True)]
+    """Tensors summed over the processes that share a batch."""
+    if n_ranks(group) > 1:
+        values = [value.clone() for value in values]
+        for value in values:
+            dist.all_reduce(value, group=group)
+    return values

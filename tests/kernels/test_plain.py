@@ -194,7 +194,7 @@ def test_every_twin_is_compared():
     }
     twins = {(f, name) for f, name in every_function() if name in functions(public(f))}
     seen_inside = {("precision", "wide_type"), ("lsh", "random_rotations"), ("lsh", "keys_of")}
-    in_models = {("balance", name) for name in ("expert_counts", "router_loss", "move_biases")}
+    in_models = {("balance", name) for name in ("expert_load", "router_loss", "move_biases")}
     left = twins - compared - seen_inside - in_models
     assert {(f, name) for f, name in left if f not in ("state", "collect")} == set()
 

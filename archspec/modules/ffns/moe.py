@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kernels.collect import Scope, note, record
-from archspec.kernels.moe.balance import balance_terms, expert_counts, router_z_loss
+from archspec.kernels.moe.balance import balance_terms, expert_load, router_z_loss
 from archspec.kernels.moe.experts import experts_gated, experts_plain
 from archspec.kernels.moe.router import (
     admitted,
@@ -91,7 +91,7 @@ class MoE(nn.Module):
             y = y + shared
         if c.collects and aux is not None:
             if c.assignment == "token":
-                note(aux, "load", expert_counts(experts, c.n_experts).sum(0))
+                note(aux, "load", expert_load(experts, c.n_experts))
             if c.balance_loss:
                 y = self.record_balance(logits, experts, y, aux, mask=mask)
             if c.z_loss:
@@ -192,8 +192,9 @@ class MoE(nn.Module):
             per_sequence=c.balance_over == "sequence",
             share=c.balance_sum == "one",
         )
-        note(aux, "balance_fraction", fraction)
-        return record(aux, "balance_weight", c.balance_loss * c.n_experts * probability, y)
+        note(aux, "pooled_fraction" if c.balance_pooled else "balance_fraction", fraction)
+        weight = c.balance_loss * c.n_experts * probability
+        return record(aux, "pooled_weight" if c.balance_pooled else "balance_weight", weight, y)
 
     def run_experts(self, x: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
         """Rows x (N, d_model) through the experts (N, k), summed by weights (N, k) -> (N, d_model)."""

@@ -128,29 +128,18 @@ def wide(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(torch.float32, x.dtype))  # float64 stays
 
 
-Collected = dict[str, Tensor]
-
-
 class Scope:
     """Where a layer records: the dict of the whole pass, and what the names of the layer start with."""
 
-    def __init__(self, found: Collected, prefix: str = ""):
+    def __init__(self, found: dict[str, Tensor], prefix: str = ""):
         self.found, self.prefix = found, prefix
-
-
-def expert_counts(experts: Tensor, n_experts: int) -> Tensor:
-    """How often the tokens of each sequence chose each expert, (B, E), from experts (B, T, k), where -1 is nobody."""
-    return (experts.flatten(1).unsqueeze(-1) == torch.arange(n_experts, device=experts.device)).sum(1)
 
 
 def balance_terms(probs: Tensor, experts: Tensor) -> tuple[Tensor, Tensor]:
     """The fraction of tokens that chose each expert, and its mean probability, from probs (B, T, E)."""
-    counts = expert_counts(experts, probs.shape[-1]).to(probs.dtype)  # (B, E)
-    real = torch.ones_like(probs[..., 0], dtype=torch.bool)
-    tokens, total = real.sum(1, keepdim=True), probs.masked_fill(~real.unsqueeze(-1), 0).sum(1)
-    counts, tokens, total = counts.sum(0), tokens.sum(), total.sum(0)
-    tokens = tokens.clamp(min=1)
-    return counts / tokens, total / tokens
+    chosen = (experts.unsqueeze(-1) == torch.arange(probs.shape[-1], device=probs.device)).sum(2).to(probs.dtype)
+    dims = (0, 1)
+    return chosen.mean(dims), probs.mean(dims)
 
 
 def experts_gated(x: Tensor, weights: Tensor, experts: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
@@ -164,36 +153,25 @@ def experts_gated(x: Tensor, weights: Tensor, experts: Tensor, w_gate: Tensor, w
     return y.to(x.dtype)
 
 
+def note(aux: Scope, name: str, value: Tensor) -> None:
+    """Collect a value that has no gradient, such as a count."""
+    aux.found[aux.prefix + name] = value.detach()
+
+
+def received(leaf: Tensor, zero: Tensor) -> Tensor:
+    """The gradient of a leaf, taken from it; zero where it has none."""
+    grad, leaf.grad = leaf.grad, None
+    return zero if grad is None else grad
+
+
 def recomputing() -> bool:
     """Whether a backward pass is under way, and so what runs is a checkpoint that computes its region again."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
-def note(aux: Scope, name: str, value: Tensor) -> None:
-    """Collect a value that has no gradient, such as a count."""
-    if not recomputing():
-        aux.found[aux.prefix + name] = value.detach()
-
-
-class Deliver(torch.autograd.Function):
-    """y as it is; in the backward pass a value gets the gradient that its stand-in has received."""
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, value: Tensor, stand_in: Tensor) -> Tensor:
-        """Only the backward pass is another."""
-        ctx.stand_in = stand_in
-        return y.view_as(y)
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients of y and the value."""
-        received, ctx.stand_in.grad = ctx.stand_in.grad, None
-        return dy, received, None
-
-
 def record(aux: Scope, value: Tensor, y: Tensor) -> Tensor:
     """Collect a value that a loss reads; gives y, an output of the layer to go on with."""
-    found, key = aux.found, aux.prefix + "balance_weight"
+    found, key = aux.found, aux.prefix + "pooled_weight"
     if key in found and value.requires_grad and not found[key].requires_grad:
         raise RuntimeError(f"{key} was collected without a gradient; use use_reentrant=False around compiled code")
     if not recomputing():
@@ -201,7 +179,9 @@ def record(aux: Scope, value: Tensor, y: Tensor) -> Tensor:
         stands_in = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
         found[key] = value.detach().requires_grad_() if stands_in else value
     elif value.requires_grad and key in found and found[key].is_leaf:
-        return Deliver.apply(y, value, found[key])
+        # What the leaf has received goes to the value, which y makes part of its backward pass.
+        value.register_hook(lambda zero: received(found[key], zero))
+        y = y + 0 * value.sum()
     return y
 
 
@@ -233,7 +213,7 @@ class MoE(nn.Module):
         )
         y = y.view_as(x)
         if aux is not None:
-            note(aux, "load", expert_counts(experts, N_EXPERTS).sum(0))
+            note(aux, "load", (experts.unsqueeze(-1) == torch.arange(N_EXPERTS, device=experts.device)).sum((0, 1, 2)))
             y = self.record_balance(logits, experts, y, aux)
         return y
 
@@ -248,8 +228,9 @@ class MoE(nn.Module):
         """Collect what the balance loss is made of, from logits and experts (B, T, ...); gives the output y."""
         probs = logits.softmax(-1)
         fraction, probability = balance_terms(probs, experts)
-        note(aux, "balance_fraction", fraction)
-        return record(aux, BALANCE_LOSS * N_EXPERTS * probability, y)
+        note(aux, "pooled_fraction", fraction)
+        weight = BALANCE_LOSS * N_EXPERTS * probability
+        return record(aux, weight, y)
 
 
 def substate(state: State | None, key: str | int) -> State | None:
@@ -307,7 +288,7 @@ def init_weights(model: nn.Module) -> None:
             nn.init.normal_(weight, std=STD)
 
 
-def collect(aux: Collected | None) -> Scope | None:
+def collect(aux: dict[str, Tensor] | None) -> Scope | None:
     """The scope of a whole model; None collects nothing."""
     if aux and not recomputing():
         raise ValueError(f"aux holds {len(aux)} tensors of an earlier forward pass; give each pass an empty dict")
@@ -320,31 +301,28 @@ def n_ranks(group: Any) -> int:
 
 
 def sum_over_ranks(values: list[Tensor], group: Any) -> list[Tensor]:
-    """Tensors of one type, summed over the processes that share a batch in one call."""
-    if not values or n_ranks(group) == 1:
-        return values
-    whole = torch.cat([value.flatten() for value in values])
-    dist.all_reduce(whole, group=group)
-    parts = whole.split([value.numel() for value in values])
-    return [part.view_as(value) for part, value in zip(parts, values, strict=True)]
+    """Tensors summed over the processes that share a batch."""
+    if n_ranks(group) > 1:
+        values = [value.clone() for value in values]
+        for value in values:
+            dist.all_reduce(value, group=group)
+    return values
 
 
-def router_loss(aux: Collected, *, group: Any) -> Tensor:
+def router_loss(aux: dict[str, Tensor], group: Any) -> Tensor:
     """The sum of the losses of all routers, from what one forward pass collected."""
     if not aux:
         raise ValueError("aux is empty: call the model with aux={} in training, and give that dict")
     losses = [value for name, value in aux.items() if name.endswith("z_loss")]
     terms: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    for name, fraction in aux.items():
-        path = name.removesuffix("balance_fraction")
-        if path == name:
-            continue
+    for name in (name for name in aux if name.endswith("_weight")):
+        fraction = aux[f"{name.removesuffix('weight')}fraction"]
         if fraction.dim() == 1:
-            # One batch is shared by all processes.
+            # All processes have one batch together.
             fraction = sum_over_ranks([fraction], group)[0] / n_ranks(group)
-        # Fractions and probabilities are averaged over the layers of a stack before they are multiplied.
-        together = f"{path.partition('blocks.')[0]}{tuple(fraction.shape)}"
-        terms.setdefault(together, []).append((fraction, aux[f"{path}balance_weight"]))
+        # What a stack pools is averaged over its layers before it is multiplied.
+        together = f"{name.partition('blocks.')[0]} {fraction.shape}" if name.endswith("pooled_weight") else name
+        terms.setdefault(together, []).append((fraction, aux[name]))
     for pairs in terms.values():
         fractions, weights = (torch.stack(values).mean(0) for values in zip(*pairs, strict=True))
         losses.append((fractions * weights).sum(-1).mean())
@@ -362,7 +340,7 @@ class Model(nn.Module):
         self.head = LMHead()
         init_weights(self)
 
-    def forward(self, tokens: Tensor, state: State | None = None, aux: Collected | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, state: State | None = None, aux: dict[str, Tensor] | None = None) -> Tensor:
         """tokens (B, T) ids -> (B, T, VOCAB_SIZE).
 
         `state` is read and brought up to date: a dict, empty at the start of a sequence.
@@ -374,9 +352,6 @@ class Model(nn.Module):
             x = block(x, state=substate(state, i), aux=scope(aux, f"blocks.{i}"))
         return self.head(self.norm(x))
 
-    def aux_loss(self, aux: Collected, group: Any = None) -> Tensor:
-        """The losses of the routers in one forward pass that was given `aux`, to add to its loss.
-
-        `group` is the processes that share a batch, if not all; each must call this.
-        """
-        return router_loss(aux, group=group)
+    def aux_loss(self, aux: dict[str, Tensor], group: Any = None) -> Tensor:
+        """The losses of the routers in a pass that was given `aux`; `group`: the processes that share the batch."""
+        return router_loss(aux, group)
