@@ -26,3 +26,7 @@ def init_weights(model: nn.Module, c: Config) -> None:
         reset = getattr(module, "reset_parameters", None)
         if reset is not None and not type(module).__module__.startswith("torch."):
             reset()
+    if c.residual_scale == "depth" and c.names.stacked_residual:
+        for name, weight in model.named_parameters():
+            if name.endswith(c.names.stacked_residual):
+                weight.mul_(c.n_branches**-0.5)
