@@ -50,9 +50,10 @@ def train(model: nn.Module, data: Tensor, seconds: float, lr: float = 3e-3) -> N
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1, (step + 1) / 20, 1.05 - done)
         tokens, targets = batch(data, generator)
-        logits = model(tokens)
+        aux: dict[str, Tensor] = {}
+        logits = model(tokens, aux=aux) if hasattr(model, "aux_loss") else model(tokens)
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
-        total = loss + model.aux_loss() if hasattr(model, "aux_loss") else loss
+        total = loss + model.aux_loss(aux) if aux else loss
         optimizer.zero_grad()
         total.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -104,7 +104,9 @@ def test_a_model_moves_the_biases_of_all_of_its_routers() -> None:
     moe = {"kind": "moe", "n_experts": 4, "top_k": 1, "d_ff": 8, "score": "sigmoid", "correction_bias": True}
     spec = archspec.load({"d_model": 16, "vocab_size": 11, "blocks": [{"repeat": 2, "ffn": moe}], "head": "lm"})
     for model in (archspec.build(spec).train(), importlib.import_module("archspec.modules.model").eager(spec).train()):
-        model(torch.randint(11, (2, 9)))
-        model.update_bias()
+        first, second = {}, {}
+        for aux in (first, second):
+            model(torch.randint(11, (2, 9)), aux=aux)
+        model.update_bias(first, second)
         assert [bool(b.any()) for n, b in model.named_buffers() if n.endswith("correction_bias")] == [True, True]
     assert "update_bias" not in archspec.generate(archspec.load("specs/gpt2.yaml"))

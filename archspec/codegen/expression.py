@@ -3,7 +3,19 @@
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
-from archspec.lowering.program import Apply, Binary, Call, Expression, Negate, Number, Once, Substate, Value
+from archspec.lowering.program import (
+    Apply,
+    Binary,
+    Call,
+    Collect,
+    Expression,
+    Negate,
+    Number,
+    Once,
+    Scoped,
+    Substate,
+    Value,
+)
 
 Takes = Mapping[
     str, Collection[str]
@@ -33,6 +45,12 @@ def printed(expression: Expression, takes: Takes = MappingProxyType({})) -> str:
             return "substate(state, i)"
         case Substate(key=key):
             return f'substate(state, "{key}")'
+        case Collect():
+            return "collect(aux)"
+        case Scoped(key=key, numbered=True):
+            return f'scope(aux, f"{key}.{{i}}")'
+        case Scoped(key=key):
+            return f'scope(aux, "{key}")'
         case Once(key=key, value=value):
             return f'once(state, "{key}", lambda: {printed(value, takes)})'
 

@@ -12,6 +12,7 @@ from archspec.lowering.program import (
     Apply,
     Assign,
     Call,
+    Collect,
     Dropout,
     Each,
     Expression,
@@ -19,21 +20,20 @@ from archspec.lowering.program import (
     Member,
     Once,
     Period,
+    Scoped,
     Substate,
     walk,
 )
 
 UPDATE_BIAS = '''
-    def update_bias(self) -> None:
-        """Move every router's correction bias against its load: call once after each training step."""
-        for module in self.modules():
-            if hasattr(module, "correction_bias"):
-                module.update_bias()'''
+    def update_bias(self, *collected: dict[str, Tensor], group: Any = None) -> None:
+        """After a step of training: move every router's correction bias by the `aux` of its forward passes."""
+        move_biases(self, collected, group)'''
 AUX_LOSS = '''
-    def aux_loss(self) -> Tensor:
-        """The sum of the routers' losses of the last forward pass in training, to add to the loss."""
-        found = [m.aux_loss for m in self.modules() if isinstance(getattr(m, "aux_loss", None), Tensor)]
-        return torch.stack(found).sum() if found else torch.zeros(())'''
+    def aux_loss(self, aux: dict[str, Tensor], group: Any = None) -> Tensor:
+        """The losses of the routers in a pass that was given `aux`; `group`: the processes that share the batch."""
+        return router_loss(aux, group)'''
+COLLECT, BALANCE = "archspec.kernels.collect", "archspec.kernels.moe.balance"
 
 
 class FunctionText:
@@ -148,7 +148,7 @@ class FunctionText:
             return fitted(f"{statement.target} = {printed(statement.value, takes)}{remark(statement.shape, width)}")
         x, member = statement.target, statement.member
         given = ", ".join([x, *(f"{name}={printed(value)}" for name, value in statement.named)])
-        numbered = any(isinstance(value, Substate) for _, value in statement.named)
+        numbered = any(isinstance(value, Substate | Scoped) for _, value in statement.named)
         each = f"for i, block in enumerate(self.{member}):" if numbered else f"for block in self.{member}:"
         return [f"        {each}", f"            {x} = block({given})"]
 
@@ -166,6 +166,15 @@ class FunctionText:
         layout |= {"Rows"} if any(p.of == "rows" for p in function.parameters) else set()
         for name in sorted(layout):
             self.writer.need("archspec.kernels.padding", name)
+        takes_aux = any(p.of == "aux" for p in function.parameters)
+        whole = isinstance(function.of, Spec)
+        for name, needed in {
+            "Scope": takes_aux and not whole,
+            "collect": Collect in found,
+            "scope": Scoped in found,
+        }.items():
+            if needed:
+                self.writer.need(COLLECT, name)
 
     def expressions(self, function: Function) -> list[Expression]:
         """Every expression that the forward of a function evaluates in this file."""
@@ -186,9 +195,16 @@ class FunctionText:
         """What a model has beside forward."""
         if not isinstance(function.of, Spec):
             return []
-        if function.of.aux_losses:
-            self.writer.need("torch", "")
-        return ([AUX_LOSS] if function.of.aux_losses else []) + ([UPDATE_BIAS] if function.of.moves_biases else [])
+        spec, found = function.of, []
+        if spec.aux_losses:
+            self.writer.need(BALANCE, "router_loss")
+            found.append(AUX_LOSS)
+        if spec.moves_biases:
+            self.writer.need(BALANCE, "move_biases")
+            found.append(UPDATE_BIAS)
+        if found:
+            self.writer.need("typing", "Any")
+        return found
 
 
 def width_of(writer: Writer, stack: Stack) -> str:

@@ -1,13 +1,16 @@
 """Lines of the text of classes: signatures, and statements folded where they are too long."""
 
 from archspec.codegen.layout import WIDTH, laid_out
+from archspec.language.model import Spec
 from archspec.layers.arguments import ARGUMENTS
 from archspec.lowering import Function
 
 
 def signature(function: Function) -> str:
     """`self, x: Tensor, state: State | None = None`."""
-    takes = [f"{p.name}: {'Tensor' if p.required else ARGUMENTS[p.of].type + ' = None'}" for p in function.parameters]
+    whole = isinstance(function.of, Spec)
+    types = {name: a.type for name, a in ARGUMENTS.items()} | ({"aux": "dict[str, Tensor] | None"} if whole else {})
+    takes = [f"{p.name}: {'Tensor' if p.required else types[p.of] + ' = None'}" for p in function.parameters]
     return ", ".join(["self", *takes])
 
 

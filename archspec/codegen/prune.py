@@ -76,7 +76,8 @@ def _without_methods(original: cst.ClassDef, done: cst.ClassDef) -> cst.ClassDef
 def _empty(function: cst.FunctionDef) -> bool:
     """Whether only a docstring is left, or a `pass`, or what happens anyway."""
     anyway = m.Call(m.Attribute(m.Call(m.Name("super")), m.Name("__init__")), args=[])
-    small = m.SimpleStatementLine([m.Expr(m.SimpleString() | anyway) | m.Pass()])
+    inherited = m.Call(m.Attribute(m.Call(m.Name("super")), m.Name(function.name.value)))
+    small = m.SimpleStatementLine([m.Expr(m.SimpleString() | anyway) | m.Pass() | m.Return(inherited)])
     takes = function.name.value == "__init__" and len(function.params.params) > 1
     return not takes and all(m.matches(s, small) for s in function.body.body)
 

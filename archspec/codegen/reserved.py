@@ -31,6 +31,9 @@ STRUCTURAL = {
     "F": ("torch.nn.functional", ""),
     **{name: ("archspec.kernels.state", name) for name in ("State", "substate", "advance", "once", "atomic")},
     **{name: ("archspec.kernels.padding", name) for name in PADDING},
+    **{name: ("archspec.kernels.collect", name) for name in ("Scope", "collect", "scope")},
+    **{name: ("archspec.kernels.moe.balance", name) for name in ("router_loss", "move_biases")},
+    "Any": ("typing", "Any"),
 }
 ALWAYS = frozenset({*STRUCTURAL, *dir(builtins), *keyword.kwlist, "Model", "Block", "Config", "init_weights", "self"})
 

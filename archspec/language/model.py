@@ -212,7 +212,7 @@ class Spec:
 
     @cached_property
     def arguments(self) -> tuple[Argument, ...]:
-        """What forward takes: the input of each stack, then what may be left out, the main stack's state last."""
+        """What forward takes: the input of each stack, then what may be left out, last the state and aux."""
         required, optional = [], []
         for stack in self.stacks:
             before = "" if len(self.stacks) == 1 else f"{stack.name}_"
@@ -220,7 +220,8 @@ class Spec:
             required.append(Argument(before + reads, reads, stack.name, False))
             optional += [Argument(before + name, name, stack.name) for name in GIVEN if name in self.given(stack)]
         state = [Argument("state", "state", "")] if self.main.has_state else []
-        return (*required, *optional, *state)
+        collected = [Argument("aux", "aux", "")] if any("aux" in s.arguments for s in self.stacks) else []
+        return (*required, *optional, *state, *collected)
 
     def given(self, stack: Stack) -> frozenset[str]:
         """What the caller may give of a stack beside its input and state."""

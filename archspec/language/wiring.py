@@ -22,7 +22,7 @@ LIMIT = 1e30
 
 _TARGET = re.compile(r"[a-z][a-z0-9_]*")
 # what a block's `forward` takes beside x, and what it calls
-_RESERVED = frozenset({"self", "torch", "nn", "substate", *ARGUMENTS})
+_RESERVED = frozenset({"self", "torch", "nn", "substate", "scope", *ARGUMENTS})
 _OPERATORS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*"}
 _ALLOWED = "only names, numbers, + - *, parentheses and calls such as mixer(x) are allowed"
 

@@ -114,9 +114,15 @@ _ALL = (
         "the first `{}` tokens are seen by all; while decoding, the first call must hold them all",
     ),
     Argument("token_types", "Tensor | None", ("B", "T"), "`{}` (B, T) numbers the segment of each token"),
+    Argument(
+        "aux",
+        "Scope | None",
+        (),
+        "`{}` is a dict, empty, which is filled with losses and counts of this pass by name, for `aux_loss`",
+    ),
 )
 ARGUMENTS: dict[str, Argument] = {a.name: a for a in _ALL}
-# in the order in which a model takes what its caller makes; the state comes last
+# in the order in which a model takes what its caller makes; the state and aux come last
 GIVEN = ("token_types", "mask", "positions", "documents", "prefix_len")
 
 

@@ -99,12 +99,12 @@ class Component(BaseModel):
 
     @property
     def aux_loss(self) -> bool:
-        """Whether the module leaves a loss of its own in `self.aux_loss` while it trains."""
+        """Whether the module records a loss of its own where it is given `aux`."""
         return False
 
     @property
     def moves_bias(self) -> bool:
-        """Whether the module has an `update_bias` to be called after each training step."""
+        """Whether the module has an `update_bias`, which takes the load of a training step."""
         return False
 
     @property

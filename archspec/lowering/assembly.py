@@ -6,6 +6,7 @@ from archspec.lowering.layout import LaidOut
 from archspec.lowering.program import (
     Assign,
     Call,
+    Collect,
     Each,
     Expression,
     Function,
@@ -14,25 +15,28 @@ from archspec.lowering.program import (
     Once,
     Parameter,
     Period,
+    Scoped,
     Statement,
     Substate,
     Value,
 )
 from archspec.lowering.wiring import lower_block
 
-LOCAL = frozenset({"self", "x", "once", "substate"})  # names that the forward of a model uses
+LOCAL = frozenset({"self", "x", "once", "substate", "collect", "scope"})  # names that the forward of a model uses
 
 
 def lower_model(spec: Spec) -> Function:
     """The function of a spec. One stack is part of the model itself; several are members of it, run one by one."""
     arguments = tuple(Parameter(a.name, a.of, not a.optional) for a in spec.arguments)
+    collects = any(a.of == "aux" for a in spec.arguments)
+    first = (Assign("aux", Collect()),) if collects else ()
     head = Member("head", spec.head)
     if len(spec.stacks) == 1:
         members, statements, x = _body(spec, spec.main, arguments[0].name)
-        return Function(spec, spec.main, (*members, head), arguments, statements, _headed(spec, x))
+        return Function(spec, spec.main, (*members, head), arguments, (*first, *statements), _headed(spec, x))
     members = tuple(Member(s.name, _lower_stack(spec, s)) for s in spec.stacks)
     runs = tuple(statement for stack in spec.stacks for statement in (*_remembered(spec, stack), _run(spec, stack)))
-    return Function(spec, spec.main, (*members, head), arguments, runs, _headed(spec, Value("x")))
+    return Function(spec, spec.main, (*members, head), arguments, (*first, *runs), _headed(spec, Value("x")))
 
 
 def _headed(spec: Spec, x: Expression) -> Call:
@@ -67,7 +71,7 @@ def _run(spec: Spec, stack: Stack) -> Assign:
     given: dict[str, Expression] = {a.of: Value(a.name) for a in own}
     given |= {"memory": Value(_local(spec, stack.memory or "")), "memory_mask": Value(f"{stack.memory}_mask")}
     given |= {"memory_documents": Value(f"{stack.memory}_documents")}
-    given |= {"state": Substate(stack.name)}
+    given |= {"state": Substate(stack.name), "aux": Scoped(stack.name)}
     call = Call(stack.name, Value(own[0].name), tuple((name, given[name]) for name in _takes(spec, stack)))
     shape = ("B", "T", stack.d_model)
     if stack is spec.main:
@@ -104,7 +108,8 @@ def _body(spec: Spec, stack: Stack, reads: str) -> tuple[tuple[Member, ...], tup
     takes = spec.layers_take(stack)
     members.append(Member("blocks", Layers(tuple(_periods(stack, takes)))))
     each = [name for name in takes if name != "state" or decodes]
-    layers = tuple((name, Substate(None) if name == "state" else laid_out.value(name)) for name in each)
+    own: dict[str, Expression] = {"state": Substate(None), "aux": Scoped("blocks", numbered=True)}
+    layers = tuple((name, own.get(name, laid_out.value(name))) for name in each)
     statements.append(Each("x", "blocks", layers))
     x = laid_out.restored(Value("x"))
     if stack.final_norm is None:

@@ -59,6 +59,17 @@ class Substate(NamedTuple):
     key: str | None
 
 
+class Collect(NamedTuple):
+    """Where the whole model records its losses and counts: the dict that it is given, which must be empty."""
+
+
+class Scoped(NamedTuple):
+    """Where the call of a member records; in a loop, of the member of that name whose number is that of the layer."""
+
+    key: str
+    numbered: bool = False
+
+
 class Once(NamedTuple):
     """A value that is computed in the first call of a sequence and remembered by the state under `key`."""
 
@@ -66,7 +77,7 @@ class Once(NamedTuple):
     value: "Expression"
 
 
-Expression = Value | Number | Negate | Binary | Call | Apply | Substate | Once
+Expression = Value | Number | Negate | Binary | Call | Apply | Substate | Collect | Scoped | Once
 
 # Statements
 

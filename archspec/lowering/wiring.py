@@ -16,6 +16,7 @@ from archspec.lowering.program import (
     Negate,
     Number,
     Parameter,
+    Scoped,
     Substate,
     Value,
 )
@@ -59,5 +60,5 @@ def _expression(expr: written.Expr, block: Block, stack: Stack, takes: tuple[str
 
 @cache
 def passed(argument: str, member: str) -> Expression:
-    """What a member is given for one of its arguments: the value of that name, or its share of the state."""
-    return Substate(member) if argument == "state" else Value(argument)
+    """What a member is given for one of its arguments: the value of that name, or its share of the state or of aux."""
+    return Substate(member) if argument == "state" else Scoped(member) if argument == "aux" else Value(argument)

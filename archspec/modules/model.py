@@ -3,11 +3,12 @@
 from importlib import import_module
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from archspec.decoding.layout import SPEC
 from archspec.kernels import padding
+from archspec.kernels.collect import collect, scope
+from archspec.kernels.moe.balance import move_biases, router_loss
 from archspec.kernels.state import atomic, once, substate
 from archspec.language.model import Spec
 from archspec.layers.base import Component
@@ -17,6 +18,7 @@ from archspec.lowering.program import (
     Assign,
     Binary,
     Call,
+    Collect,
     Dropout,
     Each,
     Expression,
@@ -25,6 +27,7 @@ from archspec.lowering.program import (
     Negate,
     Number,
     Once,
+    Scoped,
     Substate,
     Value,
 )
@@ -92,6 +95,10 @@ class _Run:
                 return getattr(padding, function)(*(self.value(argument) for argument in arguments))
             case Substate(key=key):
                 return substate(self.values["state"], number if key is None else key)
+            case Collect():
+                return collect(self.values["aux"])
+            case Scoped(key=key, numbered=numbered):
+                return scope(self.values["aux"], f"{key}.{number}" if numbered else key)
             case Once(key=key, value=value):
                 return once(self.values["state"], key, lambda: self.value(value))
 
@@ -128,16 +135,13 @@ class Model(Interpreted):
 
     forward = atomic(Interpreted.forward)
 
-    def aux_loss(self) -> Tensor:
-        """The sum of the routers' losses of the last forward pass in training."""
-        found = [loss for m in self.modules() if isinstance(loss := getattr(m, "aux_loss", None), Tensor)]
-        return torch.stack(found).sum() if found else torch.zeros(())
+    def aux_loss(self, aux: dict[str, Tensor], group: Any = None) -> Tensor:
+        """The losses of the routers in one forward pass, which was given `aux`."""
+        return router_loss(aux, group)
 
-    def update_bias(self) -> None:
-        """Move every router's correction bias against its load: call once after each training step."""
-        for module in self.modules():
-            if hasattr(module, "correction_bias"):
-                module.update_bias()  # type: ignore[operator]
+    def update_bias(self, *collected: dict[str, Tensor], group: Any = None) -> None:
+        """Move every router's correction bias, by the `aux` of each forward pass of a training step."""
+        move_biases(self, collected, group)
 
 
 def eager(spec: Spec) -> Model:

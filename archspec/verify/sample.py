@@ -56,15 +56,17 @@ class Sample:
 
     def loss(self, model: nn.Module, inputs: list[Tensor], target: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The loss of the model, auxiliary ones included, and its target."""
-        output = model(*inputs)
+        collects = model.training and self.spec.aux_losses
+        aux: dict[str, Tensor] = {}
+        output = model(*inputs, aux=aux) if collects else model(*inputs)
         target = self.target(output) if target is None else target
         if target.is_floating_point():
             loss = nn.functional.mse_loss(output, target)
         else:
             loss = nn.functional.cross_entropy(output.flatten(0, -2).float(), target.flatten())
-        if model.training and self.spec.aux_losses:
+        if collects:
             extra: Any = model.aux_loss
-            loss = loss + extra()
+            loss = loss + extra(aux)
         return loss, target
 
 

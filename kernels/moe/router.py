@@ -6,18 +6,19 @@ Logits are (..., E) over E experts. Token choice gives each token k experts, int
 choice gives each expert the tokens that score highest. The expert -1 means nobody. Scores are float32 or wider. All of
 it is sorting and reading small tensors in PyTorch on every device, with gradients by autograd: a choice has none.
 
-Sources: Shazeer et al. 2017 (top-k gating), Lepikhin et al. 2020 (GShard: capacity), Fedus et al. 2021 (Switch: balance
-loss, capacity), Riquelme et al. 2021 (priority), Zoph et al. 2022 (ST-MoE: z-loss), Zhou et al. 2022 (expert choice),
-DeepSeek-AI 2024 (V2: groups; V3: sigmoid, bias).
+Sources: Shazeer et al. 2017 (top-k gating), Lepikhin et al. 2020 (GShard: capacity), Fedus et al. 2021 (Switch:
+capacity, float32), Riquelme et al. 2021 (priority), Zhou et al. 2022 (expert choice), DeepSeek-AI 2024 (V2: groups; V3:
+sigmoid, bias).
 """
 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from archspec.kernels.contract import require, require_choice, require_integers
-from archspec.kernels.precision import wide
+from archspec.kernels.precision import wide, wide_type
 from archspec.kernels.state import State, recall
 
 
@@ -40,6 +41,18 @@ def reference_routing(
         weights.append(scale * (chosen / chosen.sum() if renormalise else chosen))
         experts.append(torch.tensor(best))
     return torch.stack(weights), torch.stack(experts)
+
+
+def router_logits(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x weight^T + bias in float32 or wider, whatever their types are and autocast says: x (..., d_model) -> (..., E).
+
+    Logits of experts differ by less than 16 bits can tell, and a rounded one is another choice.
+    """
+    require("router_logits", x=(x, "... d_model"), weight=(weight, "E d_model"), bias=(bias, "E"))
+    device = "cpu" if x.is_meta else x.device.type
+    with torch.autocast(device, enabled=False):
+        dtype = wide_type(x)
+        return F.linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
 
 
 def top_k_routing(
@@ -106,17 +119,32 @@ def _limit_groups(choice: Tensor, k: int, n_groups: int, top_k_groups: int, grou
     return grouped.masked_fill(closed.unsqueeze(-1), -torch.inf).flatten(-2)
 
 
-def tokens_by_expert(scores: Tensor, n_places: int) -> tuple[Tensor, Tensor, Tensor]:
+def tokens_by_expert(
+    scores: Tensor,
+    n_places: int,
+    *,
+    by: Tensor | None = None,
+    mask: Tensor | None = None,
+    taken: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Expert choice: the n_places tokens of a sequence that each expert scores highest, scores being (B, T, E).
 
     With N = B * E * n_places: their weights (N, 1), the experts (N, 1), and the tokens (N,) counted over B * T.
+    by: what tokens are compared by, where that is not scores. mask (B, T): false for padding, which no expert chooses
+    before a real token. taken (B, 1, 1): how many places an expert fills in each sequence; the others are nobody's, -1.
     """
-    sizes = require("tokens_by_expert", scores=(scores, "B T E"))
+    sizes = require("tokens_by_expert", scores=(scores, "B T E"), by=(by, "B T E"))
+    require_integers("tokens_by_expert", scores, mask=mask, taken=taken)
     B, T, E = scores.shape
     if not 0 < n_places <= T:
         raise ValueError(f"tokens_by_expert: n_places is {n_places}, expected 1 to {sizes['T']}, the tokens")
-    weights, tokens = scores.mT.topk(n_places)  # (B, E, n_places), twice
+    by = scores if by is None else by
+    by = by if mask is None else by.masked_fill(~mask.unsqueeze(-1), -torch.inf)
+    tokens = by.mT.topk(n_places).indices  # (B, E, n_places)
+    weights = scores.mT.gather(-1, tokens)
     experts = torch.arange(E, device=scores.device).view(1, -1, 1).expand_as(tokens)
+    if taken is not None:
+        experts = experts.where(torch.arange(n_places, device=scores.device) < taken, -1)
     tokens = tokens + T * torch.arange(B, device=scores.device).view(-1, 1, 1)
     return weights.reshape(-1, 1), experts.reshape(-1, 1), tokens.flatten()
 
@@ -126,16 +154,24 @@ def places(tokens: float) -> int:
     return max(1, math.ceil(tokens - 1e-6))
 
 
+def places_by_length(mask: Tensor, share: float) -> Tensor:
+    """`places` of share * n for the n real tokens of each sequence: (B, 1, 1) from mask (B, T); 0 where n is 0."""
+    n = mask.sum(1).view(-1, 1, 1)
+    return torch.minimum((n.double() * share - 1e-6).ceil().long().clamp(min=1), n)
+
+
 def admitted(
     experts: Tensor,
     n_experts: int,
-    capacity: int,
+    capacity: int | Tensor,
     state: State | None = None,
     *,
     priority: Tensor | None = None,
     first_choices: bool = False,
 ) -> Tensor:
     """experts (B, T, k) with -1 where all `capacity` places of that expert in the sequence went to others.
+
+    capacity: one number, or one for each sequence, (B, 1, 1).
 
     Places go in order of position (at one position to the better choices first), so that no token takes one from an
     earlier token. With first_choices, the first choices of all tokens go before second choices (GShard); with priority
@@ -175,18 +211,3 @@ def _queue(asked: Tensor, n_experts: int, state: State | None) -> Tensor:
         past = past if before is None else past - before.squeeze(1)
     place = torch.arange(asked.shape[1], device=asked.device) - past.gather(1, by_expert.clamp(min=0))
     return place.scatter(1, order, place)
-
-
-def load_balancing_loss(probs: Tensor, experts: Tensor, n_experts: int) -> Tensor:
-    """E * sum_i f_i P_i: f_i the share of tokens with expert i among their k, P_i its mean probability (Switch, eq. 4).
-
-    probs (N, E), experts (N, k); 1 for k = 1 and even routing, k in general.
-    """
-    require("load_balancing_loss", probs=(probs, f"N {n_experts}"))
-    counts = experts.new_zeros(n_experts + 1).scatter_add(0, experts.flatten() + 1, torch.ones_like(experts.flatten()))
-    return n_experts * (counts[1:] / experts.shape[0] * probs.mean(0)).sum()
-
-
-def router_z_loss(logits: Tensor) -> Tensor:
-    """Mean of logsumexp(logits)^2 over tokens, which keeps router logits small (ST-MoE, Zoph et al. 2022)."""
-    return logits.logsumexp(-1).square().mean()

@@ -3,10 +3,18 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from archspec.kernels.plain.precision import wide
 from archspec.kernels.plain.state import State
+
+
+def router_logits(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x weight^T + bias in float32: logits differ by less than 16 bits can tell."""
+    with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
+        x = wide(x)
+        return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
 
 def top_k_routing(
@@ -63,14 +71,29 @@ def limit_groups(choice: Tensor, n_groups: int, top_k_groups: int, group_score: 
     return grouped.masked_fill(closed.unsqueeze(-1), -torch.inf).flatten(-2)
 
 
-def tokens_by_expert(scores: Tensor, n_places: int) -> tuple[Tensor, Tensor, Tensor]:
+def tokens_by_expert(
+    scores: Tensor,
+    n_places: int,
+    *,
+    by: Tensor | None = None,
+    mask: Tensor | None = None,
+    taken: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Expert choice: the n_places tokens of a sequence that each expert scores highest, scores being (B, T, E).
 
     With N = B * E * n_places: their weights (N, 1), the experts (N, 1), and the tokens (N,) counted over B * T.
     """
     B, T, E = scores.shape
-    weights, tokens = scores.mT.topk(n_places)  # (B, E, n_places)
+    by = scores if by is None else by
+    if mask is not None:
+        # No expert chooses padding before a real token.
+        by = by.masked_fill(~mask.unsqueeze(-1), -torch.inf)
+    tokens = by.mT.topk(n_places).indices  # (B, E, n_places)
+    weights = scores.mT.gather(-1, tokens)
     experts = torch.arange(E, device=scores.device).view(1, -1, 1).expand_as(tokens)
+    if taken is not None:
+        # A shorter sequence fills fewer places, (B, 1, 1).
+        experts = experts.where(torch.arange(n_places, device=scores.device) < taken, -1)
     tokens = tokens + T * torch.arange(B, device=scores.device).view(-1, 1, 1)
     return weights.reshape(-1, 1), experts.reshape(-1, 1), tokens.flatten()
 
@@ -80,16 +103,22 @@ def places(tokens: float) -> int:
     return max(1, math.ceil(tokens - 1e-6))
 
 
+def places_by_length(mask: Tensor, share: float) -> Tensor:
+    """`places` of share * n for the n real tokens of each sequence: (B, 1, 1) from mask (B, T); 0 where n is 0."""
+    n = mask.sum(1).view(-1, 1, 1)
+    return torch.minimum((n.double() * share - 1e-6).ceil().long().clamp(min=1), n)
+
+
 def admitted(
     experts: Tensor,
     n_experts: int,
-    capacity: int,
+    capacity: int | Tensor,
     state: State | None = None,
     *,
     priority: Tensor | None = None,
     first_choices: bool = False,
 ) -> Tensor:
-    """experts (B, T, k) with -1 where all `capacity` places of that expert in the sequence went to others."""
+    """experts (B, T, k) with -1 where the places of that expert in the sequence, int or (B, 1, 1), went to others."""
     if priority is not None:
         # Tokens of higher priority (B, T) go first.
         turn = priority.argsort(dim=1, descending=True, stable=True).unsqueeze(-1).expand_as(experts)
@@ -115,14 +144,3 @@ def queue(experts: Tensor, n_experts: int, state: State | None) -> Tensor:
         before = before + state.get("asked", 0)
         state["asked"] = state.get("asked", 0) + asked.sum(1, keepdim=True)
     return before.gather(-1, experts.flatten(1).clamp(min=0).unsqueeze(-1)).view(experts.shape)
-
-
-def load_balancing_loss(probs: Tensor, experts: Tensor, n_experts: int) -> Tensor:
-    """E * sum_i f_i P_i, the share of tokens with expert i among their k times its mean probability (Switch, eq. 4)."""
-    counts = (experts.flatten().unsqueeze(-1) == torch.arange(n_experts, device=experts.device)).sum(0)
-    return n_experts * (counts / experts.shape[0] * probs.mean(0)).sum()
-
-
-def router_z_loss(logits: Tensor) -> Tensor:
-    """Mean of logsumexp(logits)^2 over tokens, which keeps router logits small (ST-MoE, Zoph et al. 2022)."""
-    return logits.logsumexp(-1).square().mean()

@@ -26,7 +26,23 @@ ATTENTION = {"kind": "attention", "n_heads": 2, "position": {"kind": "rope"}}
 CROSS = {"kind": "attention", "n_heads": 2}
 MOE = {"kind": "moe", "n_experts": 4, "top_k": 2, "d_ff": 6, "balance_loss": 0.1, "correction_bias": True}
 FILES = ("jamba_v0_1", "t5_small")
-BROKE = ["spec", "value", "call", "once", "substate", "EPS", "STD", "aux_loss", "update_bias", "single", "stacks", "c_"]
+BROKE = [
+    "spec",
+    "value",
+    "call",
+    "once",
+    "substate",
+    "EPS",
+    "STD",
+    "aux",
+    "aux_loss",
+    "update_bias",
+    "collect",
+    "scope",
+    "single",
+    "stacks",
+    "c_",
+]
 
 
 def words() -> list[str]:
@@ -80,12 +96,13 @@ def check(document: Document) -> None:
     assert [line for line in text.splitlines() if len(line) > WIDTH] == []
     model = load_text(text, "names").Model()
     given = {a.name: torch.randint(11, (2, 5)) for a in spec.arguments if not a.optional}
-    y = model(**given)
+    aux: dict[str, Any] = {}
+    y = model(**given, aux=aux) if spec.aux_losses else model(**given)
     assert y.shape == (2, 5, 11)
     if spec.aux_losses:
-        (y.sum() + model.aux_loss()).backward()
+        (y.sum() + model.aux_loss(aux)).backward()
     if spec.moves_biases:
-        model.update_bias()
+        model.update_bias(aux)
     state: dict[str, Any] = {}
     model.eval()
     with torch.no_grad():

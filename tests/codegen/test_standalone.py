@@ -28,10 +28,10 @@ LONGEST = {  # lines, blank ones, comments and docstrings included
     "bert_base": 240,
     "mamba_130m": 240,
     "mamba2_130m": 270,
-    "mixtral_8x7b": 310,
+    "mixtral_8x7b": 360,
     "t5_small": 400,
-    "deepseek_v3": 450,
-    "jamba_v0_1": 450,
+    "deepseek_v3": 545,
+    "jamba_v0_1": 490,
 }
 SIZES = {"d_model": 16, "vocab_size": 11, "max_seq_len": 32, "head": {"kind": "lm"}}
 MLP = {"kind": "mlp", "d_ff": 24}
@@ -104,9 +104,9 @@ def step(model: nn.Module, arguments: dict[str, Any]) -> tuple[Tensor, dict[str,
     """The output and the gradients of one step."""
     model.zero_grad()
     torch.manual_seed(3)
-    y = model(**arguments)
-    losses = [m.aux_loss for m in model.modules() if isinstance(getattr(m, "aux_loss", None), Tensor)]
-    (y.square().mean() + sum(losses if model.training else [])).backward()
+    aux: dict[str, Tensor] = {}
+    y = model(**arguments, aux=aux) if hasattr(model, "aux_loss") else model(**arguments)
+    (y.square().mean() + (model.aux_loss(aux) if aux else 0)).backward()  # type: ignore[operator]
     return y, {k: p.grad for k, p in model.named_parameters()}
 
 
@@ -217,7 +217,7 @@ def test_nothing_in_it_is_unused(name: str) -> None:
     imports = {a.asname or a.name.split(".")[0] for n in nodes if isinstance(n, ast.Import) for a in n.names}
     imports |= {a.asname or a.name for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names}
     defined = {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
-    called_by_others = {"Model", "__init__", "forward", "reset_parameters", "aux_loss", "update_bias"}
+    called_by_others = {"Model", "__init__", "forward", "reset_parameters", "aux_loss", "update_bias", "_apply"}
     assert (constants | imports) - read == set()
     assert defined - read - attributes - called_by_others == set()
     blocks = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name.endswith("Block")]  # all called alike

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from contract_specs import LENGTH, Document, aux_loss, double, every_component, inputs, redraw
+from contract_specs import LENGTH, Document, double, every_component, inputs, redraw, run
 from torch import Tensor
 
 from archspec.graph import graph
@@ -144,21 +144,28 @@ class Observed:
         return redraw(model).double().state_dict()
 
     @torch.no_grad()
-    def outputs(self, weights: dict[str, Tensor], training: bool) -> list[Tensor]:
+    def outputs(self, weights: dict[str, Tensor], training: bool, dtype: torch.dtype = torch.float64) -> list[Tensor]:
         """What the model gives with these weights; in training with the losses, and after the biases were moved."""
-        model = eager(self.spec).double()
+        model = eager(self.spec).to(dtype)
         model.load_state_dict(weights)
         model.train(training)
         found = []
-        for given in self.given:
+        for doubles in self.given:
+            given = {
+                k: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in doubles.items()
+            }
             torch.manual_seed(7)
-            found += [model(**given), aux_loss(model)]
+            y, loss, aux = run(model, self.spec, given)
+            found += [y, loss]
         if training:
-            for module in model.modules():
-                if hasattr(module, "update_bias"):
-                    module.update_bias()
+            if self.spec.moves_biases:
+                model.update_bias(aux)
             found.append(model.eval()(**self.given[0]))
         return found
+
+    @cached_property
+    def rounded(self) -> list[Tensor]:
+        return self.outputs(self.weights, False, torch.bfloat16)
 
     @cached_property
     def evaluated(self) -> list[Tensor]:
@@ -170,7 +177,7 @@ class Observed:
 
 
 def difference(a: Observed, b: Observed) -> str:
-    """What tells the models apart first: tensors, inputs, outputs, training, start, plan; or nothing."""
+    """What tells the models apart first: tensors, inputs, outputs, training, start, plan, 16 bits; or nothing."""
     if a.tensors != b.tensors:
         return "tensors"
     shapes = [[{k: v.shape for k, v in g.items() if isinstance(v, Tensor)} for g in o.given] for o in (a, b)]
@@ -182,7 +189,9 @@ def difference(a: Observed, b: Observed) -> str:
         return "training"
     if any(not torch.equal(v, b.start[k]) for k, v in a.start.items()):
         return "start"
-    return "plan" if a.plan != b.plan else ""
+    if a.plan != b.plan:
+        return "plan"
+    return "rounding" if differ(a.rounded, b.outputs(a.weights, False, torch.bfloat16)) else ""
 
 
 def differ(a: list[Tensor], b: list[Tensor]) -> bool:

@@ -74,7 +74,8 @@ def two_stacks(block: Document, **top: Any) -> Document:
 
 
 def host_ffn(component: Document) -> tuple[Document, tuple[str | int, ...]]:
-    return one_block({"mixer": PLAIN, "ffn": component}), ("blocks", 0, "ffn")
+    # Twice, for what layers do together.
+    return one_block({"repeat": 2, "mixer": PLAIN, "ffn": component}), ("blocks", 0, "ffn")
 
 
 def host_norm(component: Document) -> tuple[Document, tuple[str | int, ...]]:
@@ -244,10 +245,12 @@ def double(given: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in given.items()}
 
 
-def aux_loss(model: nn.Module) -> Tensor:
-    """The sum of the routers' losses of the last forward pass."""
-    found = [m.aux_loss for m in model.modules() if isinstance(getattr(m, "aux_loss", None), Tensor)]
-    return torch.stack(found).sum() if found else torch.zeros(())
+def run(model: Any, spec: Spec, given: Mapping[str, Any]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """The output of a model, the losses of its routers, and all that it collects."""
+    aux: dict[str, Tensor] = {}
+    collects = any(a.of == "aux" for a in spec.arguments)
+    y = model(**given, aux=aux) if collects else model(**given)
+    return y, model.aux_loss(aux) if spec.aux_losses else torch.zeros(()), aux
 
 
 def cut(spec: Spec, given: Mapping[str, Any], start: int, end: int) -> dict[str, Any]:

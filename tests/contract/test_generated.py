@@ -14,7 +14,6 @@ import torch
 from contract_models import models
 from contract_specs import (
     Document,
-    aux_loss,
     cases,
     cut,
     double,
@@ -23,6 +22,7 @@ from contract_specs import (
     inputs,
     name,
     redraw,
+    run,
 )
 from contract_texts import Texts, interpreted
 from torch import Tensor, nn
@@ -44,20 +44,23 @@ def spec(request: pytest.FixtureRequest) -> Spec:
     return load(DOCUMENTS[request.param])
 
 
-def step(model: nn.Module, given: dict[str, Any], seed: int = 3) -> tuple[Tensor, Tensor, dict[str, Tensor | None]]:
-    """Output, auxiliary loss and gradients of one step."""
+def step(
+    model: nn.Module, spec: Spec, given: dict[str, Any], seed: int = 3
+) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor | None]]:
+    """Output, auxiliary loss, what is collected and gradients of one step."""
     model.zero_grad()
     torch.manual_seed(seed)
-    y = model(**given)
-    aux = aux_loss(model)
+    y, aux, collected = run(model, spec, given)
     (y.square().mean() + aux).backward()
-    return y, aux, {k: p.grad for k, p in model.named_parameters()}
+    return y, aux, collected, {k: p.grad for k, p in model.named_parameters()}
 
 
-def same_step(a: nn.Module, b: nn.Module, given: dict[str, Any]) -> None:
-    y, aux, grads = step(a, given)
-    y2, aux2, grads2 = step(b, given)
+def same_step(a: nn.Module, b: nn.Module, spec: Spec, given: dict[str, Any]) -> None:
+    y, aux, collected, grads = step(a, spec, given)
+    y2, aux2, collected2, grads2 = step(b, spec, given)
     assert torch.equal(y, y2)
+    assert list(collected) == list(collected2)
+    assert all(torch.equal(value, collected2[k]) for k, value in collected.items())
     assert torch.equal(aux, aux2)
     different = [k for k, g in grads.items() if not equal(g, grads2[k])]
     assert not different
@@ -86,7 +89,7 @@ def test_generated_equals_interpreted_to_the_bit(spec: Spec, texts: Texts) -> No
         made.train(training)
         read.train(training)
         for optional in (False, True):
-            same_step(made, read, inputs(spec, optional, T=9))
+            same_step(made, read, spec, inputs(spec, optional, T=9))
     for a, b in zip(made.buffers(), read.buffers(), strict=True):
         assert torch.equal(a, b)
 
@@ -137,7 +140,15 @@ def test_every_definition_is_used(spec: Spec, texts: Texts) -> None:
     words |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
     defined = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
     defined |= {t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
-    called_by_torch_or_its_user = {"Model", "__init__", "forward", "reset_parameters", "aux_loss", "update_bias"}
+    called_by_torch_or_its_user = {
+        "Model",
+        "__init__",
+        "forward",
+        "reset_parameters",
+        "aux_loss",
+        "update_bias",
+        "_apply",
+    }
     assert defined - words - called_by_torch_or_its_user == set()
 
 

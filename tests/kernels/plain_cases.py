@@ -227,6 +227,10 @@ def numbers(B=2, T=5, F=7):
     return {"x": normal(B, T, F)}
 
 
+def real():
+    return torch.arange(9) >= torch.tensor([[0], [4]])
+
+
 def logits(N=11, E=8, bias=False):
     return {"logits": normal(N, E)} | ({"bias": normal(E)} if bias else {})
 
@@ -301,9 +305,20 @@ WHOLES = [
         )
     ),
     Case("router", "tokens_by_expert", given=lambda: {"scores": torch.rand(2, 9, 4).double()}, sizes=[{}], n_places=3),
-    Case("router", "router_z_loss", given=logits, sizes=[{}]),
-    Case("router", "load_balancing_loss", given=lambda: {"probs": torch.rand(9, 4).double(), "n_experts": 4,
-                                                         "experts": torch.randint(-1, 4, (9, 2))}, sizes=[{}]),
+    Case("router", "tokens_by_expert", given=lambda: {"scores": torch.rand(2, 9, 4).double(),
+                                                      "by": torch.rand(2, 9, 4).double(), "mask": real(),
+                                                      "taken": torch.tensor([3, 2]).view(2, 1, 1)},
+         sizes=[{}], n_places=3),
+    Case("router", "places_by_length", given=lambda: {"mask": real()}, sizes=[{}], share=0.4),
+    Case("router", "router_logits", given=lambda: {"x": normal(2, 9, 5), "weight": normal(4, 5), "bias": normal(4)},
+         sizes=[{}]),
+    Case("balance", "router_z_loss", given=logits, sizes=[{}]),
+    Case("balance", "router_z_loss", given=lambda: {"logits": normal(2, 9, 4), "mask": real()}, sizes=[{}]),
+    *(Case("balance", "balance_terms", given=lambda: {"probs": torch.rand(2, 9, 4).double(), "mask": real(),
+                                                      "experts": torch.randint(-1, 4, (2, 9, 2))}, sizes=[{}], **parts)
+      for parts in ({}, {"share": True}, {"per_sequence": True})),
+    Case("balance", "balance_terms", given=lambda: {"probs": torch.rand(2, 9, 4).double(),
+                                                    "experts": torch.randint(-1, 4, (2, 9, 2))}, sizes=[{}]),
 ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from kernel_checks import assert_close, compiles, normal
 
+from archspec.kernels.moe import balance
 from archspec.kernels.moe import experts as expert_kernels
 from archspec.kernels.moe import router as moe
 
@@ -138,17 +139,78 @@ def test_places_round_up_but_not_for_rounding_errors():
 def test_load_balancing_loss_is_that_of_transformers():
     mixtral = pytest.importorskip("transformers.models.mixtral.modeling_mixtral")
     logits = torch.randn(N, E)
-    for k in (1, 2):
-        wanted = mixtral.load_balancing_loss_func((logits,), E, k)
-        _, experts = moe.top_k_routing(logits, k)
-        assert_close("loss", moe.load_balancing_loss(logits.softmax(-1), experts, E), wanted, 1e-6)
-    uniform = torch.full((E, E), 1 / E)
-    assert moe.load_balancing_loss(uniform, torch.arange(E).unsqueeze(1), E).item() == pytest.approx(1.0)
+    mask = torch.arange(N).unsqueeze(0) % 3 > 0
+    for k, given in ((1, None), (2, None), (2, mask)):
+        wanted = mixtral.load_balancing_loss_func((logits,), E, k, given)
+        _, experts = moe.top_k_routing(logits.unsqueeze(0), k)
+        experts = experts if given is None else experts.masked_fill(~given.unsqueeze(-1), -1)
+        assert_close("loss", balance_loss(logits.softmax(-1).unsqueeze(0), experts, given), wanted, 1e-6)
+    uniform = torch.full((1, E, E), 1 / E)
+    assert balance_loss(uniform, torch.arange(E).view(1, -1, 1)).item() == pytest.approx(1.0)
+
+
+def balance_loss(probs, experts, mask=None, **parts):
+    fraction, probability = balance.balance_terms(probs, experts, mask, **parts)
+    return probs.shape[-1] * (fraction * probability).sum(-1).mean()
+
+
+@pytest.mark.parametrize("per_sequence", [False, True])
+@pytest.mark.parametrize("share", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_balance_terms_against_loops(per_sequence, share, masked):
+    probs, experts = torch.rand(3, N, E).double(), torch.rand(3, N, E).argsort(-1)[..., :K]
+    mask = torch.rand(3, N) > 0.4 if masked else None
+    real = torch.ones(3, N, dtype=torch.bool) if mask is None else mask
+    experts = experts.masked_fill(~real.unsqueeze(-1), -1)
+    found = balance.balance_terms(probs, experts, mask, per_sequence=per_sequence, share=share)
+    parts = [[b] for b in range(3)] if per_sequence else [range(3)]
+    for i, rows in enumerate(parts):
+        places = [(b, t) for b in rows for t in range(N) if real[b, t]]
+        for e in range(E):
+            chosen = sum((experts[b, t] == e).sum().item() for b, t in places)
+            mean = sum(probs[b, t, e] for b, t in places) / len(places)
+            at = (i, e) if per_sequence else (e,)
+            assert found[0][at].item() == pytest.approx(chosen / len(places) / (K if share else 1), abs=1e-14)
+            assert found[1][at].item() == pytest.approx(mean.item(), abs=1e-14)
+
+
+def test_nothing_but_padding_has_no_loss():
+    nobody, mask = torch.full((2, 5, K), -1), torch.zeros(2, 5, dtype=torch.bool)
+    for per_sequence in (False, True):
+        assert balance_loss(torch.rand(2, 5, E), nobody, mask, per_sequence=per_sequence) == 0
+    assert balance.router_z_loss(torch.rand(2, 5, E), mask) == 0
 
 
 def test_router_z_loss():
-    logits = normal(N, E)
-    assert_close("loss", moe.router_z_loss(logits), logits.exp().sum(-1).log().pow(2).mean())
+    logits, mask = normal(N, E), torch.arange(N) < 5
+    assert_close("loss", balance.router_z_loss(logits), logits.exp().sum(-1).log().pow(2).mean())
+    assert_close("loss", balance.router_z_loss(logits, mask), logits[:5].exp().sum(-1).log().pow(2).mean())
+
+
+def test_logits_are_not_rounded():
+    x, weight = torch.tensor([[1.0, 1 / 512]]).bfloat16(), torch.tensor([[1.0, 0.0], [1.0, 1.0]]).bfloat16()
+    assert F.linear(x, weight).tolist() == [[1.0, 1.0]]
+    for logits in (moe.router_logits(x, weight), moe.router_logits(x.float(), weight.float())):
+        assert logits.tolist() == [[1.0, 1 + 1 / 512]]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert moe.router_logits(x.float(), weight, torch.tensor([0.0, -1.0])).tolist() == [[1.0, 1 / 512]]
+    assert moe.router_logits(x.double(), weight).dtype == torch.float64
+
+
+def test_a_shorter_sequence_has_fewer_places():
+    mask = torch.arange(10) >= torch.tensor([[0], [4], [9], [10]])
+    taken = moe.places_by_length(mask, 0.5)
+    assert taken.flatten().tolist() == [5, 3, 1, 0]
+    scores = normal(4, 10, E).sigmoid()
+    weights, experts, tokens = moe.tokens_by_expert(scores, 5, by=-scores, mask=mask, taken=taken)
+    for b, n in enumerate(taken.flatten().tolist()):
+        for e in range(E):
+            here = (experts.flatten() == e) & (tokens // 10 == b)
+            best = scores[b, mask[b], e].topk(n, largest=False)
+            assert sorted((tokens[here] % 10 - (~mask[b]).sum()).tolist()) == sorted(best.indices.tolist())
+            assert sorted(weights.flatten()[here].tolist()) == sorted(best.values.tolist())
+    kept = moe.admitted(torch.zeros(4, 10, 1, dtype=torch.long).masked_fill(~mask.unsqueeze(-1), -1), 2, taken)
+    assert (kept == 0).sum((1, 2)).tolist() == [5, 3, 1, 0]
 
 
 def test_compile():
@@ -159,7 +221,7 @@ def test_compile():
         weights, experts = moe.top_k_routing(logits, K, n_groups=4, top_k_groups=2)
         experts = moe.admitted(experts.unsqueeze(0), E, 12).squeeze(0)
         y = expert_kernels.experts_gated(x, weights, experts, w_gate, w_up, w_down, F.silu)
-        return y + moe.load_balancing_loss(logits.softmax(-1), experts, E) + moe.router_z_loss(logits)
+        return y + balance_loss(logits.softmax(-1).unsqueeze(0), experts.unsqueeze(0)) + balance.router_z_loss(logits)
 
     compiles(f, x, torch.randn(D, E), w_gate, w_up, w_down)
 

@@ -15,7 +15,10 @@ from archspec.kernels import backend
 FILES = [path for path in sorted(Path("kernels/plain").glob("*.py")) if path.stem != "__init__"]
 HELPERS = {"decay"}  # files of plain forms without a family of their own
 WITHOUT = {"atomic"}  # a file that is made to be read puts no state back
-LIBRARIES = {"math", "typing", "collections.abc", "torch", "torch.nn.functional", "torch.utils.checkpoint"}
+COLLECTING = {"collect", "balance"}  # files that refuse what would be lost in silence
+LIBRARIES = {"math", "typing", "collections.abc"} | {
+    "torch", "torch.nn.functional", "torch.utils.checkpoint", "torch.distributed"
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +29,11 @@ def nothing_is_compiled_first(monkeypatch):
 
 def functions(module):
     return {name: f for name, f in inspect.getmembers(module, inspect.isfunction) if f.__module__ == module.__name__}
+
+
+def signature(f):
+    """What it takes and gives; each form has a class of its own for what is given from layer to layer."""
+    return str(inspect.signature(f)).replace(".kernels.plain.", ".kernels.")
 
 
 # What each file is
@@ -44,8 +52,8 @@ def imported_by_modules():
 @pytest.mark.parametrize(("family", "name"), imported_by_modules())
 def test_what_modules_use_has_a_plain_form(family, name):
     original, twin = getattr(public(family), name), getattr(plain(family), name)
-    if inspect.isfunction(original):
-        assert inspect.signature(twin) == inspect.signature(original)
+    if inspect.isfunction(original) or inspect.isclass(original):
+        assert signature(twin) == signature(original)
     else:
         assert twin == original
 
@@ -56,7 +64,7 @@ def test_functions_of_the_same_name_have_the_same_signature(family):
     shared = ours.keys() & theirs.keys()
     assert shared
     for name in shared:
-        assert inspect.signature(ours[name]) == inspect.signature(theirs[name]), name
+        assert signature(ours[name]) == signature(theirs[name]), name
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -68,8 +76,9 @@ def test_needs_torch_alone_and_registers_nothing(path):
         elif isinstance(node, ast.Import):
             assert {alias.name for alias in node.names} <= LIBRARIES
         elif isinstance(node, ast.FunctionDef):
-            assert not node.decorator_list
-    assert not any(isinstance(node, ast.ClassDef | ast.Try | ast.Raise) for node in ast.walk(tree))
+            assert not node.decorator_list or path.stem in COLLECTING
+    refused = ast.Try if path.stem in COLLECTING else ast.ClassDef | ast.Try | ast.Raise
+    assert not any(isinstance(node, refused) for node in ast.walk(tree))
 
 
 def agree(ours, theirs, tolerance=1e-10):
@@ -185,7 +194,9 @@ def test_every_twin_is_compared():
     }
     twins = {(f, name) for f, name in every_function() if name in functions(public(f))}
     seen_inside = {("precision", "wide_type"), ("lsh", "random_rotations"), ("lsh", "keys_of")}
-    assert {(f, name) for f, name in twins - compared - seen_inside if f != "state"} == set()
+    in_models = {("balance", name) for name in ("expert_load", "router_loss", "move_biases")}
+    left = twins - compared - seen_inside - in_models
+    assert {(f, name) for f, name in left if f not in ("state", "collect")} == set()
 
 
 # The state
@@ -224,7 +235,11 @@ def test_the_rest_of_the_state_is_that_of_the_package():
 
 
 ONCE = list(
-    {(case.family, case.name): case for case in reversed((*SEQUENCES, *WHOLES)) if case.family != "router"}.values()
+    {
+        (case.family, case.name): case
+        for case in reversed((*SEQUENCES, *WHOLES))
+        if case.family not in ("router", "balance")
+    }.values()
 )
 
 

@@ -63,7 +63,11 @@ def test_methods_of_the_model_are_taken() -> None:
 def test_what_is_asked_of_any_module_is_taken() -> None:
     """Attributes that the compiler looks for by name, in whatever modules there are."""
     asked = set()
-    for path in [*Path("archspec/modules").glob("*.py"), *Path("archspec/codegen").glob("*.py")]:
+    for path in [
+        *Path("archspec/modules").rglob("*.py"),
+        *Path("archspec/codegen").glob("*.py"),
+        *Path("kernels/moe").glob("*.py"),
+    ]:
         for node in ast.walk(ast.parse(path.read_text())):
             if (
                 isinstance(node, ast.Call)
@@ -71,7 +75,7 @@ def test_what_is_asked_of_any_module_is_taken() -> None:
                 and node.func.id in ("hasattr", "getattr")
             ):
                 of, name, *_ = node.args
-                if isinstance(of, ast.Name) and of.id in ("m", "module") and isinstance(name, ast.Constant):
+                if isinstance(of, ast.Name) and of.id in ("m", "module", "router") and isinstance(name, ast.Constant):
                     asked.add(name.value)
     assert asked
     assert asked <= TAKEN

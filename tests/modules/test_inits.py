@@ -6,13 +6,14 @@ import torch
 from torch import nn
 from transformers import GPT2Config, GPT2Model, T5Config, T5ForConditionalGeneration
 
-from archspec import loads
+from archspec import load, loads
 from archspec.codegen import generate
 from archspec.language.resolve import make
 from archspec.layers.base import InitNames
 from archspec.layers.recurrent import RecurrentMixer
 from archspec.layers.registry import find, kinds
 from archspec.modules import submodule
+from archspec.modules.model import eager
 
 SIZES = {
     "d_model": 64,
@@ -191,6 +192,21 @@ def test_pytorch_as_mamba_changes_it():
     assert close(p["embedding.token.weight"], 0.02)
     bound = 128**-0.5 / 4  # 16 residual branches
     assert 0.9 * bound < p["layer.o_proj.weight"].abs().max() <= bound
+
+
+@pytest.mark.parametrize("kind", ["pytorch", "normal"])
+def test_experts_that_end_a_branch_start_smaller_by_depth(kind):
+    torch.manual_seed(0)
+    moe = {"kind": "moe", "n_experts": 4, "top_k": 2, "d_ff": 64, "n_shared": 1}
+    block = {"repeat": 8, "mixer": {"kind": "attention", "n_heads": 2}, "ffn": moe}
+    sizes = {"d_model": 64, "vocab_size": 11, "max_seq_len": 8, "head": {"kind": "lm"}}
+    model = eager(load({**sizes, "blocks": [block], "init": {"kind": kind, "residual_scale": "depth"}}))
+    usual = 64**-0.5 / 3**0.5 if kind == "pytorch" else 0.02
+    p = dict(model.named_parameters())
+    for name in ("mixer.o_proj.weight", "ffn.experts.down_proj", "ffn.shared_down_proj.weight"):
+        assert close(p[f"blocks.3.{name}"].detach(), usual / 4), name  # 16 branches
+    for name in ("mixer.q_proj.weight", "ffn.experts.up_proj", "ffn.router.weight"):
+        assert close(p[f"blocks.3.{name}"].detach(), usual), name
 
 
 def test_patches_start_as_linear_layers():

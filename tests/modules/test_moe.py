@@ -18,6 +18,8 @@ from transformers.models.switch_transformers.modeling_switch_transformers import
 )
 
 from archspec.errors import SpecError
+from archspec.kernels.collect import collect
+from archspec.kernels.moe.balance import router_loss
 from archspec.language.resolve import make
 from archspec.layers.ops import Run
 from archspec.layers.registry import find
@@ -162,14 +164,20 @@ def test_is_switchs(capacity: int | None) -> None:
 
 
 def test_balance_loss_is_mixtrals_and_z_loss_is_switchs() -> None:
-    m = module(**BASE, renormalise=True, balance_loss=0.01, z_loss=0.001).train()
-    x = tokens()
-    m(x)
-    logits = m.router(x)
+    m = module(**BASE, renormalise=True, balance_loss=0.01, z_loss=0.001)
+    loss = router_loss(collected(m, tokens()))
+    logits = m.router(tokens())
     balance = load_balancing_loss_func((logits.flatten(0, 1),), 4, 2)
-    torch.testing.assert_close(m.aux_loss, 0.01 * balance.double() + 0.001 * router_z_loss_func(logits).double())
-    m.aux_loss.backward()
+    torch.testing.assert_close(loss, 0.01 * balance.double() + 0.001 * router_z_loss_func(logits).double())
+    loss.backward()
     assert m.router.weight.grad.abs().sum() > 0
+
+
+def collected(m: Any, x: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+    """What a layer by itself collects."""
+    aux: dict[str, Tensor] = {}
+    m(x, aux=collect(aux)) if mask is None else m(x, mask=mask, aux=collect(aux))
+    return aux
 
 
 def naive(m: Any, x: Tensor) -> Tensor:
@@ -251,42 +259,36 @@ def test_capacity_drops_later_tokens_and_keeps_causality() -> None:
 def test_capacity_counts_across_calls(pieces: tuple[int, ...]) -> None:
     m, x = module(**BASE, eval_capacity=2).eval(), tokens(9, 2)
     state: dict[str, Any] = {}
-    parts = torch.cat([m(piece, state) for piece in x.split(pieces, dim=1)], dim=1)
+    parts = torch.cat([m(piece, state=state) for piece in x.split(pieces, dim=1)], dim=1)
     torch.testing.assert_close(parts, m(x), rtol=0, atol=1e-14)
-    torch.testing.assert_close(m(x, {}), m(x), rtol=0, atol=0)
+    torch.testing.assert_close(m(x, state={}), m(x), rtol=0, atol=0)
 
 
 def test_correction_bias_moves_against_the_load_and_only_the_choice() -> None:
     m, x = module(**BASE, score="sigmoid", correction_bias=True, bias_update_rate=0.25), tokens(64)
     m.correction_bias.copy_(torch.tensor([100.0, 0.0, 0.0, -100.0]))
-    m.train()(x)
-    assert m.load.tolist()[0] == 3 * 64
-    assert m.load.tolist()[3] == 0
-    assert m.load.sum() == 2 * 3 * 64
-    load, before = m.load.clone(), m.correction_bias.clone()
-    m.update_bias()
-    torch.testing.assert_close(m.correction_bias - before, 0.25 * torch.sign(load.mean() - load))
-    assert m.load.sum() == 0
+    load, before = collected(m, x)["load"], m.correction_bias.clone()
+    assert load.tolist()[0] == 3 * 64
+    assert load.tolist()[3] == 0
+    assert load.sum() == 2 * 3 * 64
+    m.update_bias(load)
+    torch.testing.assert_close(m.correction_bias - before, 0.25 * torch.sign(2 * 3 * 64 / 4 - load))
     m.correction_bias.fill_(3.0)  # the same for all: nothing changes
     torch.testing.assert_close(m.eval()(x), module(**BASE, score="sigmoid")(x), rtol=0, atol=0)
-    assert "correction_bias" in m.state_dict()
-    assert "load" not in m.state_dict()
+    assert set(m.state_dict()) == {*dict(m.named_parameters()), "correction_bias"}
 
 
 def test_updates_even_out_the_load() -> None:
     m, x = module(**BASE, score="sigmoid", correction_bias=True, bias_update_rate=0.01), 1 + tokens(64, 4)
 
-    def spread() -> float:
-        m.load.zero_()
-        m.train()(x)
-        return float(m.load.std())
+    def load() -> Tensor:
+        return collected(m, x)["load"]
 
     m.correction_bias.zero_()
-    before = spread()
+    before = load().double().std()
     for _ in range(100):
-        m.update_bias()
-        m(x)
-    assert spread() < 0.3 * before
+        m.update_bias(load())
+    assert load().double().std() < 0.3 * before
 
 
 @pytest.mark.parametrize("fields", EXAMPLES, ids=range(len(EXAMPLES)))

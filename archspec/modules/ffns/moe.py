@@ -1,15 +1,19 @@
 """Mixture of experts, as a module. What it computes is said in `archspec.layers.ffns.moe`."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from archspec.kernels.collect import Scope, note, record
+from archspec.kernels.moe.balance import balance_terms, expert_load, router_z_loss
 from archspec.kernels.moe.experts import experts_gated, experts_plain
 from archspec.kernels.moe.router import (
     admitted,
-    load_balancing_loss,
     places,
-    router_z_loss,
+    places_by_length,
+    router_logits,
     tokens_by_expert,
     top_k_routing,
 )
@@ -36,8 +40,7 @@ class MoE(nn.Module):
             self.experts["up_bias"] = nn.Parameter(torch.empty(c.n_experts, c.d_ff))
             self.experts["down_bias"] = nn.Parameter(torch.empty(c.n_experts, c.d_model))
         if c.correction_bias:
-            self.correction_bias = nn.Buffer(torch.zeros(c.n_experts))
-            self.load = nn.Buffer(torch.zeros(c.n_experts), persistent=False)  # tokens since the last update
+            self.correction_bias = nn.Buffer(torch.zeros(c.n_experts, dtype=torch.float32))
         if c.n_shared:
             if c.gated:
                 self.shared_gate_proj = linear(c, "shared_gate_proj", c.d_model, c.d_ff_shared, bias=False)
@@ -58,32 +61,24 @@ class MoE(nn.Module):
                 nn.init.uniform_(weight, -(weight.shape[-1] ** -0.5), weight.shape[-1] ** -0.5)
         if c.correction_bias:
             nn.init.zeros_(self.correction_bias)
-            nn.init.zeros_(self.load)
 
-    def forward(self, x: Tensor, state: State | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, state: State | None = None, mask: Tensor | None = None, aux: Scope | None = None
+    ) -> Tensor:
         """x (B, T, d_model) -> (B, T, d_model)."""
         c = self.c
-        if c.jitter and self.training:
-            logits = self.router(x * torch.empty_like(x).uniform_(1 - c.jitter, 1 + c.jitter))
-        else:
-            logits = self.router(x)
-        # Scores of experts differ by less than 16 bits can tell.
-        logits = wide(logits)  # (B, T, n_experts)
-        if c.temperature != 1.0:
-            logits = logits / c.temperature
-        if c.z_loss and self.training:
-            self.aux_loss = c.z_loss * router_z_loss(logits)
+        logits = self.logits(x)  # (B, T, n_experts)
         rows = x.flatten(0, 1)  # (B * T, d_model)
         if c.assignment == "expert":
-            # The tokens of each sequence that an expert scores highest (Zhou et al., 2022).
-            scores = logits.softmax(-1) if c.score == "softmax" else logits.sigmoid()
-            weights, experts, tokens = tokens_by_expert(scores, places(c.top_k * x.shape[1] / c.n_experts))
-            if c.routed_scale != 1.0:
-                weights = weights * c.routed_scale
+            weights, experts, tokens = self.tokens_by_expert(logits, mask=mask)
             y = torch.zeros_like(rows).index_add(0, tokens, self.run_experts(rows[tokens], weights, experts))
         else:
-            weights, experts = self.experts_by_token(logits, state=state if c.eval_capacity is not None else None)
-            y = self.run_experts(rows, weights.flatten(0, 1), experts.flatten(0, 1))
+            weights, experts = self.experts_by_token(logits, mask=mask)
+            if c.has_capacity:
+                room = self.admit(experts, state=state if c.eval_capacity is not None else None, mask=mask)
+                y = self.run_experts(rows, weights.flatten(0, 1), room.flatten(0, 1))
+            else:
+                y = self.run_experts(rows, weights.flatten(0, 1), experts.flatten(0, 1))
         y = y.view_as(x)
         if c.n_shared:
             if c.gated:
@@ -94,9 +89,31 @@ class MoE(nn.Module):
             if c.shared_gate:
                 shared = shared * torch.sigmoid(self.shared_gate(x))
             y = y + shared
+        if c.collects and aux is not None:
+            if c.assignment == "token":
+                note(aux, "load", expert_load(experts, c.n_experts))
+            if c.balance_loss:
+                y = self.record_balance(logits, experts, y, aux, mask=mask)
+            if c.z_loss:
+                y = record(aux, "z_loss", c.z_loss * router_z_loss(logits, mask=mask if c.padded else None), y)
         return y
 
-    def experts_by_token(self, logits: Tensor, state: State | None = None) -> tuple[Tensor, Tensor]:
+    def logits(self, x: Tensor) -> Tensor:
+        """The router's logits of x (B, T, d_model), (B, T, n_experts) in float32 or wider."""
+        c = self.c
+        if c.router_dtype == "float32":
+            x = wide(x)
+        if c.jitter and self.training:
+            x = x * torch.empty_like(x).uniform_(1 - c.jitter, 1 + c.jitter)
+        if c.router_dtype == "float32":
+            logits = router_logits(x, self.router.weight, bias=self.router.bias if c.router_bias else None)
+        else:
+            logits = wide(self.router(x))
+        if c.temperature != 1.0:
+            logits = logits / c.temperature
+        return logits
+
+    def experts_by_token(self, logits: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The weights and numbers of the experts that logits (B, T, n_experts) choose, (B, T, top_k); -1 is nobody."""
         c = self.c
         weights, experts = top_k_routing(
@@ -114,19 +131,70 @@ class MoE(nn.Module):
             weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
         if c.routed_scale != 1.0:
             weights = weights * c.routed_scale
-        if c.correction_bias and self.training:
-            chosen = experts.flatten()
-            self.load.scatter_add_(0, chosen, torch.ones_like(chosen, dtype=self.load.dtype))
-        if c.balance_loss and self.training:
-            probs = logits.softmax(-1) if c.score == "softmax" else F.normalize(logits.sigmoid(), p=1, dim=-1)
-            loss = c.balance_loss * load_balancing_loss(probs.flatten(0, 1), experts.flatten(0, 1), c.n_experts)
-            self.aux_loss = self.aux_loss + loss if c.z_loss else loss
+        if c.padded and mask is not None:
+            # Padding is nobody's: it is not counted and takes no place.
+            experts = experts.masked_fill(~mask.unsqueeze(-1), -1)
+        return weights, experts
+
+    def admit(self, experts: Tensor, state: State | None = None, mask: Tensor | None = None) -> Tensor:
+        """experts (B, T, top_k) with -1 where an expert has no place left."""
+        c = self.c
         if c.capacity_factor is not None and self.training:
-            capacity = places(c.capacity_factor * c.top_k * logits.shape[1] / c.n_experts)
-            experts = admitted(experts, c.n_experts, capacity)
+            if c.padded and mask is not None:
+                # Places go by the real tokens of each sequence, (B, 1, 1).
+                capacity = places_by_length(mask, c.capacity_factor * c.top_k / c.n_experts)
+                experts = admitted(experts, c.n_experts, capacity)
+            else:
+                capacity = places(c.capacity_factor * c.top_k * experts.shape[1] / c.n_experts)
+                experts = admitted(experts, c.n_experts, capacity)
         if c.eval_capacity is not None and not self.training:
             experts = admitted(experts, c.n_experts, c.eval_capacity, state)
-        return weights, experts
+        return experts
+
+    def tokens_by_expert(self, logits: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The tokens (N,) of B * T that the experts (N, 1) choose by logits (B, T, n_experts), and weights (N, 1)."""
+        c = self.c
+        if c.choice_over == "batch":
+            logits = logits.flatten(0, 1).unsqueeze(0)  # (1, B * T, n_experts)
+            if c.padded and mask is not None:
+                # The whole batch is one sequence, padding between its parts.
+                mask = mask.flatten().unsqueeze(0)
+        scores = logits.softmax(-1) if c.score == "softmax" else logits.sigmoid()
+        n_places = places(c.top_k * logits.shape[1] / c.n_experts)
+        by = logits if c.choice_by == "logit" else scores
+        if c.padded and mask is not None:
+            # Each sequence has places by its real tokens, (B, 1, 1).
+            taken = places_by_length(mask, c.top_k / c.n_experts)
+            weights, experts, tokens = tokens_by_expert(scores, n_places, by=by, mask=mask, taken=taken)
+        else:
+            weights, experts, tokens = tokens_by_expert(scores, n_places, by=by)
+        if c.routed_scale != 1.0:
+            weights = weights * c.routed_scale
+        return weights, experts, tokens
+
+    def record_balance(
+        self, logits: Tensor, experts: Tensor, y: Tensor, aux: Scope, mask: Tensor | None = None
+    ) -> Tensor:
+        """Collect what the balance loss is made of, from logits and experts (B, T, ...); gives the output y."""
+        c = self.c
+        probs = logits.softmax(-1) if c.score == "softmax" else F.normalize(logits.sigmoid(), p=1, dim=-1)
+        if c.balance_counts == "first":
+            experts = experts[..., :1]
+        elif c.balance_counts == "raw":
+            experts = probs.topk(c.top_k).indices
+            if c.padded and mask is not None:
+                # Padding chooses nobody.
+                experts = experts.masked_fill(~mask.unsqueeze(-1), -1)
+        fraction, probability = balance_terms(
+            probs,
+            experts,
+            mask=mask if c.padded else None,
+            per_sequence=c.balance_over == "sequence",
+            share=c.balance_sum == "one",
+        )
+        note(aux, "pooled_fraction" if c.balance_pooled else "balance_fraction", fraction)
+        weight = c.balance_loss * c.n_experts * probability
+        return record(aux, "pooled_weight" if c.balance_pooled else "balance_weight", weight, y)
 
     def run_experts(self, x: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
         """Rows x (N, d_model) through the experts (N, k), summed by weights (N, k) -> (N, d_model)."""
@@ -172,9 +240,20 @@ class MoE(nn.Module):
         return h
 
     @torch.no_grad()
-    def update_bias(self) -> None:
-        """After a training step: lower the bias of experts with more than the mean load, raise the others', recount."""
+    def update_bias(self, load: Tensor) -> None:
+        """Lower the bias of experts with more than the mean load (n_experts,), raise that of the others."""
         c = self.c
         if c.correction_bias:
-            self.correction_bias.add_(torch.sign(self.load.mean() - self.load), alpha=c.bias_update_rate)
-            self.load.zero_()
+            below = torch.sign(load.sum() - c.n_experts * load)
+            self.correction_bias.add_(below.to(self.correction_bias.dtype), alpha=c.bias_update_rate)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MoE":
+        """Casts leave the correction bias in float32: those of experts differ by less than 16 bits can tell."""
+        c = self.c
+        if c.correction_bias:
+            bias = self.correction_bias
+            super()._apply(fn, recurse)
+            if self.correction_bias.dtype != bias.dtype:
+                self.correction_bias = nn.Buffer(bias.to(self.correction_bias.device))
+            return self
+        return super()._apply(fn, recurse)

@@ -25,3 +25,7 @@ def init_weights(model: nn.Module, c: Config) -> None:
     for module in model.modules():
         if hasattr(module, "reset_parameters") and not type(module).__module__.startswith("torch."):
             module.reset_parameters()  # type: ignore[operator]
+    if c.residual_scale == "depth" and c.names.stacked_residual:
+        for name, weight in model.named_parameters():
+            if name.endswith(c.names.stacked_residual):
+                weight.mul_(c.n_branches**-0.5)
