@@ -19,7 +19,8 @@ from archspec.language.section import Section
 from archspec.language.sizes import with_sizes
 from archspec.language.stack import Around, StackBuilder
 from archspec.language.tree import Node, clipped, from_plain
-from archspec.layers.base import HeadComponent, InitComponent, NormComponent
+from archspec.layers.base import HeadComponent, NormComponent
+from archspec.layers.starting import InitComponent
 
 LONGEST_TEXT = 1000
 LONGEST_NAME = 100

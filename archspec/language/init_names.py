@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from archspec.language.model import Stack
-from archspec.layers.base import Ends, HeadComponent, InitNames, NormComponent
+from archspec.layers.base import HeadComponent, NormComponent
 from archspec.layers.ops import Attend, Conv, Embedding, Experts, Linear, Op, Recurrent, projection
+from archspec.layers.starting import Ends, InitNames
 
 Placed = tuple[str, Op]  # the path of a module, and the op that it is
 

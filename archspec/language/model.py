@@ -17,10 +17,10 @@ from archspec.layers.base import (
     Component,
     EmbeddingComponent,
     HeadComponent,
-    InitComponent,
     NormComponent,
     PositionComponent,
 )
+from archspec.layers.starting import InitComponent
 
 
 @dataclass(frozen=True)

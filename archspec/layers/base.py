@@ -8,10 +8,9 @@ Nothing here imports torch.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from archspec.layers.fields import acts
 from archspec.layers.ops import Norm, Op, Shape
@@ -319,61 +318,3 @@ class HeadComponent(Component):
     def reads_token(self) -> str:
         """Which single token stands for the sequence (first, middle, last); nothing where none does."""
         return ""
-
-
-Ends = str | tuple[str, ...]  # what `str.endswith` takes
-
-
-@dataclass(frozen=True, slots=True)
-class InitNames:
-    """What an init is told of its model: ends of the names of what starts in a way of its own.
-
-    Attributes:
-        residual: projections that write to the residual stream.
-        queries: projections that give the queries of an attention.
-        output: the output layer, where it has weights of its own.
-        biases: tables of biases of scores.
-        stacked: matrices of all experts in one tensor (n_experts, out, in).
-        stacked_residual: those of them that write to the residual stream.
-        cells: dictionaries with the weights of recurrent cells.
-        linear_biases: whether some linear layer or convolution of patches has a bias.
-        convolutions: whether there are convolutions of patches.
-        tables: whether there are embedding tables.
-    """
-
-    residual: Ends = ()
-    queries: Ends = ()
-    output: str = ""
-    biases: Ends = ()
-    stacked: Ends = ()
-    stacked_residual: Ends = ()
-    cells: Ends = ()
-    linear_biases: bool = True
-    convolutions: bool = True
-    tables: bool = True
-
-
-class InitComponent(Component):
-    """How the weights of a model start; `names` says of which model."""
-
-    role: ClassVar[str] = "init"
-    _names: InitNames = PrivateAttr(default=InitNames())
-
-    @property
-    def names(self) -> InitNames:
-        """What it is told of the model."""
-        return self._names
-
-    def of_model(self, names: InitNames) -> Self:
-        """The same init for a model of these names."""
-        found = self.model_copy()
-        found._names = names
-        return found
-
-    def idle(self) -> Iterator[str]:
-        """What it sets of tensors that the model of `names` does not have: accepted with a warning."""
-        yield from ()
-
-    def ops(self) -> tuple[Op, ...]:
-        """None: an init changes values, not tensors."""
-        return ()

@@ -9,9 +9,9 @@ from transformers import GPT2Config, GPT2Model, T5Config, T5ForConditionalGenera
 from archspec import load, loads
 from archspec.codegen import generate
 from archspec.language.resolve import make
-from archspec.layers.base import InitNames
 from archspec.layers.recurrent import RecurrentMixer
 from archspec.layers.registry import find, kinds
+from archspec.layers.starting import InitNames
 from archspec.modules import submodule
 from archspec.modules.model import eager
 

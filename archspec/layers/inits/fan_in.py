@@ -8,8 +8,8 @@ Sources: LeCun et al. 1998, "Efficient BackProp"; Fedus, Zoph & Shazeer 2022, "S
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import InitComponent
 from archspec.layers.fields import Positive, field
+from archspec.layers.starting import InitComponent
 
 
 class FanInInit(InitComponent):

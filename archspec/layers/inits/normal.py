@@ -11,8 +11,8 @@ Sources: Radford et al. 2019, "GPT-2" (0.02 and the depth factor); Devlin et al.
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import InitComponent
 from archspec.layers.fields import Positive, Size, derived, field, inherited
+from archspec.layers.starting import InitComponent
 
 
 class NormalInit(InitComponent):

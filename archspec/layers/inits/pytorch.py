@@ -9,8 +9,8 @@ Sources: `reset_parameters` of `torch.nn.Linear` and `torch.nn.Embedding`; Gu an
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import InitComponent
 from archspec.layers.fields import Positive, Size, field, inherited
+from archspec.layers.starting import InitComponent
 
 
 class PyTorchInit(InitComponent):

@@ -9,8 +9,8 @@ Source: Raffel et al. 2020, "T5", in the authors' code (mesh-tensorflow).
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import InitComponent
 from archspec.layers.fields import Positive, Size, field, inherited
+from archspec.layers.starting import InitComponent
 
 
 class T5Init(InitComponent):

@@ -8,8 +8,8 @@ al. 2017, in the authors' code.
 
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import InitComponent
 from archspec.layers.fields import Positive, derived, field
+from archspec.layers.starting import InitComponent
 
 
 class XavierInit(InitComponent):
