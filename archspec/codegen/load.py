@@ -16,7 +16,7 @@ from torch import nn
 
 from archspec.codegen.generate import generate
 from archspec.decoding.layout import SPEC
-from archspec.language.model import Spec
+from archspec.language.model import Spec, need_spec
 from archspec.layers.arguments import INPUTS
 
 PACKAGE = "archspec_generated"
@@ -33,6 +33,7 @@ def build(spec: Spec, *, device: str | torch.device | None = None) -> nn.Module:
         A freshly initialised module, which knows its spec and may be copied, pickled and saved whole; a traceback
         through it shows the lines of the generated file.
     """
+    need_spec(spec)
     taking = spec.taking(*INPUTS)
     module = load_text(generate(taking), f"{spec.name}_{spec.digest}")
     with nullcontext() if device is None else torch.device(device):
