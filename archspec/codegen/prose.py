@@ -15,7 +15,7 @@ def summary(function: Function) -> str:
     match function.of:
         case Spec() as spec:
             reads = " and ".join(a.name.replace("_", " ") for a in spec.arguments if not a.optional)
-            return f"{reads.capitalize()} in, {spec.head.gives} out."
+            return f"{reads.capitalize()} in, {spec.head.gives(spec.main.looks_ahead)} out."
         case Stack() as stack:
             return f"{stack.n_layers} layers over {stack.embedding.reads}."
         case Block() as block:

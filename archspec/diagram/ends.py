@@ -15,9 +15,9 @@ def input_text(embedding: EmbeddingComponent) -> str:
     return f"{embedding.reads} {shape_text(embedding.input_shape)}"
 
 
-def output_text(head: HeadComponent) -> str:
-    """What the model gives, and its shape."""
-    return f"{head.gives} {shape_text(head.ops()[-1].shape)}"
+def output_text(head: HeadComponent, ahead: bool) -> str:
+    """What the model gives, and its shape; `ahead` says whether the stack looks at later tokens."""
+    return f"{head.gives(ahead)} {shape_text(head.ops()[-1].shape)}"
 
 
 def embedding_lines(embedding: EmbeddingComponent, tied: str | None) -> tuple[Line, ...]:

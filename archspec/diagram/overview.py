@@ -179,7 +179,7 @@ def _column(stacks: list[StackView], index: int, kinds: Kinds) -> Column:
             case NormComponent():
                 pieces.append(Box(norm_lines(step), NORM, NARROW))
             case HeadComponent():
-                out, lines = output_text(step), head_lines(step)
+                out, lines = output_text(step, view.stack.looks_ahead), head_lines(step)
                 pieces += [Box(lines, TABLE)] if lines else []
     return Column(view, into, pieces, out, shorten(view.name, 11, 150, True) if len(stacks) > 1 else "")
 

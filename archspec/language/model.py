@@ -123,6 +123,12 @@ class Stack:
         return in_order({name for part in self.parts for name in part.arguments})
 
     @property
+    def looks_ahead(self) -> bool:
+        """Whether a mixer sees later tokens; those of a prefix, which is given, are none."""
+        mixers = (part for part in self.parts if part.role == "mixer" and "prefix_len" not in part.arguments)
+        return not all(mixer.causal for mixer in mixers)
+
+    @property
     def has_state(self) -> bool:
         """Whether the stack keeps anything while decoding."""
         return "state" in self.arguments

@@ -160,6 +160,7 @@ class _Filling:
             if "slot" not in rule.marks:
                 self._fill(name)
         numbers = {k: v for k, v in self.values.items() if v is not None and self.rules[k].number}
+        numbers |= self.cls.for_slots(numbers)
         inner = self.scope.with_numbers(numbers, self.failed - {""})
         for rule in slots:
             if rule.name not in self.failed:

@@ -7,7 +7,7 @@ its meaning; a kind overrides those that differ. Nobody asks for a component's k
 Nothing here imports torch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -41,6 +41,11 @@ class Component(BaseModel):
 
     def check(self) -> None:
         """Raise ValueError where settings contradict one another: say what was found and what would be right."""
+
+    @classmethod
+    def for_slots(cls, numbers: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Sizes that the components in its slots know by its own ones, under the names that they use for them."""
+        return {}
 
     def doubts(self, length: int | None) -> Iterator[str]:
         """What is accepted with a warning: what equals "off", does not act at these sizes, or does harm.
@@ -299,10 +304,13 @@ class HeadComponent(Component):
     """What is read from the last hidden states."""
 
     role: ClassVar[str] = "head"
-    gives: ClassVar[str]  # what comes out, in words: "logits of the next token"
     learns: ClassVar[Literal["classes", "numbers"]] = "classes"  # whether outputs are scores of classes
     tied_weight: ClassVar[str] = "proj.weight"  # the parameter that is the token table when tied
     fills_gaps: ClassVar[bool] = False  # it is trained to name tokens that are hidden, by those on both sides
+
+    def gives(self, ahead: bool) -> str:
+        """What comes out, in words; `ahead` says whether the stack looks at later tokens."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it gives")
 
     @property
     def pools(self) -> bool:

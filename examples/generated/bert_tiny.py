@@ -166,7 +166,7 @@ def init_weights(model: nn.Module) -> None:
 
 
 class Model(nn.Module):
-    """Tokens in, logits of the next token out."""
+    """Tokens in, logits of every token out."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -248,3 +248,14 @@ def test_what_embeddings_refuse(fields, message):
     with pytest.raises(SpecError) as error:
         make("embedding", fields, **SIZES)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("position", ["learned", "sinusoidal"])
+def test_positions_are_as_wide_as_a_factorised_table(position: str) -> None:
+    c = make(
+        "embedding", {"kind": "token", "d_factor": 4, "position": position}, d_model=16, vocab_size=5, max_seq_len=8
+    )
+    assert c.position.dim == 4  # type: ignore[attr-defined]
+    wide = {"kind": "token", "d_factor": 4, "position": {"kind": position, "dim": 16}}
+    with pytest.raises(SpecError, match="must be the width of the token table, 4"):
+        make("embedding", wide, d_model=16, vocab_size=5, max_seq_len=8)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -16,7 +18,10 @@ from transformers import (
 from transformers.models.albert.modeling_albert import AlbertMLMHead
 from transformers.models.bert.modeling_bert import BertLMPredictionHead
 
+from archspec.codegen import generate
+from archspec.diagram.render import diagram
 from archspec.errors import SpecError
+from archspec.language.load import load
 from archspec.language.resolve import make
 from archspec.layers.ops import Op, Run
 from archspec.layers.registry import find, kinds
@@ -204,3 +209,23 @@ def test_dropout_only_in_training():
 def test_an_unknown_pool_is_refused():
     with pytest.raises(SpecError, match="pool = 'max' must be one of first, middle, last, mean"):
         head("classification", n_classes=3, pool="max")
+
+
+@pytest.mark.parametrize(
+    ("head", "mixer", "said"),
+    [
+        ("lm", {"mask": "causal"}, "logits of the next token"),
+        ("lm", {"mask": "prefix"}, "logits of the next token"),
+        ("lm", {"mask": "bidirectional", "position": "rope"}, "logits of every token"),
+        ("masked_lm", {"mask": "bidirectional", "position": "rope"}, "logits of every token"),
+        ({"kind": "classification", "n_classes": 3, "pool": "mean"}, {}, "class scores"),
+        ("regression", {}, "predictions"),
+        ({"kind": "regression", "pool": "none"}, {}, "predictions for every token"),
+        ("none", {}, "hidden states"),
+    ],
+)
+def test_the_model_says_what_its_head_gives(head: Any, mixer: dict[str, Any], said: str) -> None:
+    blocks = [{"mixer": {"kind": "attention", "n_heads": 2, **mixer}}]
+    spec = load({"d_model": 8, "vocab_size": 5, "max_seq_len": 8, "blocks": blocks, "head": head})
+    assert f'"""Tokens in, {said} out."""' in generate(spec)
+    assert said in diagram(spec).replace("&#160;", " ")

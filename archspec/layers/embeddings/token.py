@@ -9,6 +9,7 @@ Sources: Vaswani et al. 2017 (scale sqrt(d_model)); Devlin et al. 2019, "BERT" (
 "ALBERT" (factorised); Gemma Team 2024 (scale); BigScience 2022, "BLOOM" (norm).
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import AbsolutePositionComponent, EmbeddingComponent, NormComponent
@@ -24,7 +25,7 @@ class TokenEmbedding(EmbeddingComponent):
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {},
         {"position": {"kind": "learned"}, "token_types": 2, "norm": {"kind": "layernorm"}},
-        {"d_factor": 6, "position": {"kind": "learned", "dim": 6}, "norm": {"kind": "rmsnorm"}},
+        {"d_factor": 6, "position": {"kind": "learned"}, "norm": {"kind": "rmsnorm"}},
         {"d_factor": 6, "factor_bias": False, "scale": 4.0},
         {"position": {"kind": "sinusoidal"}, "scale": 4.0},
     )
@@ -39,6 +40,11 @@ class TokenEmbedding(EmbeddingComponent):
     scale: Positive = field("factor of the token's row", 1.0)
     norm: NormComponent | None = slot("norm", "norm of the sum", None)
     dropout: Probability = field("dropout of the embedding", 0.0, inherit="dropout")
+
+    @classmethod
+    def for_slots(cls, numbers: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Positions are as wide as the tables, which a factorised one narrows."""
+        return {"d_model": numbers["d_factor"]} if "d_factor" in numbers else {}
 
     def check(self) -> None:
         """Refuse positions of another width than the tokens."""

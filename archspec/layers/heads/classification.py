@@ -18,7 +18,6 @@ from archspec.layers.ops import Op, elementwise, linear
 class ClassificationHead(HeadComponent):
     """Pooling and a linear layer to the classes."""
 
-    gives: ClassVar[str] = "class scores"
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {"n_classes": 3},
         {"n_classes": 3, "pool": "last", "bias": False},
@@ -50,6 +49,10 @@ class ClassificationHead(HeadComponent):
     def reads_token(self) -> str:
         """The token that is read, where it is one."""
         return self.pool if self.pool not in ("none", "mean") else ""
+
+    def gives(self, ahead: bool) -> str:
+        """One score a class."""
+        return "class scores"
 
     @property
     def title(self) -> str:

@@ -20,7 +20,6 @@ from archspec.layers.ops import SCALE, SOFTCAP, Op, elementwise, linear
 class LMHead(HeadComponent):
     """A linear layer from the last hidden state to the logits."""
 
-    gives: ClassVar[str] = "logits of the next token"
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {},
         {"tied": True, "scale": 0.25},
@@ -36,6 +35,10 @@ class LMHead(HeadComponent):
     bias: bool = field("bias of the logits", False)
     scale: Positive = field("factor of the logits", 1.0)
     softcap: Positive | None = field("bound c on the logits: c tanh(logit / c)", None)
+
+    def gives(self, ahead: bool) -> str:
+        """Of the next token, unless that is seen; of every token where later ones are."""
+        return "logits of every token" if ahead else "logits of the next token"
 
     @property
     def title(self) -> str:

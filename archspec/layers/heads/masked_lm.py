@@ -18,7 +18,6 @@ from archspec.layers.ops import Op, elementwise, linear
 class MaskedLMHead(HeadComponent):
     """BERT's head: dense layer, activation and norm, then the logits."""
 
-    gives: ClassVar[str] = "logits of every token"
     fills_gaps: ClassVar[bool] = True
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {},
@@ -35,6 +34,10 @@ class MaskedLMHead(HeadComponent):
     activation: Literal["gelu", "gelu_tanh", "relu", "silu"] = field("activation of the transform", "gelu")
     norm: NormComponent = slot("norm", "norm of the transform", inherit="norm")
     bias: bool = field("bias of the logits", True)
+
+    def gives(self, ahead: bool) -> str:
+        """A score for each token of the vocabulary, at every token."""
+        return "logits of every token"
 
     @property
     def title(self) -> str:

@@ -13,10 +13,13 @@ from archspec.layers.ops import Op, elementwise
 class NoHead(HeadComponent):
     """The hidden states themselves."""
 
-    gives: ClassVar[str] = "hidden states"
     learns: ClassVar[Literal["classes", "numbers"]] = "numbers"
     kind: Literal["none"] = "none"
     d_model: Width = inherited("width of the residual stream")
+
+    def gives(self, ahead: bool) -> str:
+        """The last hidden states."""
+        return "hidden states"
 
     @property
     def title(self) -> str:

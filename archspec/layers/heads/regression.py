@@ -19,7 +19,6 @@ from archspec.layers.ops import Op, elementwise, linear
 class RegressionHead(HeadComponent):
     """Pooling and a linear layer to one or more numbers."""
 
-    gives: ClassVar[str] = "predictions"
     learns: ClassVar[Literal["classes", "numbers"]] = "numbers"
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {},
@@ -56,6 +55,10 @@ class RegressionHead(HeadComponent):
     def reads_token(self) -> str:
         """The token that is read, where it is one."""
         return self.pool if self.pool not in ("none", "mean") else ""
+
+    def gives(self, ahead: bool) -> str:
+        """Numbers for the sequence, or for each token."""
+        return "predictions for every token" if self.pool == "none" else "predictions"
 
     @property
     def title(self) -> str:

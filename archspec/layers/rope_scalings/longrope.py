@@ -4,8 +4,9 @@
     w_i = theta^(-2i / dim) / long_factor_i     in longer texts
 
 Cosines and sines are multiplied by sqrt(1 + ln(factor) / ln(original_max_seq_len)) unless `attention_factor` is given.
-While decoding, the set follows the length of the text so far, and keys already stored stay turned as they were, as in
-Hugging Face's implementation: a text that crosses `original_max_seq_len` differs from running it at once.
+While decoding, the set follows the length of the text so far, and keys already stored stay turned as they were: a text
+that crosses `original_max_seq_len` differs from running it at once. (Hugging Face's `generate` drops the cache there
+and computes it anew with the long set, as running the whole text once more at the crossing does.)
 
 Sources: Ding et al. 2024, "LongRoPE"; Abdin et al. 2024, "Phi-3 Technical Report" (the switch at the original length).
 """
