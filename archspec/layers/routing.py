@@ -118,23 +118,7 @@ class Routed(FFNComponent):
         if self.assignment == "expert" and (self.renormalise or self.correction_bias):
             name = "renormalise" if self.renormalise else "correction_bias"
             raise ValueError(f"{name} has no effect when assignment is expert; remove it, or set assignment to 'token'")
-        if self.choice_by == "logit" and self.score == "sigmoid":
-            raise ValueError("choice_by = 'logit' is the same as by the sigmoid of the logit; remove it")
-        self._check_balance()
         self._check_groups()
-
-    def _check_balance(self) -> None:
-        """Parts of the balance loss that say the same as others."""
-        if self.top_k == 1 and self.balance_counts == "first":
-            raise ValueError("balance_counts = 'first' counts all choices when top_k = 1; remove it")
-        if self.balance_sum == "one" and (self.top_k == 1 or self.balance_counts == "first"):
-            reason = "top_k = 1" if self.top_k == 1 else "balance_counts is 'first'"
-            raise ValueError(f"balance_sum has no effect when {reason}: fractions sum to one; remove it")
-        if self.balance_counts == "raw" and not (self.correction_bias or self.n_groups):
-            raise ValueError(
-                "balance_counts = 'raw' counts the choices themselves where there are no groups and no correction bias;"
-                " remove it"
-            )
 
     def _check_groups(self) -> None:
         """Refuse groups that experts or choices do not fit."""
@@ -159,7 +143,10 @@ class Routed(FFNComponent):
         yield from self._doubts_of_one()
         if self.order == "top_k_then_score" and self.score == "sigmoid":
             yield "score = 'sigmoid' is the same in either order; remove order"
+        if self.choice_by == "logit" and self.score == "sigmoid":
+            yield "choice_by = 'logit' is the same as by the sigmoid of the logit; remove it"
         yield from self._doubts_of_all()
+        yield from self._doubts_of_balance()
         if self.capacity_factor is not None and self.capacity_factor * self.top_k >= self.n_experts:
             yield (
                 f"capacity_factor = {self.capacity_factor:g} drops nothing: an expert has room for the whole sequence"
@@ -197,6 +184,16 @@ class Routed(FFNComponent):
         }
         for name in [name for name, given in idle.items() if given]:
             yield f"{name} has no effect when top_k = n_experts = {self.n_experts}: every token runs every expert"
+
+    def _doubts_of_balance(self) -> Iterator[str]:
+        """Parts of the balance loss that say the same as others."""
+        if self.top_k == 1 and self.balance_counts == "first":
+            yield "balance_counts = 'first' counts all choices when top_k = 1; remove it"
+        if self.balance_sum == "one" and (self.top_k == 1 or self.balance_counts == "first"):
+            reason = "top_k = 1" if self.top_k == 1 else "balance_counts is 'first'"
+            yield f"balance_sum has no effect when {reason}: fractions sum to one; remove it"
+        if self.balance_counts == "raw" and not (self.correction_bias or self.n_groups):
+            yield "balance_counts = 'raw' counts the choices themselves without groups and correction bias; remove it"
 
     def _doubts_of_groups(self) -> Iterator[str]:
         """Groups that exclude nobody."""

@@ -432,8 +432,7 @@ class Model(nn.Module):
         decoder_tokens: Tensor,
         encoder_mask: Tensor | None = None,
         state: State | None = None,
-        aux: dict[str,
-        Tensor] | None = None,
+        aux: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """encoder_tokens (B, T) ids, decoder_tokens (B, T) ids -> (B, T, VOCAB_SIZE).
 
