@@ -34,6 +34,19 @@ def check_tensors(tree: Tree, layout: Layout, batch: int, model: torch.dtype | N
             raise StateError(f"{entry.layer}: {held.path} is {held.tensor.dtype}, expected {type_}")
 
 
+def check_file(
+    path: object, batch: int, dtype: torch.dtype | None, wanted: int | None, wanted_dtype: torch.dtype | None
+) -> None:
+    """Refuse a file of another batch or dtype than is wanted, where anything is."""
+    if wanted is not None and batch != wanted:
+        raise StateError(f"{path}: expected a state of {wanted} sequences, found one of {batch}")
+    if None not in (dtype, wanted_dtype) and dtype != wanted_dtype:
+        raise StateError(
+            f"{path}: expected a state of {wanted_dtype}, found one of {dtype}; load it with dtype={dtype} and bring it"
+            f" to(dtype={wanted_dtype})"
+        )
+
+
 def check_model(layout: Layout, model: nn.Module, padded: bool) -> None:
     """Refuse a model of another spec, or one that takes no mask where rows are padded; what is not known is taken."""
     digest = _digest(model)

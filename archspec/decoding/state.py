@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from archspec.decoding.check import check_batch, check_model, check_place, check_tensors, dtype_of
+from archspec.decoding.check import check_batch, check_file, check_model, check_place, check_tensors, dtype_of
 from archspec.decoding.cut import length, truncated
 from archspec.decoding.file import read, write
 from archspec.decoding.layout import Layout, layout, spec_of
@@ -214,14 +214,7 @@ class State(dict[str, Any]):
         where = _device(device or (first.device if first is not None else "cpu"))
         tree, about = read(path, found, where)
         have = getattr(torch, about["dtype"], None)
-        wanted = dtype or (None if first is None else first.dtype)
-        if batch is not None and about["batch"] != batch:
-            raise StateError(f"{path}: expected a state of {batch} sequences, found one of {about['batch']}")
-        if wanted is not None and have is not None and have != wanted:
-            raise StateError(
-                f"{path}: expected a state of {wanted}, found one of {have}; load it with dtype={have} and bring it"
-                f" to(dtype={wanted})"
-            )
+        check_file(path, about["batch"], have, batch, dtype or (None if first is None else first.dtype))
         check_tensors(tree, found, about["batch"], have)
         made = State(found, about["batch"], where, have, about["max_len"])
         made.update(tree)

@@ -96,7 +96,7 @@ def rebuilt(tree: Tree, change: Change, count: Callable[[int], int] = lambda n: 
             made[key] = tuple(held.tensor for held in parts if held is not None)
         elif isinstance(value, int):
             made[key] = count(value)
-        elif not key.endswith(SPAN) and key != USED:
+        elif value is not None and not key.endswith(SPAN) and key != USED:  # plain files note None for no mask
             raise StateError(f"the state holds a {type(value).__name__} under {path}{key}, which no model leaves there")
     return made
 
