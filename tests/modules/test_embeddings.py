@@ -225,7 +225,7 @@ def test_dropout_only_in_training():
     ("fields", "message"),
     [
         (
-            {"kind": "token", "d_factor": 6, "position": "learned"},
+            {"kind": "token", "d_factor": 6, "position": {"kind": "learned", "dim": 16}},
             "position.dim = 16 must be the width of the token table, 6",
         ),
         ({"kind": "token", "factor_bias": False}, "factor_bias has no effect when d_factor is none"),
