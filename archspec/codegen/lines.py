@@ -1,5 +1,7 @@
 """Lines of the text of classes: signatures, and statements folded where they are too long."""
 
+import re
+
 from archspec.codegen.layout import WIDTH, laid_out
 from archspec.language.model import Spec
 from archspec.layers.arguments import ARGUMENTS
@@ -32,7 +34,7 @@ def header(name: str, arguments: str, returns: str = "Tensor") -> list[str]:
         return [line]
     if len(arguments) + 8 <= WIDTH:
         return [f"    def {name}(", f"        {arguments}", f"    ) -> {returns}:"]
-    return [f"    def {name}(", *(f"        {a}," for a in arguments.split(", ")), f"    ) -> {returns}:"]
+    return [f"    def {name}(", *(f"        {a}," for a in re.split(r", (?![^[]*\])", arguments)), f"    ) -> {returns}:"]
 
 
 def fitted(statement: str) -> list[str]:
