@@ -32,6 +32,11 @@ class Scope:
     def __init__(self, found: dict[str, Tensor], prefix: str = ""):
         self.found, self.prefix = found, prefix
 
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        """Collect a value that has no gradient, such as a count."""
+        if not recomputing():
+            self.found[self.prefix + name] = value.detach()
+
 
 def collect(aux: dict[str, Tensor] | None) -> Scope | None:
     """The scope of a whole model, at the start of its forward; None collects nothing.
@@ -46,12 +51,6 @@ def collect(aux: dict[str, Tensor] | None) -> Scope | None:
 def scope(aux: Scope | None, key: str) -> Scope | None:
     """The scope of a call of the layer at `key`; None stays None."""
     return None if aux is None else Scope(aux.found, f"{aux.prefix}{key}.")
-
-
-def note(aux: Scope, name: str, value: Tensor) -> None:
-    """Collect a value that has no gradient, such as a count."""
-    if not recomputing():
-        aux.found[aux.prefix + name] = value.detach()
 
 
 def record(aux: Scope, name: str, value: Tensor, y: Tensor) -> Tensor:

@@ -119,8 +119,9 @@ def count(spec: str, settings: tuple[str, ...], strict: bool, by: str | None, fo
     type=click.Choice(("plain", "fast")),
     metavar="[=plain|fast]",
     help="Write a file that needs torch alone. plain (what --standalone means): short, each operation as one would "
-    "write it for this model; training keeps more in memory, since autograd derives every gradient, and recurrences "
-    "run slower. fast: the package's hand-written gradients and tiles, in many more lines.",
+    "write it for this model; training keeps more in memory, since autograd derives every gradient, recurrences run "
+    "slower, and losses of routers are those of one process and ask checkpoints for use_reentrant=False. fast: the "
+    "package's hand-written gradients and tiles, in many more lines.",
 )
 def build(
     spec: str, settings: tuple[str, ...], strict: bool, output: str | None, standalone: Literal["plain", "fast"] | None

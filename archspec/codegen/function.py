@@ -1,9 +1,15 @@
 """The text of a function of the lowered program: a class whose forward is its statements."""
 
+from typing import Any
+
+import libcst as cst
+import libcst.matchers as m
+
 from archspec.codegen.expression import Takes, printed
 from archspec.codegen.layout import WIDTH
 from archspec.codegen.lines import fitted, header, indented, listed, signature
 from archspec.codegen.prose import forward_docstring, remark, summary
+from archspec.codegen.sources import PLAIN, code, definition
 from archspec.codegen.writer import Writer
 from archspec.language.model import Block, Spec, Stack
 from archspec.layers.base import Component
@@ -33,7 +39,7 @@ AUX_LOSS = '''
     def aux_loss(self, aux: dict[str, Tensor], group: Any = None) -> Tensor:
         """The losses of the routers in a pass that was given `aux`; `group`: the processes that share the batch."""
         return router_loss(aux, group)'''
-COLLECT, BALANCE = "archspec.kernels.collect", "archspec.kernels.moe.balance"
+COLLECT, BALANCE, STATE = "archspec.kernels.collect", "archspec.kernels.moe.balance", "archspec.kernels.state"
 
 
 class FunctionText:
@@ -76,7 +82,7 @@ class FunctionText:
             *(f"        {line}" for line in [*members, *self.start(function)]),
             "",
             *(["    @atomic"] if self.is_atomic(function) else []),
-            *header("forward", signature(function)),
+            *header("forward", signature(function, self.collected(function))),
             *forward_docstring(self.writer, function, width),
             *body,
             *fitted(f"return {printed(function.result, takes)}"),
@@ -142,7 +148,7 @@ class FunctionText:
 
     def statement(self, statement: Assign | Each, width: str, takes: Takes) -> list[str]:
         """The lines of a statement."""
-        if isinstance(statement, Assign) and statement.checks and self.writer.form == "plain":
+        if self.is_left_out(statement):
             return []
         if isinstance(statement, Assign):
             return fitted(f"{statement.target} = {printed(statement.value, takes)}{remark(statement.shape, width)}")
@@ -166,15 +172,20 @@ class FunctionText:
         layout |= {"Rows"} if any(p.of == "rows" for p in function.parameters) else set()
         for name in sorted(layout):
             self.writer.need("archspec.kernels.padding", name)
-        takes_aux = any(p.of == "aux" for p in function.parameters)
-        whole = isinstance(function.of, Spec)
-        for name, needed in {
-            "Scope": takes_aux and not whole,
-            "collect": Collect in found,
-            "scope": Scoped in found,
-        }.items():
+        for name, needed in {"collect": Collect in found, "scope": Scoped in found}.items():
             if needed:
                 self.writer.need(COLLECT, name)
+
+    def collected(self, function: Function) -> str:
+        """The type of what a function collects in: of a model, the dict of its caller."""
+        if not any(p.of == "aux" for p in function.parameters):
+            return ""
+        if not isinstance(function.of, Spec):
+            return self.writer.need(COLLECT, "Scope")
+        if self.writer.form != "plain":
+            return "dict[str, Tensor]"
+        self.writer.need("typing", "Any")
+        return "dict[str, Any]"
 
     def expressions(self, function: Function) -> list[Expression]:
         """Every expression that the forward of a function evaluates in this file."""
@@ -182,9 +193,15 @@ class FunctionText:
         for statement in function.statements:
             if isinstance(statement, Each):
                 found += [value for _, value in statement.named]
-            elif not (statement.checks and self.writer.form == "plain"):
+            elif not self.is_left_out(statement):
                 found.append(statement.value)
         return found
+
+    def is_left_out(self, statement: Assign | Each) -> bool:
+        """Whether a plain file does without a statement: it checks nothing, and layers collect in the caller's dict."""
+        if self.writer.form != "plain" or isinstance(statement, Each):
+            return False
+        return statement.checks or isinstance(statement.value, Collect)
 
     def is_atomic(self, function: Function) -> bool:
         """Whether a call that fails leaves the state as it was: that of a whole model, but in a plain file."""
@@ -195,7 +212,11 @@ class FunctionText:
         """What a model has beside forward."""
         if not isinstance(function.of, Spec):
             return []
-        spec, found = function.of, []
+        spec = function.of
+        if self.writer.form == "plain":
+            losses = self.method("aux_loss", loss_of(spec)) if spec.aux_losses else []
+            return losses + (self.method("update_bias", "update_biases") if spec.moves_biases else [])
+        found = []
         if spec.aux_losses:
             self.writer.need(BALANCE, "router_loss")
             found.append(AUX_LOSS)
@@ -205,6 +226,21 @@ class FunctionText:
         if found:
             self.writer.need("typing", "Any")
         return found
+
+    def method(self, name: str, made: str) -> list[str]:
+        """The lines of a method of a plain file's model: a plain function, whose first parameter is the model."""
+        module = f"{PLAIN}.balance"
+        node: Any = self.writer.require(definition(module, made), module, {made})
+        node = m.replace(node.with_changes(name=cst.Name(name)), m.Name("model"), cst.Name("self"))
+        text = code(node.with_deep_changes(node.params.params[0], annotation=None).with_changes(leading_lines=[]))
+        return ["", *indented(text.strip().splitlines())]
+
+
+def loss_of(spec: Spec) -> str:
+    """The plain function that sums what the routers of a spec lose."""
+    losses = {(stack.name, pool) for stack in spec.stacks for part in stack.parts for pool in part.loss_pools}
+    n_pools = sum(pool is not None for _, pool in losses)
+    return "sum_of_losses" if not n_pools else "pooled_loss" if len(losses) == 1 else "mixed_losses"
 
 
 def width_of(writer: Writer, stack: Stack) -> str:

@@ -188,11 +188,15 @@ class Writer:
 
     def helper(self, module: str, name: str) -> str:
         """A helper function or value, copied; returns what it is called here."""
+        found = self.source(module, name)
+        if m.matches(found.statements[name], m.SimpleStatementLine([m.Assign(value=m.Name())])):
+            origin = home(module, found.statements[name].body[0].value.value)
+            if origin is not None:
+                return self.helper(*origin)  # an alias is called what it stands for
         here = self.claimed(name, module, name)
         if here in self.parts:
             return here
         self.helpers.add(here)
-        found = self.source(module, name)
         for i, statement in enumerate([found.statements[name], *found.after.get(name, ())]):
             node: Any = statement if here == name else m.replace(statement, m.Name(name), cst.Name(here))
             self.add(f"{here} {i}" if i else here, node, module)

@@ -7,7 +7,7 @@ its meaning; a kind overrides those that differ. Nobody asks for a component's k
 Nothing here imports torch.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -105,6 +105,11 @@ class Component(BaseModel):
     def aux_loss(self) -> bool:
         """Whether the module records a loss of its own where it is given `aux`."""
         return False
+
+    @property
+    def loss_pools(self) -> tuple[Hashable, ...]:
+        """For each loss of its own what it shares with those layers of a stack that make one with it; None: alone."""
+        return ()
 
     @property
     def moves_bias(self) -> bool:

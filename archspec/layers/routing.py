@@ -240,6 +240,12 @@ class Routed(FFNComponent):
         return bool(self.balance_loss or self.z_loss)
 
     @property
+    def loss_pools(self) -> tuple[tuple[int, str] | None, ...]:
+        """The balance loss, which may be made of averages over layers (of one shape), and the z-loss."""
+        pool = (self.n_experts, self.balance_over) if self.balance_pooled else None
+        return (*([pool] if self.balance_loss else []), *([None] if self.z_loss else []))
+
+    @property
     def moves_bias(self) -> bool:
         """Whether the router is balanced by a bias."""
         return self.correction_bias

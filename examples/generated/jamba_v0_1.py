@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kernels.attention.softmax import attention
-from archspec.kernels.collect import Scope, collect, note, record, scope
+from archspec.kernels.collect import Scope, collect, record, scope
 from archspec.kernels.convolutions.short_conv import short_conv
 from archspec.kernels.moe.balance import balance_terms, expert_load, router_loss
 from archspec.kernels.moe.experts import experts_gated
@@ -167,19 +167,17 @@ class MoE(nn.Module):
 
     def forward(self, x: Tensor, aux: Scope | None = None) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
-        logits = self.logits(x)  # (B, T, N_EXPERTS)
+        logits = wide(self.router(x))  # (B, T, N_EXPERTS)
         rows = x.flatten(0, 1)  # (B * T, D_MODEL)
         weights, experts = self.experts_by_token(logits)
         y = self.run_experts(rows, weights.flatten(0, 1), experts.flatten(0, 1))
         y = y.view_as(x)
         if aux is not None:
-            note(aux, "load", expert_load(experts, N_EXPERTS))
-            y = self.record_balance(logits, experts, y, aux)
+            aux["load"] = expert_load(experts, N_EXPERTS)
+            fraction, weight = self.balance(logits, experts)
+            aux["pooled_fraction"] = fraction
+            y = record(aux, "pooled_weight", weight, y)
         return y
-
-    def logits(self, x: Tensor) -> Tensor:
-        """The router's logits of x (B, T, D_MODEL), (B, T, N_EXPERTS) in float32 or wider."""
-        return wide(self.router(x))
 
     def experts_by_token(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """The weights and numbers of the experts that logits (B, T, N_EXPERTS) choose, (B, T, TOP_K); -1 is nobody."""
@@ -188,13 +186,11 @@ class MoE(nn.Module):
         )
         return weights, experts
 
-    def record_balance(self, logits: Tensor, experts: Tensor, y: Tensor, aux: Scope) -> Tensor:
-        """Collect what the balance loss is made of, from logits and experts (B, T, ...); gives the output y."""
+    def balance(self, logits: Tensor, experts: Tensor) -> tuple[Tensor, Tensor]:
+        """The fraction of tokens that chose each expert, and what it weighs in the balance loss, their product."""
         probs = logits.softmax(-1)
         fraction, probability = balance_terms(probs, experts)
-        note(aux, "pooled_fraction", fraction)
-        weight = BALANCE_LOSS * N_EXPERTS * probability
-        return record(aux, "pooled_weight", weight, y)
+        return fraction, BALANCE_LOSS * N_EXPERTS * probability
 
     def run_experts(self, x: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
         """Rows x (N, D_MODEL) through the experts (N, k), summed by weights (N, k) -> (N, D_MODEL)."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from archspec.kernels.attention.position_bias import t5_buckets
 from archspec.kernels.attention.softmax import attention
-from archspec.kernels.collect import Scope, collect, note, record, scope
+from archspec.kernels.collect import Scope, collect, record, scope
 from archspec.kernels.moe.balance import balance_terms, expert_load, router_loss
 from archspec.kernels.moe.experts import experts_plain
 from archspec.kernels.moe.router import admitted, places, places_by_length, router_logits, top_k_routing
@@ -173,23 +173,25 @@ class MoE(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None, aux: Scope | None = None) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
-        logits = self.logits(x)  # (B, T, N_EXPERTS)
+        logits = router_logits(self.jittered(x), self.router.weight)  # (B, T, N_EXPERTS)
         rows = x.flatten(0, 1)  # (B * T, D_MODEL)
         weights, experts = self.experts_by_token(logits, mask=mask)
         room = self.admit(experts, mask=mask)
         y = self.run_experts(rows, weights.flatten(0, 1), room.flatten(0, 1))
         y = y.view_as(x)
         if aux is not None:
-            note(aux, "load", expert_load(experts, N_EXPERTS))
-            y = self.record_balance(logits, experts, y, aux, mask=mask)
+            aux["load"] = expert_load(experts, N_EXPERTS)
+            fraction, weight = self.balance(logits, experts, mask=mask)
+            aux["balance_fraction"] = fraction
+            y = record(aux, "balance_weight", weight, y)
         return y
 
-    def logits(self, x: Tensor) -> Tensor:
-        """The router's logits of x (B, T, D_MODEL), (B, T, N_EXPERTS) in float32 or wider."""
+    def jittered(self, x: Tensor) -> Tensor:
+        """What the router sees of x: in training multiplied by noise."""
         x = wide(x)
         if self.training:
             x = x * torch.empty_like(x).uniform_(1 - JITTER, 1 + JITTER)
-        return router_logits(x, self.router.weight)
+        return x
 
     def experts_by_token(self, logits: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The weights and numbers of the experts that logits (B, T, N_EXPERTS) choose, (B, T, TOP_K); -1 is nobody."""
@@ -213,15 +215,11 @@ class MoE(nn.Module):
                 experts = admitted(experts, N_EXPERTS, capacity)
         return experts
 
-    def record_balance(
-        self, logits: Tensor, experts: Tensor, y: Tensor, aux: Scope, mask: Tensor | None = None
-    ) -> Tensor:
-        """Collect what the balance loss is made of, from logits and experts (B, T, ...); gives the output y."""
+    def balance(self, logits: Tensor, experts: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The fraction of tokens that chose each expert, and what it weighs in the balance loss, their product."""
         probs = logits.softmax(-1)
         fraction, probability = balance_terms(probs, experts, mask=mask)
-        note(aux, "balance_fraction", fraction)
-        weight = BALANCE_LOSS * N_EXPERTS * probability
-        return record(aux, "balance_weight", weight, y)
+        return fraction, BALANCE_LOSS * N_EXPERTS * probability
 
     def run_experts(self, x: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
         """Rows x (N, D_MODEL) through the experts (N, k), summed by weights (N, k) -> (N, D_MODEL)."""

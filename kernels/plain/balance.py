@@ -1,11 +1,10 @@
 """What keeps the experts of a mixture evenly used: fractions of tokens, mean probabilities, the losses made of them."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from archspec.kernels.plain.collect import n_ranks, sum_over_ranks
 
 
 def expert_load(experts: Tensor, n_experts: int) -> Tensor:
@@ -17,14 +16,15 @@ def balance_terms(
     probs: Tensor, experts: Tensor, mask: Tensor | None = None, *, per_sequence: bool = False, share: bool = False
 ) -> tuple[Tensor, Tensor]:
     """The fraction of tokens that chose each expert, and its mean probability, from probs (B, T, E)."""
-    chosen = (experts.unsqueeze(-1) == torch.arange(probs.shape[-1], device=probs.device)).sum(2).to(probs.dtype)
     if share:
         # Fractions sum to 1 and not to the number of choices.
-        chosen = chosen / experts.shape[-1]
-    dims = (1,) if per_sequence else (0, 1)
+        chosen = (experts.unsqueeze(-1) == torch.arange(probs.shape[-1], device=probs.device)).to(probs.dtype).mean(2)
+    else:
+        chosen = (experts.unsqueeze(-1) == torch.arange(probs.shape[-1], device=probs.device)).sum(2).to(probs.dtype)
     if mask is None:
-        return chosen.mean(dims), probs.mean(dims)
+        return (chosen.mean(1), probs.mean(1)) if per_sequence else (chosen.mean((0, 1)), probs.mean((0, 1)))
     # Padding takes no part, and has chosen nobody.
+    dims = (1,) if per_sequence else (0, 1)
     n = mask.sum(dims).clamp(min=1).unsqueeze(-1)
     return chosen.sum(dims) / n, probs.masked_fill(~mask.unsqueeze(-1), 0).sum(dims) / n
 
@@ -35,35 +35,49 @@ def router_z_loss(logits: Tensor, mask: Tensor | None = None) -> Tensor:
     return squares.mean() if mask is None else squares.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
 
 
-def router_loss(aux: dict[str, Tensor], group: Any = None) -> Tensor:
-    """The sum of the losses of all routers, from what one forward pass collected."""
-    if not aux:
-        raise ValueError("aux is empty: call the model with aux={} in training, and give that dict")
-    losses = [value for name, value in aux.items() if name.endswith("z_loss")]
-    terms: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    for name in (name for name in aux if name.endswith("_weight")):
-        fraction = aux[f"{name.removesuffix('weight')}fraction"]
-        if fraction.dim() == 1:
-            # All processes have one batch together.
-            fraction = sum_over_ranks([fraction], group)[0] / n_ranks(group)
-        # What a stack pools is averaged over its layers before it is multiplied.
-        together = f"{name.partition('blocks.')[0]} {fraction.shape}" if name.endswith("pooled_weight") else name
-        terms.setdefault(together, []).append((fraction, aux[name]))
-    for pairs in terms.values():
-        fractions, weights = (torch.stack(values).mean(0) for values in zip(*pairs, strict=True))
-        losses.append((fractions * weights).sum(-1).mean())
+def entries(aux: dict[str, Any], path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """What the layers of a pass have put into its aux, by names such as "blocks.0.ffn.load"."""
+    for name, value in aux.items():
+        if isinstance(value, dict):
+            yield from entries(value, f"{path}{name}.")
+        else:
+            yield path + name, value
+
+
+def sum_of_losses(model: nn.Module, aux: dict[str, Any]) -> Tensor:
+    """The sum of the routers' losses in a forward pass that was given `aux`."""
+    return torch.stack([value for name, value in entries(aux) if name.endswith("loss")]).sum()
+
+
+def pooled_loss(model: nn.Module, aux: dict[str, Any]) -> Tensor:
+    """The routers' loss in a forward pass that was given `aux`: averages over the layers, multiplied."""
+    fraction = torch.stack([value for name, value in entries(aux) if name.endswith("fraction")]).mean(0)
+    weight = torch.stack([value for name, value in entries(aux) if name.endswith("weight")]).mean(0)
+    return (fraction * weight).sum(-1).mean()
+
+
+def mixed_losses(model: nn.Module, aux: dict[str, Any]) -> Tensor:
+    """The sum of the routers' losses in a forward pass that was given `aux`."""
+    found = dict(entries(aux))
+    losses = [value for name, value in found.items() if name.endswith("loss")]
+    pools: dict[Any, list[str]] = {}
+    for name in (name.removesuffix("fraction") for name in found if name.endswith("fraction")):
+        # What layers of a stack have together is averaged before it is multiplied.
+        pools.setdefault((name.partition("blocks.")[0], found[name + "fraction"].shape), []).append(name)
+    for names in pools.values():
+        fraction = torch.stack([found[name + "fraction"] for name in names]).mean(0)
+        weight = torch.stack([found[name + "weight"] for name in names]).mean(0)
+        losses.append((fraction * weight).sum(-1).mean())
     return torch.stack(losses).sum()
 
 
-def move_biases(model: nn.Module, collected: tuple[dict[str, Tensor], ...], group: Any = None) -> None:
-    """Move the correction bias of every router against its load over some forward passes and all processes."""
-    loads: dict[nn.Module, Tensor] = {}
-    for aux in collected:
-        for name, load in aux.items():
-            router = model.get_submodule(name.rpartition(".")[0])
-            if name.endswith(".load") and hasattr(router, "correction_bias"):
-                loads[router] = loads[router] + load if router in loads else load
-    if not loads:
-        raise ValueError("no load was collected: give update_bias the aux of each forward pass since the last update")
-    for router, load in zip(loads, sum_over_ranks(list(loads.values()), group), strict=True):
-        router.update_bias(load)
+def update_biases(model: nn.Module, *collected: dict[str, Any]) -> None:
+    """After a step of training: move each router's bias against its load in the `aux` of its forward passes."""
+    # Each process counts its own tokens: where several share a batch, all-reduce the loads first.
+    for router in [module for module in model.modules() if hasattr(module, "correction_bias")]:
+        loads = [
+            load
+            for name, load in (entry for aux in collected for entry in entries(aux))
+            if name.endswith(".load") and model.get_submodule(name.removesuffix(".load")) is router
+        ]
+        router.update_bias(torch.stack(loads).sum(0))

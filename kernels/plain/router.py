@@ -12,9 +12,9 @@ from archspec.kernels.plain.state import State
 
 def router_logits(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x weight^T + bias in float32: logits differ by less than 16 bits can tell."""
-    with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
-        x = wide(x)
-        return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+    if bias is None:
+        return F.linear(wide(x), wide(weight))
+    return F.linear(wide(x), wide(weight), wide(bias))
 
 
 def top_k_routing(

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from contract_models import model
-from contract_specs import Document, aux_loss, cut, double, inputs, name, redraw
+from contract_specs import Document, cut, double, inputs, name, redraw, run
 from hypothesis import given
 from test_random_specs import LONGEST, VARIED, at_most, specs, try_load, variants
 from torch import Tensor, nn
@@ -25,10 +25,10 @@ def same(found: Tensor, wanted: Tensor) -> None:
     torch.testing.assert_close(found, wanted, rtol=0, atol=TOLERANCE * largest)
 
 
-def step(made: nn.Module, given: dict[str, Any]) -> tuple[Tensor, list[Tensor | None]]:
+def step(made: nn.Module, spec: Spec, given: dict[str, Any]) -> tuple[Tensor, list[Tensor | None]]:
     """The output and the gradients."""
-    y = made(**given)
-    loss = y.square().mean() + (aux_loss(made) if made.training else 0.0)
+    y, losses, _ = run(made, spec, given)
+    loss = y.square().mean() + losses
     return y, list(torch.autograd.grad(loss, list(made.parameters()), allow_unused=True))
 
 
@@ -43,7 +43,7 @@ def check_plain(spec: Spec) -> None:
     for optional in (False, True):
         arguments = double(inputs(spec, optional, T=20))
         for training in (False,) if draws else (False, True):
-            (wanted, wants), (found, gradients) = (step(m.train(training), arguments) for m in (package, plain))
+            (wanted, wants), (found, gradients) = (step(m.train(training), spec, arguments) for m in (package, plain))
             same(found, wanted)
             for gradient, want in zip(gradients, wants, strict=True):
                 assert (gradient is None) == (want is None)

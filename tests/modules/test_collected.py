@@ -85,13 +85,19 @@ def step(m: Any, forward: Callable[..., Any], x: Tensor) -> tuple[dict[str, Tens
     loss = forward(x, aux).square().mean() + m.aux_loss(aux)
     loss.backward()
     grads = {name.replace(".block.", "."): p.grad for name, p in m.named_parameters()}
-    return {name: value.detach() for name, value in aux.items()}, grads
+    return {name: value.detach() for name, value in flat(aux).items()}, grads
 
 
 def same(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
     assert list(found) == list(wanted)
     for name, value in wanted.items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=1e-12, msg=name)
+
+
+def flat(aux: dict[str, Any], path: str = "") -> dict[str, Tensor]:
+    """What is collected, by name; plain files collect in nested dicts."""
+    nested = [flat(v, f"{path}{k}.") if isinstance(v, dict) else {path + k: v} for k, v in aux.items()]
+    return {name: value for found in nested for name, value in found.items()}
 
 
 CASES = [("eager", losses, shared) for losses in LOSSES for shared in (False, True)]
@@ -103,7 +109,7 @@ def test_checkpoints_change_nothing(form: str, losses: str, shared: bool) -> Non
     m = model(made, form)
     wanted = step(m, lambda x, aux: m(x, aux=aux), tokens())
     assert all(g.abs().sum() > 0 for name, g in wanted[1].items() if "router" in name)
-    for mode in MODES:
+    for mode in MODES if form != "plain" else ("not reentrant", "whole, not reentrant"):
         other = model(made, form)
         found = step(other, checkpointed(other, mode), tokens())
         for a, b in zip(found, wanted, strict=True):
@@ -154,6 +160,8 @@ def test_compiles_as_one_graph(form: str, losses: str) -> None:
     found = step(m, lambda x, aux: compiled(x, aux=aux), tokens())
     for a, b in zip(found, wanted, strict=True):
         same(a, b)
+    if form == "plain":
+        return
     with pytest.raises(Exception, match="give each pass an empty dict"):
         compiled(tokens(), aux={"blocks.0.ffn.load": torch.zeros(4)})
 
@@ -208,7 +216,7 @@ def test_without_aux_nothing_is_computed_or_left() -> None:
     assert aux["blocks.0.ffn.load"].sum() == 3 * 7 * 2
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "plain"])
 def test_mistakes_are_told(form: str) -> None:
     m = model(spec("batch"), form)
     aux: dict[str, Tensor] = {}
@@ -219,6 +227,53 @@ def test_mistakes_are_told(form: str) -> None:
         m.aux_loss({})
     with pytest.raises(ValueError, match="give update_bias the aux of each forward pass since the last update"):
         m.update_bias()
+
+
+def test_mistakes_of_a_plain_file_count_nothing_twice_and_do_not_pass() -> None:
+    m = model(spec("batch"), "plain")
+    aux: dict[str, Any] = {}
+    m(tokens(), aux=aux)
+    wanted = m.aux_loss(aux)
+    m(tokens(), aux=aux)
+    torch.testing.assert_close(m.aux_loss(aux), wanted, rtol=0, atol=0)
+    for call in (lambda: m.aux_loss({}), m.update_bias, lambda: m.update_bias({})):
+        with pytest.raises(RuntimeError, match="stack expects a non-empty TensorList"):
+            call()
+
+
+STACKED = {"pattern": [{"mixer": ATTENTION, "ffn": MOE | LOSSES["pooled"] | more} for more in (
+    {"z_loss": 0.5}, {"n_experts": 6, "correction_bias": False}, {"balance_pooled": False})], "repeat": 2}  # fmt: skip
+PLAIN = {
+    **{losses: [{"repeat": 3, "pattern": [{"mixer": ATTENTION, "ffn": MOE | LOSSES[losses]}]}] for losses in LOSSES},
+    "shared": [{"repeat": 3, "share": True, "pattern": [{"mixer": ATTENTION, "ffn": MOE | LOSSES["batch"]}]}],
+    "pooled by sequence": [{"repeat": 2, "mixer": ATTENTION, "ffn": MOE | LOSSES["sequence"] | LOSSES["pooled"]}],
+    "mixed": [STACKED],
+}
+
+
+@pytest.mark.parametrize("blocks", PLAIN)
+def test_losses_and_biases_of_a_plain_file_are_the_packages(blocks: str) -> None:
+    made = archspec.load({**SIZES, "blocks": PLAIN[blocks]})
+    package, plain = model(made, "package"), model(made, "plain")
+    plain.load_state_dict(package.state_dict())
+    passes: list[list[dict[str, Any]]] = [[], []]
+    for B in (3, 2):
+        for m, collected in zip((package, plain), passes, strict=True):
+            collected.append({})
+            m(tokens(B), aux=collected[-1])
+            m.aux_loss(collected[-1]).backward()
+    for (name, p), q in zip(plain.named_parameters(), package.parameters(), strict=True):
+        assert (p.grad is None) == (q.grad is None), name
+        if p.grad is not None:
+            torch.testing.assert_close(p.grad, q.grad, rtol=0, atol=1e-12)
+    torch.testing.assert_close(*(m.aux_loss(aux[0]) for m, aux in zip((package, plain), passes, strict=True)))
+    loads = [{n: v for n, v in flat(aux[1]).items() if n.endswith("load")} for aux in passes]
+    same(*loads)
+    for m, collected in zip((package, plain), passes, strict=True):
+        m.update_bias(*collected)
+    biases = [{n: b for n, b in m.named_buffers() if n.endswith("correction_bias")} for m in (package, plain)]
+    assert all(b.abs().max() > 0 for b in biases[0].values())
+    same(*biases)
 
 
 def test_a_model_without_routers_knows_nothing_of_it() -> None:

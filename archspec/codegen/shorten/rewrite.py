@@ -10,7 +10,8 @@ from archspec.codegen.shorten.program import bound, syntax_of
 from archspec.codegen.sources import code
 from archspec.codegen.syntax import flattened, parenthesised
 
-ATOMS = cst.Name | cst.Attribute | cst.Call | cst.Subscript | cst.Integer | cst.Float | cst.SimpleString | cst.List
+STRINGS = cst.SimpleString | cst.FormattedString
+ATOMS = cst.Name | cst.Attribute | cst.Call | cst.Subscript | cst.Integer | cst.Float | STRINGS | cst.List
 OPERATIONS = cst.BinaryOperation | cst.UnaryOperation | cst.Comparison | cst.BooleanOperation | cst.IfExp
 
 

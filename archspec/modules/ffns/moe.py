@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.kernels.collect import Scope, note, record
+from archspec.kernels.collect import Scope, record
 from archspec.kernels.moe.balance import balance_terms, expert_load, router_z_loss
 from archspec.kernels.moe.experts import experts_gated, experts_plain
 from archspec.kernels.moe.router import (
@@ -67,7 +67,16 @@ class MoE(nn.Module):
     ) -> Tensor:
         """x (B, T, d_model) -> (B, T, d_model)."""
         c = self.c
-        logits = self.logits(x)  # (B, T, n_experts)
+        if c.router_dtype == "float32":
+            logits = router_logits(
+                self.jittered(x) if c.jitter else x,
+                self.router.weight,
+                bias=self.router.bias if c.router_bias else None,
+            )  # (B, T, n_experts)
+        else:
+            logits = wide(self.router(self.jittered(x) if c.jitter else x))  # (B, T, n_experts)
+        if c.temperature != 1.0:
+            logits = logits / c.temperature
         rows = x.flatten(0, 1)  # (B * T, d_model)
         if c.assignment == "expert":
             weights, experts, tokens = self.tokens_by_expert(logits, mask=mask)
@@ -91,27 +100,32 @@ class MoE(nn.Module):
             y = y + shared
         if c.collects and aux is not None:
             if c.assignment == "token":
-                note(aux, "load", expert_load(experts, c.n_experts))
+                aux["load"] = expert_load(experts, c.n_experts)
             if c.balance_loss:
-                y = self.record_balance(logits, experts, y, aux, mask=mask)
+                fraction, weight = self.balance(logits, experts, mask=mask)
+                if c.plain and not c.balance_pooled:
+                    aux["balance_loss"] = (fraction * weight).sum(-1).mean()
+                elif c.plain:
+                    aux["pooled_fraction"], aux["pooled_weight"] = fraction, weight
+                else:
+                    aux["pooled_fraction" if c.balance_pooled else "balance_fraction"] = fraction
+                    y = record(aux, "pooled_weight" if c.balance_pooled else "balance_weight", weight, y)
             if c.z_loss:
-                y = record(aux, "z_loss", c.z_loss * router_z_loss(logits, mask=mask if c.padded else None), y)
+                loss = c.z_loss * router_z_loss(logits, mask=mask if c.padded else None)
+                if c.plain:
+                    aux["z_loss"] = loss
+                else:
+                    y = record(aux, "z_loss", loss, y)
         return y
 
-    def logits(self, x: Tensor) -> Tensor:
-        """The router's logits of x (B, T, d_model), (B, T, n_experts) in float32 or wider."""
+    def jittered(self, x: Tensor) -> Tensor:
+        """What the router sees of x: in training multiplied by noise."""
         c = self.c
         if c.router_dtype == "float32":
             x = wide(x)
-        if c.jitter and self.training:
+        if self.training:
             x = x * torch.empty_like(x).uniform_(1 - c.jitter, 1 + c.jitter)
-        if c.router_dtype == "float32":
-            logits = router_logits(x, self.router.weight, bias=self.router.bias if c.router_bias else None)
-        else:
-            logits = wide(self.router(x))
-        if c.temperature != 1.0:
-            logits = logits / c.temperature
-        return logits
+        return x
 
     def experts_by_token(self, logits: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The weights and numbers of the experts that logits (B, T, n_experts) choose, (B, T, top_k); -1 is nobody."""
@@ -172,10 +186,8 @@ class MoE(nn.Module):
             weights = weights * c.routed_scale
         return weights, experts, tokens
 
-    def record_balance(
-        self, logits: Tensor, experts: Tensor, y: Tensor, aux: Scope, mask: Tensor | None = None
-    ) -> Tensor:
-        """Collect what the balance loss is made of, from logits and experts (B, T, ...); gives the output y."""
+    def balance(self, logits: Tensor, experts: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The fraction of tokens that chose each expert, and what it weighs in the balance loss, their product."""
         c = self.c
         probs = logits.softmax(-1) if c.score == "softmax" else F.normalize(logits.sigmoid(), p=1, dim=-1)
         if c.balance_counts == "first":
@@ -192,9 +204,7 @@ class MoE(nn.Module):
             per_sequence=c.balance_over == "sequence",
             share=c.balance_sum == "one",
         )
-        note(aux, "pooled_fraction" if c.balance_pooled else "balance_fraction", fraction)
-        weight = c.balance_loss * c.n_experts * probability
-        return record(aux, "pooled_weight" if c.balance_pooled else "balance_weight", weight, y)
+        return fraction, c.balance_loss * c.n_experts * probability
 
     def run_experts(self, x: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
         """Rows x (N, d_model) through the experts (N, k), summed by weights (N, k) -> (N, d_model)."""
@@ -244,8 +254,7 @@ class MoE(nn.Module):
         """Lower the bias of experts with more than the mean load (n_experts,), raise that of the others."""
         c = self.c
         if c.correction_bias:
-            below = torch.sign(load.sum() - c.n_experts * load)
-            self.correction_bias.add_(below.to(self.correction_bias.dtype), alpha=c.bias_update_rate)
+            self.correction_bias.add_(torch.sign(load.sum() - c.n_experts * load), alpha=c.bias_update_rate)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MoE":
         """Casts leave the correction bias in float32: those of experts differ by less than 16 bits can tell."""
