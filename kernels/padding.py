@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from archspec.kernels.state import State, advance, recall
@@ -50,6 +51,9 @@ def checked_mask(mask: Tensor | None, x: Tensor) -> Tensor | None:
     _fits("mask", mask, x)
     if mask.is_floating_point() or mask.is_complex():
         raise TypeError(f"mask is {mask.dtype}, expected torch.bool with True for real tokens")
+    known = mask.dtype == torch.bool or torch.compiler.is_compiling()
+    if not known and bool(((mask != 0) & (mask != 1)).any()):
+        raise ValueError("mask holds other numbers than 0 and 1, expected 1 for real tokens and 0 for padding")
     return mask.bool()
 
 
@@ -71,14 +75,20 @@ def checked_positions(positions: Tensor | None, x: Tensor, state: State | None =
     """The positions; a sequence that was begun with them goes on with them.
 
     Raises:
-        ValueError: their shape is not that of the tokens, or the calls before this one had some and it has none.
+        TypeError: they are no numbers.
+        ValueError: their shape is not that of the tokens, or calls before this one had some and it has none, or the
+            other way round.
     """
     if positions is not None:
         _fits("positions", positions, x)
+        if positions.dtype == torch.bool or positions.is_complex():
+            raise TypeError(f"positions are {positions.dtype}, expected numbers")
     if state is not None:
-        if positions is None and state.get("placed"):
+        before = state.setdefault("placed", positions is not None)
+        if before and positions is None:
             raise ValueError("the earlier tokens of this state were given positions; give these theirs too")
-        state["placed"] = positions is not None
+        if not before and positions is not None:
+            raise ValueError("the earlier tokens of this state were given no positions; give these none either")
     return positions
 
 
@@ -131,6 +141,7 @@ def align(
         padding = (~mask).sum(1) if padding is None else padding + (~mask).sum(1)
         if state is not None:
             state["padding"] = padding
+            state["masked"] = start + T  # up to there rows were moved, and cannot be cut apart again
     if padding is None:
         return None, None, None, None
     column = torch.arange(start + T, device=x.device)
@@ -142,14 +153,14 @@ def reorder(x: Tensor | None, order: Tensor | None) -> Tensor | None:
     """x (B, T, ...) with its tokens in another order (B, T)."""
     if x is None or order is None:
         return x
-    return x.take_along_dim(order.view(*order.shape, *(1,) * (x.dim() - 2)), dim=1)
+    return x.gather(1, order.view(*order.shape, *(1,) * (x.dim() - 2)).expand_as(x))
 
 
 def restore(x: Tensor, order: Tensor | None) -> Tensor:
     """x (B, T, ...) with its tokens where they stood before `reorder`."""
     if order is None:
         return x
-    return x.take_along_dim(order.argsort(dim=1).view(*order.shape, *(1,) * (x.dim() - 2)), dim=1)
+    return reorder(x, order.argsort(dim=1))
 
 
 def count_real(mask: Tensor | None) -> Tensor | None:
@@ -157,9 +168,9 @@ def count_real(mask: Tensor | None) -> Tensor | None:
     return None if mask is None else (mask.cumsum(dim=1) - 1).clamp(min=0)
 
 
-def given_or(given: Tensor | None, counted: Tensor | None) -> Tensor | None:
-    """What was given, or else what was counted."""
-    return counted if given is None else given
+def given_or(given: Tensor | None, counted: Tensor | None, mask: Tensor | None) -> Tensor | None:
+    """Positions (B, T) that were given, 0 at padding, or else those that were counted."""
+    return counted if given is None else hide(given, mask)
 
 
 def hide(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -176,18 +187,17 @@ def separate(
     """The documents (B, T) numbered from 0 in each row, and the position of each token in its own.
 
     order and mask are those of `align`, positions those that are counted where there are no documents. Tokens of one
-    number are one document where nothing stands between them.
+    number are one document where no other number stands between them, at padding or not.
     """
     if documents is None:
         return None, positions
-    documents = reorder(documents, order)
-    begins = documents.new_ones(documents.shape, dtype=torch.bool)
-    begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    if mask is not None:
-        begins[:, 1:] |= mask[:, 1:] != mask[:, :-1]
-    column = torch.arange(x.shape[1], device=x.device)
-    first = torch.where(begins, column, 0).cummax(dim=1).values
-    return begins.cumsum(dim=1) - 1, column - first
+    changes = documents[:, 1:] != documents[:, :-1]
+    documents = reorder(F.pad(changes.cumsum(dim=1), (1, 0)), order)
+    real = torch.ones_like(documents) if mask is None else mask.long()
+    before = real.cumsum(dim=1) - real  # real tokens before this one
+    begins = F.pad(documents[:, 1:] != documents[:, :-1], (1, 0), value=True)
+    first = torch.where(begins, before, 0).cummax(dim=1).values
+    return documents, before - first
 
 
 def of_one_document(ids: Tensor | None, memory_ids: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -221,8 +231,11 @@ def by_document(layer: Callable[..., Tensor], x: Tensor, rows: Rows | None, **gi
     """`layer` on x (B, T, D), or on each document of it by itself; `given` is what it takes beside x."""
     if rows is None:
         return layer(x, **given)
-    positions = (rows.mask.cumsum(dim=1) - 1).clamp(min=0)
-    own = {"mask": rows.mask, "key_mask": rows.mask, "positions": positions}
+    if not rows.index.numel():
+        return torch.zeros_like(x)  # padding alone
+    own = dict.fromkeys(("mask", "key_mask"), rows.mask)
+    if given.get("positions") is not None:
+        own["positions"] = hide(given["positions"].flatten()[rows.index], rows.mask)
     y = layer(x.flatten(0, 1)[rows.index], **given | {name: own[name] for name in own.keys() & given.keys()})
     flat = y.new_zeros(x.shape[0] * x.shape[1], *y.shape[2:])
     return flat.index_put((rows.index[rows.mask],), y[rows.mask]).view(*x.shape[:2], *y.shape[2:])

@@ -21,6 +21,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 GROWTH = 64  # tokens by which a buffer grows: a copy in so many steps, each of which reads all of it
+NOTES = ("masked", "prefix_len")  # whole numbers in a state that do not count its tokens
 USED = "used in this call"  # where a sub-dict notes its claimed keys; not a name that a module can have
 
 

@@ -32,7 +32,11 @@ def header(name: str, arguments: str, returns: str = "Tensor") -> list[str]:
         return [line]
     if len(arguments) + 8 <= WIDTH:
         return [f"    def {name}(", f"        {arguments}", f"    ) -> {returns}:"]
-    return [f"    def {name}(", *(f"        {a}," for a in re.split(r", (?![^[]*\])", arguments)), f"    ) -> {returns}:"]
+    return [
+        f"    def {name}(",
+        *(f"        {a}," for a in re.split(r", (?![^[]*\])", arguments)),
+        f"    ) -> {returns}:",
+    ]
 
 
 def fitted(statement: str) -> list[str]:

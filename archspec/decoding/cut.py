@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from archspec.decoding.layout import Entry, Layout
-from archspec.decoding.tree import Held, Tree, counters, leaves, rebuilt
+from archspec.decoding.tree import Held, Tree, counters, leaves, noted, rebuilt
 from archspec.errors import StateError
 
 
@@ -35,7 +35,7 @@ def truncated(tree: Tree, layout: Layout, n: int) -> Tree:
     if n == seen:
         return tree
     if n:
-        for problem in _problems(tree, layout, seen):
+        for problem in _problems(tree, layout, seen, n):
             of = "" if seen is None else f" of {seen}"
             raise StateError(
                 f"the state cannot go back to {n}{of} tokens: {problem}; keep a clone() from before the tokens that"
@@ -49,7 +49,11 @@ def _counted(seen: int, n: int) -> int:
     return (seen and n > 0) if isinstance(seen, bool) else n
 
 
-def _problems(tree: Tree, layout: Layout, seen: int | None) -> Iterator[str]:
+def _problems(tree: Tree, layout: Layout, seen: int | None, n: int) -> Iterator[str]:
+    if noted(tree, "masked") > n:
+        yield "there is padding among them, which was moved before all other tokens"
+    if noted(tree, "prefix_len") > n:
+        yield "tokens of a prefix depend on later ones of it"
     if layout.ahead:
         yield f"in {layout.ahead} a token depends on later ones of its call"
     for held in leaves(tree):

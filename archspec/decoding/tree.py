@@ -12,7 +12,7 @@ from torch import Tensor
 
 from archspec.decoding.layout import Entry
 from archspec.errors import StateError
-from archspec.kernels.state import USED
+from archspec.kernels.state import NOTES, USED
 
 Tree = dict[str, Any]
 Span = tuple[int, int]
@@ -53,11 +53,17 @@ def leaves(tree: Tree, path: str = "") -> Iterator[Held]:
 
 def counters(tree: Tree) -> Iterator[int]:
     """Every number of tokens that `advance` has counted."""
-    for value in tree.values():
+    for key, value in tree.items():
         if isinstance(value, dict):
             yield from counters(value)
-        elif isinstance(value, int) and not isinstance(value, bool):
+        elif isinstance(value, int) and not isinstance(value, bool) and key not in NOTES:
             yield value
+
+
+def noted(tree: Tree, note: str) -> int:
+    """The largest number that is noted under a name anywhere in a state; 0 where there is none."""
+    own = tree.get(note, 0)
+    return max([own if isinstance(own, int) else 0, *(noted(v, note) for v in tree.values() if isinstance(v, dict))])
 
 
 def flags(tree: Tree, path: str = "") -> Iterator[str]:
@@ -95,7 +101,7 @@ def rebuilt(tree: Tree, change: Change, count: Callable[[int], int] = lambda n: 
             parts = [change(Held(f"{path}{key}.{i}", x)) for i, x in enumerate(value)]
             made[key] = tuple(held.tensor for held in parts if held is not None)
         elif isinstance(value, int):
-            made[key] = count(value)
+            made[key] = value if key in NOTES else count(value)
         elif value is not None and not key.endswith(SPAN) and key != USED:  # plain files note None for no mask
             raise StateError(f"the state holds a {type(value).__name__} under {path}{key}, which no model leaves there")
     return made

@@ -4,6 +4,7 @@ from archspec.language.model import Spec, Stack
 from archspec.layers.arguments import ARGUMENTS, in_order
 from archspec.lowering.layout import LaidOut
 from archspec.lowering.program import (
+    Apply,
     Assign,
     Call,
     Collect,
@@ -35,7 +36,11 @@ def lower_model(spec: Spec) -> Function:
         members, statements, x = _body(spec, spec.main, arguments[0].name)
         return Function(spec, spec.main, (*members, head), arguments, (*first, *statements), _headed(spec, x))
     members = tuple(Member(s.name, _lower_stack(spec, s)) for s in spec.stacks)
-    runs = tuple(statement for stack in spec.stacks for statement in (*_remembered(spec, stack), _run(spec, stack)))
+    runs = tuple(
+        statement
+        for stack in spec.stacks
+        for statement in (*_numbered(spec, stack), *_remembered(spec, stack), _run(spec, stack))
+    )
     return Function(spec, spec.main, (*members, head), arguments, (*first, *runs), _headed(spec, Value("x")))
 
 
@@ -79,6 +84,15 @@ def _run(spec: Spec, stack: Stack) -> Assign:
     output = _local(spec, stack.name)
     remembered = Once(f"{stack.name}_output", call)
     return Assign(output, remembered) if spec.decodes(spec.main) else Assign(output, call, shape)
+
+
+def _numbered(spec: Spec, stack: Stack) -> tuple[Assign, ...]:
+    """The documents of a stack by numbers, which another stack is given too."""
+    own = {a.of: Value(a.name) for a in spec.arguments if a.stack == stack.name}
+    if "documents" not in own:
+        return ()
+    check = Apply("checked_documents", (own["documents"], own[stack.embedding.reads]))
+    return (Assign(own["documents"].name, check, checks=True),)
 
 
 def _remembered(spec: Spec, stack: Stack) -> tuple[Assign, ...]:

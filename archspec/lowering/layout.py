@@ -82,7 +82,10 @@ class LaidOut:
             found.append(Assign("places", Value("positions")))
         if not self.counts:
             return found
-        return [*found, Assign("positions", Apply("given_or", (Value("positions"), Value("counted"))), ("B", "T"))]
+        return [
+            *found,
+            Assign("positions", Apply("given_or", (Value("positions"), Value("counted"), self.real)), ("B", "T")),
+        ]
 
     # What is called with them
 

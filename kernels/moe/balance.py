@@ -55,6 +55,9 @@ def balance_terms(
     if not per_sequence:
         counts, tokens, total = counts.sum(0), tokens.sum(), total.sum(0)
     tokens = tokens.clamp(min=1)
+    if per_sequence and mask is not None:
+        # Rows of padding alone are no sequences, over which losses are averaged.
+        total = total * (len(mask) / mask.any(1).sum().clamp(min=1))
     return counts / (tokens * experts.shape[-1] if share else tokens), total / tokens
 
 

@@ -26,7 +26,11 @@ def balance_terms(
     # Padding takes no part, and has chosen nobody.
     dims = (1,) if per_sequence else (0, 1)
     n = mask.sum(dims).clamp(min=1).unsqueeze(-1)
-    return chosen.sum(dims) / n, probs.masked_fill(~mask.unsqueeze(-1), 0).sum(dims) / n
+    total = probs.masked_fill(~mask.unsqueeze(-1), 0).sum(dims)
+    if per_sequence:
+        # Rows of padding alone are no sequences, over which losses are averaged.
+        total = total * (len(mask) / mask.any(1).sum().clamp(min=1))
+    return chosen.sum(dims) / n, total / n
 
 
 def router_z_loss(logits: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from archspec.kernels.plain.state import State, advance
@@ -55,14 +56,14 @@ def reorder(x: Tensor | None, order: Tensor | None) -> Tensor | None:
     """x (B, T, ...) with its tokens in another order (B, T)."""
     if x is None or order is None:
         return x
-    return x.take_along_dim(order.view(*order.shape, *(1,) * (x.dim() - 2)), dim=1)
+    return x.gather(1, order.view(*order.shape, *(1,) * (x.dim() - 2)).expand_as(x))
 
 
 def restore(x: Tensor, order: Tensor | None) -> Tensor:
     """x (B, T, ...) with its tokens where they stood before `reorder`."""
     if order is None:
         return x
-    return x.take_along_dim(order.argsort(dim=1).view(*order.shape, *(1,) * (x.dim() - 2)), dim=1)
+    return reorder(x, order.argsort(dim=1))
 
 
 def count_real(mask: Tensor | None) -> Tensor | None:
@@ -70,9 +71,9 @@ def count_real(mask: Tensor | None) -> Tensor | None:
     return None if mask is None else (mask.cumsum(dim=1) - 1).clamp(min=0)
 
 
-def given_or(given: Tensor | None, counted: Tensor | None) -> Tensor | None:
-    """What was given, or else what was counted."""
-    return counted if given is None else given
+def given_or(given: Tensor | None, counted: Tensor | None, mask: Tensor | None) -> Tensor | None:
+    """Positions (B, T) that were given, 0 at padding, or else those that were counted."""
+    return counted if given is None else hide(given, mask)
 
 
 def hide(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -89,18 +90,17 @@ def separate(
     """The documents (B, T) numbered from 0 in each row, and the position of each token in its own.
 
     order and mask are those of `align`, positions those that are counted where there are no documents. Tokens of one
-    number are one document where nothing stands between them.
+    number are one document where no other number stands between them, at padding or not.
     """
     if documents is None:
         return None, positions
-    documents = reorder(documents, order)
-    begins = documents.new_ones(documents.shape, dtype=torch.bool)
-    begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    if mask is not None:
-        begins[:, 1:] |= mask[:, 1:] != mask[:, :-1]
-    column = torch.arange(x.shape[1], device=x.device)
-    first = torch.where(begins, column, 0).cummax(dim=1).values
-    return begins.cumsum(dim=1) - 1, column - first
+    changes = documents[:, 1:] != documents[:, :-1]
+    documents = reorder(F.pad(changes.cumsum(dim=1), (1, 0)), order)
+    real = torch.ones_like(documents) if mask is None else mask.long()
+    before = real.cumsum(dim=1) - real  # real tokens before this one
+    begins = F.pad(documents[:, 1:] != documents[:, :-1], (1, 0), value=True)
+    first = torch.where(begins, before, 0).cummax(dim=1).values
+    return documents, before - first
 
 
 def of_one_document(ids: Tensor | None, memory_ids: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -130,8 +130,11 @@ def by_document(layer: Callable[..., Tensor], x: Tensor, rows: Rows | None, **gi
     """`layer` on x (B, T, D), or on each document of it by itself; `given` is what it takes beside x."""
     if rows is None:
         return layer(x, **given)
-    positions = (rows.mask.cumsum(dim=1) - 1).clamp(min=0)
-    own = {"mask": rows.mask, "key_mask": rows.mask, "positions": positions}
+    if not rows.index.numel():
+        return torch.zeros_like(x)  # padding alone
+    own = dict.fromkeys(("mask", "key_mask"), rows.mask)
+    if given.get("positions") is not None:
+        own["positions"] = hide(given["positions"].flatten()[rows.index], rows.mask)
     y = layer(x.flatten(0, 1)[rows.index], **given | {name: own[name] for name in own.keys() & given.keys()})
     flat = y.new_zeros(x.shape[0] * x.shape[1], *y.shape[2:])
     return flat.index_put((rows.index[rows.mask],), y[rows.mask]).view(*x.shape[:2], *y.shape[2:])

@@ -96,6 +96,10 @@ def test_positions_go_on_from_call_to_call(name: str) -> None:
     assert far(torch.cat(parts, dim=1), whole) < 1e-9
     with pytest.raises(ValueError, match="given positions; give these theirs too"):
         model(x[:, :1], state=state)
+    state = {}
+    model(x, state=state)
+    with pytest.raises(ValueError, match="given no positions; give these none either"):
+        model(x[:, :1], positions=where[:, :1], state=state)
 
 
 @pytest.mark.parametrize("name", KNOWING)
@@ -120,6 +124,8 @@ def test_positions_of_padded_rows(name: str) -> None:
         ({"positions": torch.arange(7)}, ValueError, "positions has shape (7,), expected (2, 7)"),
         ({"mask": torch.ones(2, 6, dtype=torch.bool)}, ValueError, "mask has shape (2, 6), expected (2, 7)"),
         ({"mask": torch.zeros(2, 7)}, TypeError, "mask is torch.float32, expected torch.bool"),
+        ({"mask": torch.full((2, 7), -10000)}, ValueError, "mask holds other numbers than 0 and 1"),
+        ({"positions": torch.zeros(2, 7).bool()}, TypeError, "positions are torch.bool, expected numbers"),
         ({"documents": torch.zeros(2, 7)}, TypeError, "documents are torch.float32, expected whole numbers"),
         ({"documents": torch.zeros(2, 6, dtype=torch.long)}, ValueError, "documents has shape (2, 6), expected (2, 7)"),
         ({"documents": torch.tensor([0, 3, 7])}, ValueError, "in a batch of one row"),
@@ -140,6 +146,47 @@ def test_what_does_not_fit_is_refused(given: dict[str, Any], error: type[Excepti
         model(tokens(), **given)
     if "state" in given:
         assert given["state"] == {}
+
+
+LONG = {"kind": "longrope", "short_factor": [1.0] * 4, "long_factor": [1.5, 2.0, 3.0, 4.0], "original_max_seq_len": 4}
+FOLLOWING = {
+    name: one_block({"mixer": {**ROPE, "position": {"kind": "rope", "scaling": scaling}}})
+    for name, scaling in {
+        "dynamic": {"kind": "dynamic", "factor": 2.0, "original_max_seq_len": 4},
+        "longrope": LONG,
+    }.items()
+}
+
+
+@pytest.mark.parametrize("name", FOLLOWING)
+def test_frequencies_follow_the_length_of_each_row_and_document(name: str) -> None:
+    model = small(archspec.build(archspec.load(FOLLOWING[name])))
+    x, where = tokens(T=6, B=1), torch.tensor([[0, 1, 2, 3, 7, 9]])
+    packed = model(x, documents=torch.tensor([[0, 0, 0, 1, 1, 1]]), positions=where)
+    assert far(packed[:, :3], model(x[:, :3], positions=where[:, :3])) < 1e-9
+    assert far(packed[:, 3:], model(x[:, 3:], positions=where[:, 3:])) < 1e-9
+    beyond = torch.tensor([[0, 1, 2, 100, 100, 100]])
+    mask = torch.tensor([[1, 1, 1, 0, 0, 0]], dtype=torch.bool)
+    assert far(model(x, positions=beyond, mask=mask)[:, :3], model(x[:, :3])) < 1e-9
+
+
+@pytest.mark.parametrize("name", ["rope", "alibi_both", "learned"])
+def test_padding_neither_joins_nor_splits_documents(name: str) -> None:
+    model, x = made(name)[1], tokens(T=6, B=1)
+    if name == "alibi_both":
+        model = small(archspec.build(archspec.load(one_block({"mixer": {**ROPE, "mask": "bidirectional"}}))))
+    apart = torch.tensor([[1, 1, 0, 0, 1, 1]], dtype=torch.bool)
+    y = model(x, mask=apart, documents=torch.tensor([[5, 5, 6, 6, 5, 5]]))
+    assert far(y[:, 4:], model(x[:, 4:])) < 1e-9
+    hole = torch.tensor([[1, 1, 0, 1, 1, 1]], dtype=torch.bool)
+    y = model(x, mask=hole, documents=torch.tensor([[5] * 6]))
+    assert far(y[:, hole[0]], model(x[:, hole[0]])) < 1e-9
+
+
+def test_documents_of_padding_alone() -> None:
+    for name in ("rope", "hybrid"):
+        y = made(name)[1](tokens(), documents=torch.zeros(2, 7, dtype=torch.long), mask=torch.zeros(2, 7).bool())
+        assert y.isfinite().all()
 
 
 def test_a_mask_of_zeros_and_ones_is_a_mask() -> None:

@@ -68,17 +68,33 @@ def test_a_padded_prompt_can_be_reordered_cloned_and_taken_back(attention: nn.Mo
         assert (got[i : i + 1] - alone(attention, text, 2)).abs().max() < 1e-10
 
 
-def test_going_back_into_the_padding_leaves_rows_of_nothing(attention: nn.Module) -> None:
+def test_rows_that_were_moved_are_not_cut_apart(attention: nn.Module) -> None:
+    """Padding of a call is moved before all tokens, so that the first n columns are other tokens in every row."""
     x, mask = tokens(2, 6), torch.tensor([[True] * 6, [True] * 2 + [False] * 4])
     state = new_state(attention, 2)
     with torch.no_grad():
         attention(x, mask=mask, state=state)
-        state.truncate(3)
-        assert state["padding"].tolist() == [0, 3]
-        text = tokens(2, 2, 1)
-        got = attention(text, state=state)
-    assert (got[:1] - alone(attention, torch.cat((x[:1, :3], text[:1]), dim=1), 2)).abs().max() < 1e-10
-    assert (got[1:] - alone(attention, text[1:], 2)).abs().max() < 1e-10
+        attention(x[:, :3], state=state)
+        with pytest.raises(archspec.StateError, match="there is padding among them"):
+            state.truncate(5)
+        state.truncate(7)
+        got = attention(x[:, 1:2], state=state)
+    wanted = alone(attention, torch.cat((x[1:, :2], x[1:, :1], x[1:, 1:2]), dim=1), 1)
+    assert (got[1:] - wanted).abs().max() < 1e-10
+
+
+@torch.no_grad()
+def test_tokens_of_a_prefix_are_not_cut_apart() -> None:
+    mixer = {"kind": "attention", "n_heads": 2, "mask": "prefix"}
+    spec = archspec.load({"name": "p", "d_model": 16, "vocab_size": 11, "blocks": [{"mixer": mixer}]})
+    model = archspec.build(spec).double().eval()
+    state = new_state(model, 1)
+    model(tokens(1, 5), prefix_len=4, state=state)
+    with pytest.raises(archspec.StateError, match="tokens of a prefix depend on later ones"):
+        state.truncate(2)
+    state.truncate(4)
+    with pytest.raises(ValueError, match="prefix_len is 5, but the first call"):
+        model(tokens(1, 1), prefix_len=5, state=state)
 
 
 @pytest.mark.parametrize("position", ["alibi", {"kind": "t5", "n_buckets": 8, "max_distance": 16}, "rope"])

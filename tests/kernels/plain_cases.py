@@ -327,6 +327,7 @@ TABLES = [
     ("rope_frequencies", "proportional_frequencies", (16, 1e4, 0.3, 2.0)),
     ("rope_frequencies", "ntk_frequencies", (16, 1e4, 4.0)),
     ("rope_frequencies", "dynamic_frequencies", (16, 1e4, 4.0, 64, 100)),
+    ("rope_frequencies", "dynamic_frequencies_of_rows", (16, 1e4, 4.0, 64, torch.tensor([[3], [100], [64]]))),
     ("rope_frequencies", "yarn_frequencies", (16, 1e4, 4.0, 64)),
     ("rope_frequencies", "yarn_frequencies", (16, 1e4, 4.0, 64, 16.0, 2.0, False)),
     ("rope_frequencies", "yarn_attention_factor", (4.0,)),

@@ -13,10 +13,12 @@ from archspec.modules import submodule
 from archspec.modules.projection import linear
 
 
-def check_prefix(prefix_len: int | Tensor | None, T: int, S: int, state: State | None) -> None:
+def check_prefix(
+    prefix_len: int | Tensor | None, T: int, S: int, state: State | None, key_mask: Tensor | None = None
+) -> None:
     """Refuse a prefix that is no length, or that the first of several calls does not hold whole.
 
-    prefix_len: one length or (B,) of them; T: tokens of this call, the last of S so far.
+    prefix_len: one length or (B,) of them; T: tokens of this call, the last of S so far; key_mask (B, S): real ones.
     """
     first = S == T
     if prefix_len is not None and not torch.compiler.is_compiling():
@@ -27,7 +29,12 @@ def check_prefix(prefix_len: int | Tensor | None, T: int, S: int, state: State |
         if least < 0:
             raise ValueError(f"prefix_len is {least}, expected 0 or more tokens")
         begun = T if state is None or first else int(state.get("prefix_len", 0))
-        if state is not None and most > begun:
+        short = most > begun
+        if state is not None and first and key_mask is not None:
+            held = key_mask.sum(1)
+            short = bool((lengths.to(held.device) > held).any())
+            begun = int(held.min()) if held.numel() else T
+        if state is not None and short:
             raise ValueError(
                 f"prefix_len is {most}, but the first call of this state held {begun} of its tokens; it must hold all"
             )
@@ -104,7 +111,7 @@ class Attention(nn.Module):
             if c.padded and key_mask is not None:
                 key_mask = key_mask[:, -k.shape[2] :]  # of the keys that are still kept
         if c.mask == "prefix" and not c.plain:
-            check_prefix(prefix_len, T, k.shape[2], state)
+            check_prefix(prefix_len, T, k.shape[2], state, key_mask=key_mask if c.padded else None)
         if c.mask == "prefix" and c.padded and prefix_len is not None and key_mask is not None:
             prefix_len = prefix_len + (~key_mask).sum(1)  # padding comes before it
         if c.placed and (c.slopes or c.own_bias) and places is not None:
