@@ -113,8 +113,7 @@ def test_pooled_is_that_of_transformers(name: str, masked: bool) -> None:
     assert abs(summed - wanted) > 0.5 * wanted
 
 
-@pytest.mark.parametrize("standalone", [False, True])
-def test_pooled_and_summed_routers_of_several_widths_stand_beside_one_another(standalone: bool) -> None:
+def test_pooled_and_summed_routers_of_several_widths_stand_beside_one_another() -> None:
     moe = {"kind": "moe", "top_k": 2, "d_ff": 4, "balance_loss": 1.0, "z_loss": 0.5}
     kinds = {
         "a": moe | {"n_experts": 4, "balance_pooled": True},
@@ -124,15 +123,26 @@ def test_pooled_and_summed_routers_of_several_widths_stand_beside_one_another(st
     define = {name: {"mixer": {"kind": "attention", "n_heads": 2}, "ffn": ffn} for name, ffn in kinds.items()}
     sizes = {"d_model": 8, "vocab_size": 11, "max_seq_len": 16, "head": {"kind": "lm"}}
     spec = load({**sizes, "define": define, "blocks": "a b c a c"})
-    namespace: dict[str, Any] = {}
-    exec(archspec.generate(spec, standalone=standalone), namespace)
-    m = namespace["Model"]().double()
+    m, plain = (built(spec, standalone).double() for standalone in (False, True))
+    plain.load_state_dict(m.state_dict())
+    tokens = torch.randint(11, (2, 7))
     aux: dict[str, Tensor] = {}
-    m(torch.randint(11, (2, 7)), aux=aux)
+    m(tokens, aux=aux)
     f, w = (
         [aux[f"blocks.{i}.ffn.{'balance' if i in (2, 4) else 'pooled'}_{what}"] for i in range(5)]
         for what in ("fraction", "weight")
     )
     pooled = ((f[0] + f[3]) / 2 * (w[0] + w[3]) / 2).sum() + (f[1] * w[1]).sum()
     z = sum(aux[f"blocks.{i}.ffn.z_loss"] for i in range(5))
-    torch.testing.assert_close(m.aux_loss(aux), pooled + (f[2] * w[2]).sum() + (f[4] * w[4]).sum() + z)
+    wanted = pooled + (f[2] * w[2]).sum() + (f[4] * w[4]).sum() + z
+    torch.testing.assert_close(m.aux_loss(aux), wanted)
+    nested: dict[str, Any] = {}
+    plain(tokens, aux=nested)
+    torch.testing.assert_close(plain.aux_loss(nested), wanted)
+
+
+def built(spec: Any, standalone: bool) -> Any:
+    """The model of a generated file."""
+    namespace: dict[str, Any] = {}
+    exec(archspec.generate(spec, standalone=standalone), namespace)
+    return namespace["Model"]()
