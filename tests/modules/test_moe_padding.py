@@ -92,7 +92,7 @@ def test_gradients_are_those_of_the_sequences(fields: dict[str, Any], side: str)
     total = torch.zeros((), dtype=torch.double)
     for part in rows:
         y, aux = run(m, part)
-        share = {"z_loss": part.shape[1] / N, "balance_weight": 1 / len(LENGTHS)}
+        share = {"z_loss": part.shape[1] / N} | dict.fromkeys(("balance_weight", "pooled_weight"), 1 / len(LENGTHS))
         aux = {name: value * share.get(name, 1) for name, value in aux.items()}
         total = total + y.square().sum() + (router_loss(aux) if m.c.aux_loss else 0)
     wanted = torch.autograd.grad(total, [*rows, *m.parameters()])
