@@ -143,9 +143,14 @@ class Stack:
         """Whether anything in it knows how far a token is from the first one."""
         return any(part.counts for part in self.everything)
 
+    @cached_property
+    def reads_positions(self) -> bool:
+        """Whether anything in it takes the positions of tokens."""
+        return any("positions" in c.arguments for c in self.everything)
+
     def counts_with(self, inputs: frozenset[str]) -> bool:
         """Whether the positions of tokens are computed in a model that takes these inputs."""
-        taken = self.embedding.n_tokens == "T" and any("positions" in c.arguments for c in self.everything)
+        taken = self.embedding.n_tokens == "T" and self.reads_positions
         given = not inputs.isdisjoint(("positions", "documents"))
         return taken and (given or ("mask" in inputs and (self.aligns or self.counts)))
 
@@ -164,7 +169,7 @@ class Stack:
         by_rows = "documents" in inputs and any(self.by_rows(part) for part in self.parts)
         return self.present({*self.arguments, *(("rows",) if by_rows else ())}, inputs, memory)
 
-    @property
+    @cached_property
     def causal(self) -> bool:
         """Whether no token can see a later one."""
         return self.embedding.causal and all(part.causal for part in self.parts)

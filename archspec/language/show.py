@@ -1,12 +1,16 @@
 """A resolved spec as YAML that loads to an equal one: every derived size and default, the wiring as lines."""
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, groupby
 from typing import Any
 
 from archspec.language.document import SIZES
 from archspec.language.model import Block, Layer, Segment, Spec, Stack
+from archspec.language.places import MOST_EXTENDS
 from archspec.language.rules import rules
+from archspec.language.source import MAX_BYTES
+from archspec.language.tree import MAX_NODES
 from archspec.language.wirings import SUBLAYERS
 from archspec.language.yaml_writer import dump
 from archspec.layers.base import Component, NormComponent
@@ -14,8 +18,15 @@ from archspec.layers.fields import acts
 
 
 def show(spec: Spec) -> str:
-    """The spec as YAML text with everything resolved."""
-    return dump(document(spec))
+    """The spec as YAML text with everything resolved.
+
+    Where that would be more than a spec may hold, a block that differs from an earlier one in some values says those.
+    """
+    found = document(spec)
+    text = dump(found)
+    if len(text.encode()) > MAX_BYTES or _size(found) > MAX_NODES:
+        text = dump({**found, "define": by_difference(found["define"])})
+    return text
 
 
 def document(spec: Spec) -> dict[str, Any]:
@@ -40,6 +51,45 @@ def document(spec: Spec) -> dict[str, Any]:
     if spec.expect:
         found["expect"] = {key: e.text if e.step else int(e.text) for key, e in spec.expect}
     return found
+
+
+def _size(data: Any) -> int:
+    """The values of some plain data, as a reader of the text counts them: keys too."""
+    if isinstance(data, Mapping):
+        return 1 + sum(1 + _size(child) for child in data.values())
+    return 1 + sum(map(_size, data)) if isinstance(data, list | tuple) else 1
+
+
+def by_difference(blocks: Mapping[str, Any]) -> dict[str, Any]:
+    """Blocks by name, of which those with the same fields say only what is other than in one of the earlier ones."""
+    earlier: dict[object, str] = {}
+    depth: dict[str, int] = {}
+    found: dict[str, Any] = {}
+    for name, block in blocks.items():
+        form = _form(block)
+        # The first of the form, and those that are the same but for one part of them.
+        alike = [form, *((form, part, repr({**block, part: None})) for part in block)]
+        changes = {base: _changed(blocks[base], block) for key in alike if (base := earlier.get(key)) is not None}
+        base = min(changes, key=lambda b: _size(changes[b]), default=None)
+        found[name] = block if base is None else {"extends": base, **changes[base]}
+        depth[name] = 0 if base is None else depth[base] + 1
+        for key in alike if depth[name] < MOST_EXTENDS // 2 else ():
+            earlier.setdefault(key, name)
+    return found
+
+
+def _form(data: Any) -> str:
+    """Which fields there are, in which kinds, whatever their values."""
+    if not isinstance(data, Mapping):
+        return ""
+    fields = (f"{key}={value}" if key == "kind" else f"{key}{{{_form(value)}}}" for key, value in data.items())
+    return ",".join(fields)
+
+
+def _changed(base: Mapping[str, Any], block: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a block that have other values than in one of the same form."""
+    differ = ((key, base[key], value) for key, value in block.items() if base[key] != value)
+    return {k: _changed(old, new) if isinstance(new, Mapping) else new for k, old, new in differ}
 
 
 def plain(component: Component) -> Any:
@@ -106,12 +156,16 @@ def _item(segment: Segment, names: Mapping[Block, str]) -> Any:
 def _names(layers: Iterable[Layer]) -> dict[Block, str]:
     """A name for each different block: the one that the spec gave it, else what it is made of."""
     found: dict[Block, str] = {}
+    taken: set[str] = set()
+    numbers: dict[str, Iterator[int]] = {}
     for layer in layers:
         if layer.block not in found:
             made_of = "_".join(part.kind for name, part in layer.block.parts if name in SUBLAYERS)
-            wanted, taken = layer.label or made_of or "block", set(found.values())
-            numbered = (f"{wanted}_{n}" for n in count(2))
-            found[layer.block] = wanted if wanted not in taken else next(n for n in numbered if n not in taken)
+            wanted = name = layer.label or made_of or "block"
+            while name in taken:
+                name = f"{wanted}_{next(numbers.setdefault(wanted, count(2)))}"
+            found[layer.block] = name
+            taken.add(name)
     return found
 
 
@@ -136,5 +190,5 @@ def _norm(block: Block) -> NormComponent | None:
 
 
 def _commonest(norms: Iterable[NormComponent]) -> NormComponent | None:
-    found = [*norms]
-    return max(found, key=found.count, default=None)
+    found = Counter(norms)  # of equally many, the first
+    return max(found, key=found.__getitem__, default=None)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from archspec.errors import SpecError
 from archspec.language.load import load, loads
 from archspec.language.show import show
+from archspec.language.source import MAX_BYTES
 from archspec.language.yaml_writer import flow, scalar
 from archspec.layers.registry import ROLES, find, kinds
 
@@ -163,3 +164,29 @@ def test_texts_that_yaml_would_read_otherwise_are_quoted(value: str) -> None:
 
 def test_numbers_are_numbers_in_old_and_new_yaml() -> None:
     assert flow([1, 1.0, 1e-12, -2.5, 1e22, True, None]) == "[1, 1.0, 1.0e-12, -2.5, 1.0e+22, true, null]"
+
+
+def many(n: int) -> dict[str, Any]:
+    """A model of so many layers, none like another, of several forms."""
+
+    def block(i: int) -> dict[str, Any]:
+        mixer = {"kind": "attention", "n_heads": 1 + i % 2, "head_dim": 2 * (1 + i % 7)}
+        return {"mixer": mixer, "ffn": {"kind": "mlp", "d_ff": i + 1}, "wiring": "post" if i % 3 else "pre"}
+
+    return {"d_model": 8, "vocab_size": 5, "blocks": [block(i) for i in range(n)], "head": "lm"}
+
+
+def test_what_is_shown_of_very_many_layers_is_not_too_large_to_read() -> None:
+    spec = load(many(3000))
+    text = show(spec)
+    assert len(text) < MAX_BYTES
+    assert loads(text) == spec
+
+
+def test_blocks_by_difference_are_the_same_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = load(many(60))
+    whole = show(spec)
+    assert "extends" not in whole
+    monkeypatch.setattr("archspec.language.show.MAX_BYTES", 1000)
+    assert len(show(spec)) < len(whole) / 2
+    assert loads(show(spec)) == spec

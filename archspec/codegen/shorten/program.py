@@ -17,13 +17,16 @@ Function = ast.FunctionDef
 CALLED_BY_OTHERS = ("__init__", "forward", "reset_parameters", "aux_loss", "update_bias")
 
 
-@lru_cache(maxsize=4096)
+MOST_KEPT = 1 << 15  # parts that are remembered parsed: several for each layer of a large model
+
+
+@lru_cache(maxsize=MOST_KEPT)
 def syntax(text: str) -> ast.stmt:
     """A part as abstract syntax."""
     return ast.parse(text).body[0]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=MOST_KEPT)
 def tree(text: str) -> Any:
     """A part as concrete syntax."""
     return cst.parse_statement(text)
@@ -62,10 +65,7 @@ class Program:
 
     def functions(self, part: str) -> list[Function]:
         """The function of a part, or the methods of a class."""
-        node = syntax(self.parts[part])
-        if isinstance(node, Function):
-            return [node]
-        return [n for n in node.body if isinstance(n, Function)] if isinstance(node, ast.ClassDef) else []
+        return _functions(syntax(self.parts[part]))
 
     def helper(self, name: str) -> Function | None:
         """The helper of that name, if it is a function."""
@@ -81,13 +81,9 @@ class Program:
         text = "".join(self.parts.values()).replace(f"self.{method}", "")
         return method in CALLED_BY_OTHERS or f".{method}" in text
 
-    def reads(self, part: str) -> set[str]:
+    def reads(self, part: str) -> frozenset[str]:
         """The names of the file, and of what it imports, that a part reads."""
-        node = syntax(self.parts[part])
-        functions = self.functions(part)
-        inside = {id(n) for f in functions for n in ast.walk(f)}
-        outside = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and id(n) not in inside}
-        return outside.union(*(_loaded(f) - bound(f) for f in functions))
+        return _reads(self.parts[part])
 
     def calls(self, name: str) -> list[Call] | None:
         """Every call of a helper; None where it is also read in another way, as when it is handed on.
@@ -116,6 +112,21 @@ class Program:
 def is_name(node: ast.AST, name: str) -> bool:
     """Whether a node is that name."""
     return isinstance(node, ast.Name) and node.id == name
+
+
+def _functions(node: ast.stmt) -> list[Function]:
+    if isinstance(node, Function):
+        return [node]
+    return [n for n in node.body if isinstance(n, Function)] if isinstance(node, ast.ClassDef) else []
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _reads(text: str) -> frozenset[str]:
+    node = syntax(text)
+    functions = _functions(node)
+    inside = {id(n) for f in functions for n in ast.walk(f)}
+    outside = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and id(n) not in inside}
+    return frozenset(outside.union(*(_loaded(f) - bound(f) for f in functions)))
 
 
 def _loaded(function: Function) -> set[str]:
