@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 DASH = "-"  # standard input, or output
 LARGEST_INPUT = 1 << 20
+# a folder of the unrelated package `archspec`, whose files stand among ours when both are installed
+NEIGHBOUR = os.path.join(os.path.dirname(os.path.dirname(__file__)), "cpu")
+SHARED = (
+    "the package 'archspec', a library about CPUs, is installed in the same place as archspec-compiler, and each "
+    "overwrites files of the other; install them into environments of their own"
+)
 
 
 class Commands(click.Group):
@@ -41,8 +47,16 @@ class Commands(click.Group):
         """Run the command; what archspec raises on purpose becomes a message and an exit code."""
         if "NO_COLOR" in os.environ:
             ctx.color = False
-        with announce(), _escaped():
-            return super().invoke(ctx)
+        shared = os.path.exists(NEIGHBOUR)
+        if shared:
+            tell(f"warning: {SHARED}")
+        try:
+            with announce(), _escaped():
+                return super().invoke(ctx)
+        except ImportError:  # a name of ours in a file that is theirs
+            if not shared:
+                raise
+            sys.exit(1)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
