@@ -27,17 +27,15 @@ def t5_buckets(
     max_distance: int = 128,
     bidirectional: bool = True,
     device: torch.device | None = None,
+    distance: Tensor | None = None,
 ) -> Tensor:
     """Relative position buckets of T5 (Raffel et al. 2020), (T, S) integers below n_buckets.
 
     Half of the buckets are single distances, the others grow logarithmically up to max_distance. With bidirectional the
-    upper half of all buckets is for keys after the query; without it those share bucket 0.
+    upper half of all buckets is for keys after the query; without it those share bucket 0. The queries are the last T
+    of S positions, unless `distance` says otherwise: position of the query minus that of the key, of any shape.
     """
-    return t5_buckets_of(distances(T, S, device), n_buckets, max_distance, bidirectional)
-
-
-def t5_buckets_of(distance: Tensor, n_buckets: int = 32, max_distance: int = 128, bidirectional: bool = True) -> Tensor:
-    """The same for distances, position of the query minus position of the key, of any shape."""
+    distance = distances(T, S, device) if distance is None else distance
     offset = torch.zeros_like(distance)
     if bidirectional:
         n_buckets //= 2

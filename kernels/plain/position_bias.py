@@ -26,14 +26,11 @@ def t5_buckets(
     max_distance: int = 128,
     bidirectional: bool = True,
     device: torch.device | None = None,
+    distance: Tensor | None = None,
 ) -> Tensor:
     """The bucket of each query and key (T, S), the queries being the last T: single distances, then ever wider ones."""
-    distance = torch.arange(S - T, S, device=device).unsqueeze(1) - torch.arange(S, device=device)
-    return t5_buckets_of(distance, n_buckets, max_distance, bidirectional)
-
-
-def t5_buckets_of(distance: Tensor, n_buckets: int = 32, max_distance: int = 128, bidirectional: bool = True) -> Tensor:
-    """The bucket of each distance, position of the query minus position of the key: single ones, then ever wider."""
+    if distance is None:
+        distance = torch.arange(S - T, S, device=device).unsqueeze(1) - torch.arange(S, device=device)
     half = n_buckets // 2 if bidirectional else n_buckets  # the buckets of keys before the query
     steps = distance.abs() if bidirectional else distance.clamp(min=0)
     exact = half // 2

@@ -198,7 +198,7 @@ def test_every_twin_is_compared():
     in_models = {("balance", name) for name in ("expert_load",)}
     left = twins - compared - seen_inside - in_models
     elsewhere = ("state", "collect", "padding", "packed")  # below, in `test_plain_padding` and with models
-    apart = {("position_bias", "place_distances"), ("position_bias", "t5_buckets_of")}
+    apart = {("position_bias", "place_distances")}
     assert {(f, name) for f, name in left - apart if f not in elsewhere} == set()
 
 

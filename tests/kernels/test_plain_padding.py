@@ -35,8 +35,8 @@ CALLS = [
     ("padding", "rows_of", (DOCUMENTS, None)),
     ("padding", "rows_of", (None, MASK)),
     ("state", "close_gap", (KEPT, ALIGNED)),
-    ("position_bias", "t5_buckets_of", (PLACES.unsqueeze(2) - PLACES.unsqueeze(1), 8, 16, True)),
-    ("position_bias", "t5_buckets_of", (PLACES.unsqueeze(2) - PLACES.unsqueeze(1), 8, 16, False)),
+    ("position_bias", "t5_buckets", (5, 5, 8, 16, True, None, PLACES.unsqueeze(2) - PLACES.unsqueeze(1))),
+    ("position_bias", "t5_buckets", (5, 5, 8, 16, False, None, PLACES.unsqueeze(2) - PLACES.unsqueeze(1))),
     ("position_bias", "place_distances", (PLACES,)),
 ]
 

@@ -116,7 +116,10 @@ class Attention(nn.Module):
             prefix_len = prefix_len + (~key_mask).sum(1)  # padding comes before it
         if c.placed and (c.slopes or c.own_bias) and places is not None:
             distances = place_distances(places, state, c.keep, mask if c.padded else None)  # (B, T, S)
-            bias = self.position(x, distances=distances)  # (B, n_heads, T, S)
+            if c.slopes:
+                bias = self.position(distances)  # (B, n_heads, T, S)
+            else:
+                bias = self.position(x, distances=distances)  # (B, n_heads, T, S)
         elif c.placed and c.own_bias:
             bias = self.position(x, total=k.shape[2])  # (1, n_heads, T, S)
         if c.mask == "cross" and c.packed:
@@ -136,7 +139,7 @@ class Attention(nn.Module):
             scale=c.score_scale,
             softcap=c.softcap,
             sinks=self.sinks if c.sinks else None,
-            alibi=self.position(x) if c.slopes and (not c.placed or places is None) else None,
+            alibi=self.position() if c.slopes and (not c.placed or places is None) else None,
             bias=bias
             if c.shared_bias is not None or (c.placed and (c.slopes or c.own_bias)) or (c.packed and c.mask == "cross")
             else self.position(x, total=k.shape[2])

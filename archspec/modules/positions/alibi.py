@@ -21,7 +21,7 @@ class Alibi(nn.Module):
         """Compute the slopes."""
         self.bits.copy_(alibi_slopes(self.c.n_heads).view(torch.int32))
 
-    def forward(self, x: Tensor, distances: Tensor | None = None) -> Tensor:
+    def forward(self, distances: Tensor | None = None) -> Tensor:
         """The slopes, (n_heads,) in float32."""
         c = self.c
         if c.placed and distances is not None:

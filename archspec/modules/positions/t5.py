@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from archspec.kernels.attention.position_bias import place_distances, t5_buckets, t5_buckets_of
+from archspec.kernels.attention.position_bias import place_distances, t5_buckets
 from archspec.kernels.state import State, advance
 from archspec.layers.positions.t5 import T5Bias as Config
 
@@ -35,7 +35,7 @@ class T5Bias(nn.Module):
             distances = place_distances(places, state, mask=mask if c.padded else None)
         if c.placed and distances is not None:
             # Those of each row, (B, T, S), give biases (B, n_heads, T, S).
-            buckets = t5_buckets_of(distances, c.n_buckets, c.max_distance, c.bidirectional)
+            buckets = t5_buckets(T, S, c.n_buckets, c.max_distance, c.bidirectional, distance=distances)
             return self.table(buckets).permute(0, 3, 1, 2)
         buckets = t5_buckets(T, S, c.n_buckets, c.max_distance, c.bidirectional, self.table.weight.device)  # (T, S)
         return self.table(buckets).permute(2, 0, 1).unsqueeze(0)  # (1, n_heads, T, S)
