@@ -17,9 +17,8 @@ from archspec.lowering.program import (
     Value,
 )
 
-Takes = Mapping[
-    str, Collection[str]
-]  # by member, what its forward takes beside x; a member that is not there takes all
+# by member, what its forward takes beside x; a member that is not there takes all
+Takes = Mapping[str, Collection[str]]
 
 
 def printed(expression: Expression, takes: Takes = MappingProxyType({})) -> str:

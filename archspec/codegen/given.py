@@ -1,18 +1,18 @@
 """What a component may be given in one model, beside its input and state: masks, positions, documents."""
 
 from collections.abc import Iterator
-from functools import lru_cache
 
 from archspec.language.model import Spec, Stack
 from archspec.layers.base import Component
 
+Facts = dict[str, bool]  # padded, counted, placed, packed
 
-@lru_cache(maxsize=4)
-def _facts(spec: Spec, inputs: tuple[str, ...] | None) -> dict[Component, dict[str, bool]]:
-    """By component, children included; one that stands in several stacks may be given what any of them has."""
-    found: dict[Component, dict[str, bool]] = {}
+
+def facts_by_component(spec: Spec) -> dict[Component, Facts]:
+    """The facts of each component, children included; one of several stacks may be given what any of them has."""
+    found: dict[Component, Facts] = {}
     for stack in spec.stacks:
-        for part in (stack.embedding, *stack.parts, *((stack.position_bias,) if stack.position_bias else ())):
+        for part in stack.everything:
             facts = _in_stack(spec, stack, part)
             for c in _below(part):
                 before = found.get(c, {})
@@ -20,7 +20,7 @@ def _facts(spec: Spec, inputs: tuple[str, ...] | None) -> dict[Component, dict[s
     return found
 
 
-def _in_stack(spec: Spec, stack: Stack, part: Component) -> dict[str, bool]:
+def _in_stack(spec: Spec, stack: Stack, part: Component) -> Facts:
     takes = spec.takes(stack)
     of_memory = spec.memory_takes(stack) if "memory_mask" in part.arguments else frozenset[str]()
     return {
@@ -37,7 +37,6 @@ def _below(c: Component) -> Iterator[Component]:
         yield from _below(child)
 
 
-def given_to(spec: Spec, c: Component) -> dict[str, bool]:
-    """The facts of a component: `padded`, `counted`, `placed`, `packed`; a head is told of masks alone."""
-    usual = {"padded": "mask" in spec.takes(spec.main), "counted": False, "placed": False, "packed": False}
-    return _facts(spec, spec.inputs).get(c, usual)
+def usual_facts(spec: Spec) -> Facts:
+    """Those of what stands outside the layers: a head is told of masks alone."""
+    return {"padded": "mask" in spec.takes(spec.main), "counted": False, "placed": False, "packed": False}

@@ -12,7 +12,7 @@ from archspec.codegen.constants import Constants
 from archspec.codegen.decide import written
 from archspec.codegen.defaults import lookup_in
 from archspec.codegen.folding import comment, filled, folded
-from archspec.codegen.given import given_to
+from archspec.codegen.given import facts_by_component, usual_facts
 from archspec.codegen.imports import Import, import_lines
 from archspec.codegen.layout import WIDTH
 from archspec.codegen.names import camel, class_names, free, stack_names, uses
@@ -64,6 +64,7 @@ class Writer:
         # what a name of the file means: (module, name in it)
         self.globals = {name: (copied_from(m, form) or m if n else m, n) for name, (m, n) in STRUCTURAL.items()}
         self.helpers: set[str] = set()
+        self.facts = facts_by_component(spec)
         self.takes: dict[Component, frozenset[str]] = {}  # what the forward of a layer takes in this file
         self.imports: set[Import] = set()
 
@@ -126,7 +127,7 @@ class Writer:
         """A class or function of the file of a component, for its config."""
         module = module_of(c)
         where = f"{module.replace('.', '/')}.py"
-        facts = {"plain": self.form == "plain", **given_to(self.spec, c)}
+        facts = {"plain": self.form == "plain", **self.facts.get(c, usual_facts(self.spec))}
         return specialise(node, c, self, where, source(module).line(name), lookup_in(module), facts)
 
     def decodes(self, c: Component) -> bool:
