@@ -27,7 +27,7 @@ def _in_stack(spec: Spec, stack: Stack, part: Component) -> Facts:
         "padded": "mask" in takes | of_memory or ("documents" in takes and stack.by_rows(part)),
         "counted": stack.counts_with(takes),
         "placed": "positions" in takes,
-        "packed": "documents" in takes,
+        "packed": "documents" in takes and not {"documents", "memory_documents"}.isdisjoint(part.arguments),
     }
 
 

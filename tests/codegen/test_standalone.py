@@ -163,9 +163,8 @@ def test_decoding_is_the_packages(name: str, pair: Pair) -> None:
 
 
 @torch.no_grad()
-def test_it_compiles_whole(name: str, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    if hasattr(torch._dynamo.config, "capture_dynamic_output_shape_ops"):  # what older versions want for experts
-        monkeypatch.setattr(torch._dynamo.config, "capture_dynamic_output_shape_ops", True)
+@torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True)  # what older versions want for experts
+def test_it_compiles_whole(name: str, pair: Pair) -> None:
     plain, arguments = pair[1].eval(), given(name)
     torch.compiler.reset()
     compiled = torch.compile(plain, fullgraph=True, backend="eager")

@@ -254,7 +254,8 @@ def variants(role: str, kind: str) -> list[Document]:
         options = [c for c in changes(found_at(load(document), role, kind), path) if not is_huge(c.value)]
         for other in [document, *(changed(document, option) for option in options[:: max(1, len(options) // 3)])]:
             if try_load(other) is not None:
-                block = {**other["blocks"][0], **({"norm": other["norm"]} if role == "norm" else {})}
+                block = {k: v for k, v in other["blocks"][0].items() if k != "repeat"}
+                block |= {"norm": other["norm"]} if role == "norm" else {}
                 found[json.dumps(block, sort_keys=True)] = block
     return list(found.values())
 

@@ -35,9 +35,14 @@ WHOLE = ("hybrid", "encoder_decoder", "three_stacks", "shared", "overrides", "wi
 FORGETS = {"mamba", "mamba2", "lstm", "gru", "rnn", "hyena"}  # cannot go back
 
 
+def by_rows(component: Document) -> bool:
+    """Whether a row gives the same alone: not where experts choose among the tokens of the whole batch."""
+    return component.get("choice_over") != "batch"
+
+
 @cache
 def documents() -> dict[str, Document]:
-    found = {name(case): host(case[0], example(*case))[0] for case in cases(*ROLES)}
+    found = {name(case): host(case[0], example(*case))[0] for case in cases(*ROLES) if by_rows(example(*case))}
     found |= {key: models()[key] for key in WHOLE}
     return {key: document for key, document in found.items() if any(a.of == "state" for a in load(document).arguments)}
 

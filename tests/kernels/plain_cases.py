@@ -227,8 +227,8 @@ def numbers(B=2, T=5, F=7):
     return {"x": normal(B, T, F)}
 
 
-def real():
-    return torch.arange(9) >= torch.tensor([[0], [4]])
+def real(T=9):
+    return torch.arange(T) >= torch.tensor([[0], [4]])
 
 
 def logits(N=11, E=8, bias=False):
@@ -311,13 +311,14 @@ WHOLES = [
          sizes=[{}], n_places=3),
     Case("router", "router_logits", given=lambda: {"x": normal(2, 9, 5), "weight": normal(4, 5), "bias": normal(4)},
          sizes=[{}]),
-    Case("balance", "router_z_loss", given=logits, sizes=[{}]),
-    Case("balance", "router_z_loss", given=lambda: {"logits": normal(2, 9, 4), "mask": real()}, sizes=[{}]),
-    *(Case("balance", "balance_terms", given=lambda: {"probs": torch.rand(2, 9, 4).double(), "mask": real(),
-                                                      "experts": torch.randint(-1, 4, (2, 9, 2))}, sizes=[{}], **parts)
+    Case("balance", "router_z_loss", given=lambda T=11: logits(T), sizes=[{}]),
+    Case("balance", "router_z_loss", given=lambda T=9: {"logits": normal(2, T, 4), "mask": real(T)}, sizes=[{}]),
+    *(Case("balance", "balance_terms", sizes=[{}], **parts,
+           given=lambda T=9: {"probs": torch.rand(2, T, 4).double(), "mask": real(T),
+                              "experts": torch.randint(-1, 4, (2, T, 2))})
       for parts in ({}, {"share": True}, {"per_sequence": True})),
-    Case("balance", "balance_terms", given=lambda: {"probs": torch.rand(2, 9, 4).double(),
-                                                    "experts": torch.randint(-1, 4, (2, 9, 2))}, sizes=[{}]),
+    Case("balance", "balance_terms", given=lambda T=9: {"probs": torch.rand(2, T, 4).double(),
+                                                        "experts": torch.randint(-1, 4, (2, T, 2))}, sizes=[{}]),
 ]  # fmt: skip
 
 

@@ -270,10 +270,9 @@ def test_16_bit_types_are_those_of_the_family(case):
 
 
 @pytest.mark.parametrize("case", ONCE, ids=repr)
-def test_compiles_as_one_graph(case, monkeypatch):
+@torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True)  # what older versions want for experts
+def test_compiles_as_one_graph(case):
     torch.compiler.reset()
-    if hasattr(torch._dynamo.config, "capture_dynamic_output_shape_ops"):  # what older versions want for experts
-        monkeypatch.setattr(torch._dynamo.config, "capture_dynamic_output_shape_ops", True)
     given, function = usual(case), getattr(plain(case.family), case.name)
     compiled = torch.compile(lambda **given: function(**given, **case.settings), fullgraph=True, backend="eager")
     for ours, theirs in zip(tensors(compiled(**given)), tensors(function(**given, **case.settings)), strict=True):

@@ -105,14 +105,10 @@ class Attention(MixerComponent):
             return ("state", "document_ids", "memory_documents", "memory", "memory_mask")
         state = ("mask",) if self.mask == "bidirectional" else ("state", "mask", "key_mask")
         where = ("positions",) if self.rotates else ("places",) if self.slopes or self.own_bias else ()
-        documents = ("documents",) if self.takes_documents else ()
+        by_rows = self.mask == "prefix" or self.counts  # where frequencies follow the length of each document
+        documents = () if by_rows else ("documents",)
         prefix = ("prefix_len",) if self.mask == "prefix" else ()
         return (*state, *where, *documents, *(("bias",) if self.shared_bias is not None else ()), *prefix)
-
-    @property
-    def takes_documents(self) -> bool:
-        """Whether one call serves the documents that a row packs: not where frequencies follow the length of each."""
-        return self.mask in ("causal", "bidirectional") and not self.counts
 
     @property
     def aligned(self) -> bool:

@@ -62,13 +62,8 @@ class MLA(MixerComponent):
     @property
     def arguments(self) -> tuple[str, ...]:
         """The decoding state, masks, and what the rotation goes by."""
-        documents = () if self.counts else ("documents",)
+        documents = () if self.counts else ("documents",)  # a row each where frequencies follow the length of each
         return ("state", "mask", "key_mask", *(("positions",) if self.position is not None else ()), *documents)
-
-    @property
-    def takes_documents(self) -> bool:
-        """Whether one call serves the documents that a row packs: not where frequencies follow the length of each."""
-        return not self.counts
 
     @property
     def shards(self) -> dict[str, tuple[str, ...]]:

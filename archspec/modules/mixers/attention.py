@@ -145,7 +145,7 @@ class Attention(nn.Module):
             else self.position(x, total=k.shape[2])
             if c.own_bias
             else None,
-            documents=documents if c.packed and c.takes_documents else None,
+            documents=documents if c.packed and c.mask != "cross" else None,
             key_mask=None
             if not c.padded
             else mask

@@ -68,7 +68,7 @@ class MLA(nn.Module):
                 latent,
                 k_rope,
                 key_mask=key_mask if c.padded else None,
-                documents=documents if c.packed and c.takes_documents else None,
+                documents=documents if c.packed else None,
             )
         y = y.transpose(1, 2).reshape(B, T, c.n_heads * c.v_head_dim)
         return self.o_proj(y)
@@ -96,7 +96,7 @@ class MLA(nn.Module):
             v,
             causal=True,
             scale=c.softmax_scale,
-            documents=documents if c.packed and c.takes_documents else None,
+            documents=documents if c.packed else None,
             key_mask=key_mask if c.padded else None,
             dropout=c.dropout if c.dropout and self.training else 0.0,
         )
