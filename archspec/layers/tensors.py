@@ -3,6 +3,8 @@
 from math import prod
 from typing import Literal, NamedTuple
 
+from archspec.formulas.functions import ceil_div, least
+
 Shape = tuple[int | str, ...]
 
 GROWTH = 64  # tokens by which what is kept grows in memory at a time (archspec.kernels.state says why)
@@ -23,6 +25,19 @@ class Run(NamedTuple):
     def size(self, shape: Shape) -> int:
         """The number of elements of a tensor of that shape."""
         return prod(self.shape(shape))
+
+
+class How(NamedTuple):
+    """How the work is done, where that changes what it costs.
+
+    Attributes:
+        attention: flash computes scores again in the backward pass, eager keeps them, and cpu is whichever of the two
+            the package's kernels do on a CPU for these sizes.
+        input_learns: whether the input of the op has a gradient (token ids and features have none).
+    """
+
+    attention: Literal["flash", "eager", "cpu"] = "flash"
+    input_learns: bool = True
 
 
 class Param(NamedTuple):
@@ -81,14 +96,14 @@ class Kept(NamedTuple):
 
     def needed(self, run: Run) -> tuple[int, ...]:
         """Its shape after S tokens."""
-        seen = run.S if self.limit is None else min(run.S, self.limit)
+        seen = run.S if self.limit is None else least(run.S, self.limit)
         return Run(run.B, run.T, seen, run.M).shape(self.shape)
 
     def held(self, run: Run) -> tuple[int, ...]:
         """Its shape in memory: it grows by whole blocks of tokens, so that a step need not copy all of it."""
         seen = round_up(run.S)
         if self.limit is not None:
-            seen = min(seen, round_up(self.limit + GROWTH))
+            seen = least(seen, round_up(self.limit + GROWTH))
         return Run(run.B, run.T, seen, run.M).shape(self.shape)
 
     def per_token(self) -> int:
@@ -106,4 +121,4 @@ class Kept(NamedTuple):
 
 def round_up(tokens: int) -> int:
     """Tokens for which there is room in memory."""
-    return -(-tokens // GROWTH) * GROWTH
+    return ceil_div(tokens, GROWTH) * GROWTH

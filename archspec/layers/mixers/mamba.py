@@ -132,5 +132,5 @@ class Mamba(MixerComponent):
             kept=(Kept("ssm", ("B", self.d_inner, self.d_state), dtype="float32"),),
             width=self.d_inner,
             d_state=self.d_state,
-            matmul=2 * self.d_inner * self.d_state,
+            gated=True,
         )

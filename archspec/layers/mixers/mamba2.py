@@ -139,7 +139,6 @@ class Mamba2(MixerComponent):
 
     def _scan(self) -> Op:
         """Of a chunk of L tokens: C B^T and its product with x, the states written, and the states read."""
-        in_chunk = 2 * self.chunk * (self.n_groups * self.d_state + self.d_inner)
         return Scan(
             name="scan",
             shape=("B", "T", self.n_heads, self.head_dim),
@@ -151,7 +150,7 @@ class Mamba2(MixerComponent):
             chunk=self.chunk,
             width=self.d_inner,
             d_state=self.d_state,
-            matmul=in_chunk + 4 * self.d_inner * self.d_state,
+            shared=self.n_groups * self.d_state,
         )
 
     def _gated(self) -> tuple[Op, ...]:

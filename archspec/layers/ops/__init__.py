@@ -1,0 +1,39 @@
+"""The closed vocabulary of operations that components are made of.
+
+An op says what it is called, what it reads, the shape of what comes out, its parameter tensors, its FLOPs, and what it
+keeps while decoding. Counting, cost, graph, diagram and inits know components through these facts alone; each of them
+is compared with what the built module does (`archspec.verify.trace`), so that none can be wrong unnoticed.
+
+Shapes are tuples of whole numbers and symbols: B sequences, T new tokens, S tokens that can be seen (the context; S = T
+without a cache), M tokens of the memory that cross-attention reads. One multiply-add is two FLOPs; `flops` counts
+matrix products, convolutions and FFTs (what a hardware FLOP counter sees), without element-wise work.
+
+Every rule of cost is written once and takes numbers or formulas (`archspec.formulas`).
+"""
+
+from archspec.layers.ops.attention import Attend, LatentAttend
+from archspec.layers.ops.building import linear, projection, split
+from archspec.layers.ops.convolutions import Conv, FFTConv
+from archspec.layers.ops.elementwise import (
+    ADD,
+    CONCAT,
+    MULTIPLY,
+    SCALE,
+    SOFTCAP,
+    SUBTRACT,
+    Elementwise,
+    elementwise,
+    gate,
+)
+from archspec.layers.ops.experts import Experts, Route
+from archspec.layers.ops.op import CLASSES, CONVOLUTION, ELEMENTWISE, MATMUL, SCAN, Op
+from archspec.layers.ops.products import Embedding, Linear, Norm
+from archspec.layers.ops.recurrences import Recurrent, Scan
+from archspec.layers.tensors import How, Kept, Param, Run, Shape
+
+__all__ = [
+    "ADD", "CLASSES", "CONCAT", "CONVOLUTION", "ELEMENTWISE", "MATMUL", "MULTIPLY", "SCALE", "SCAN", "SOFTCAP",
+    "SUBTRACT", "Attend", "Conv", "Elementwise", "Embedding", "Experts", "FFTConv", "How", "Kept", "LatentAttend",
+    "Linear", "Norm", "Op", "Param", "Recurrent", "Route", "Run", "Scan", "Shape", "elementwise", "gate", "linear",
+    "projection", "split",
+]  # fmt: skip

@@ -1,0 +1,41 @@
+"""Convolutions, short and as long as the sequence."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from archspec.formulas.functions import levels, log, whole
+from archspec.layers.ops.op import CONVOLUTION, Op
+from archspec.layers.tensors import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Conv(Op):
+    """A short causal depthwise convolution, or a patch convolution when `d_in` is given."""
+
+    channels: int
+    taps: int
+    d_in: int | None = None
+
+    work: ClassVar[str] = CONVOLUTION
+
+    def flops(self, run: Run) -> int:
+        """Two for each output element, tap and input channel."""
+        return 2 * run.size(self.shape) * self.taps * (self.d_in or 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class FFTConv(Op):
+    """A convolution as long as the sequence, by FFT: O(T log T) for each channel."""
+
+    channels: int
+
+    work: ClassVar[str] = CONVOLUTION
+
+    def flops(self, run: Run) -> int:
+        """An estimate: three real FFTs of n = 2T points at 2.5 n log2 n each, and the product of spectra."""
+        n = 2 * run.T
+        return whole(run.B * self.channels * (3 * 2.5 * n * log(n) + 6 * run.T))
+
+    def steps(self, run: Run) -> int:
+        """The levels of an FFT of 2T points."""
+        return levels(2 * run.T)

@@ -1,0 +1,97 @@
+"""Recurrences: linear ones, which run in parallel, and those of RNNs, which do not."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from archspec.formulas.functions import ceil_div, least, levels
+from archspec.layers.ops.op import SCAN, Op
+from archspec.layers.tensors import How, Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Scan(Op):
+    """A linear recurrence over a state of `width` x `d_state` numbers.
+
+    Without `chunk` it is an associative scan: only the read-out is a product, and `gated` says that its kernel gates
+    the output too. With `chunk`, that many tokens are computed as one masked matrix product, whose scores have `shared`
+    channels in all, and the state goes from chunk to chunk.
+    """
+
+    width: int
+    d_state: int
+    chunk: int | None = None
+    shared: int = 0
+    gated: bool = False
+
+    work: ClassVar[str] = SCAN
+
+    def flops(self, run: Run) -> int:
+        """The read-out; of chunks also the scores, their product with the inputs, and what is written to the state."""
+        state = 2 * self.width * self.d_state
+        if self.chunk is None or run.T == 1:  # one token updates the state element by element
+            return run.size(("B", "T")) * state
+        scores, values = self._in_chunks(run)
+        return scores + values + 2 * self._tokens(run) * state
+
+    def backward_flops(self, run: Run, how: How) -> int:
+        """By hand in the kernels: of a scan the gradients of A, B, C and of what enters; of chunks the scores again."""
+        state = 2 * self.width * self.d_state
+        if self.chunk is None:
+            return run.size(("B", "T")) * state * (5 if self.gated else 4)
+        scores, values = self._in_chunks(run)
+        return 3 * scores + 2 * values + 5 * self._tokens(run) * state
+
+    def arithmetic(self, run: Run) -> int:
+        """Of each number of the state: decay, its exponential, its product, what enters, and the sum.
+
+        In chunks the state decays once a chunk, and each pair of tokens has a decay in each head.
+        """
+        if self.chunk is None or run.T == 1:
+            return 5 * run.size(("B", "T")) * self.width * self.d_state
+        chunks = ceil_div(run.T, self.chunk)
+        heads = run.size(self.shape[2:-1])
+        return 2 * run.B * chunks * self.width * self.d_state + 3 * self._tokens(run) * self._length(run) * heads
+
+    def steps(self, run: Run) -> int:
+        """One a chunk; log T for an associative scan."""
+        return levels(run.T) if self.chunk is None else ceil_div(run.T, self.chunk)
+
+    def _length(self, run: Run) -> int:
+        assert self.chunk is not None
+        return least(self.chunk, run.T)
+
+    def _tokens(self, run: Run) -> int:
+        """Tokens of whole chunks."""
+        return run.B * ceil_div(run.T, self._length(run)) * self._length(run)
+
+    def _in_chunks(self, run: Run) -> tuple[int, int]:
+        """FLOPs of the scores of all pairs in a chunk, and of their product with the inputs."""
+        pairs = 2 * self._tokens(run) * self._length(run)
+        return pairs * self.shared, pairs * self.width
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Recurrent(Op):
+    """A non-linear recurrence whose cell multiplies input and state by dense matrices, one token at a time."""
+
+    d_in: int
+    width: int
+    gates: int
+
+    def flops(self, run: Run) -> int:
+        """Two for each weight of the cell, at each token."""
+        return 2 * run.size(("B", "T")) * self.gates * self.width * (self.d_in + self.width)
+
+    def backward_flops(self, run: Run, how: How) -> int:
+        """Twice as many, without the gradient of the state before the first token, nor that of an input without one."""
+        first = 2 * run.B * self.gates * self.width * self.width
+        unread = 0 if how.input_learns else 2 * run.size(("B", "T")) * self.gates * self.width * self.d_in
+        return 2 * self.flops(run) - first - unread
+
+    def arithmetic(self, run: Run) -> int:
+        """Of each gate: bias, sum, function, and its product with the state."""
+        return 4 * run.size(("B", "T")) * self.gates * self.width
+
+    def steps(self, run: Run) -> int:
+        """One a token."""
+        return run.T
