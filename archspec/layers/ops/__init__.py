@@ -14,7 +14,9 @@ Every rule of cost is written once and takes numbers or formulas (`archspec.form
 from archspec.layers.ops.attention import Attend, LatentAttend
 from archspec.layers.ops.building import linear, projection, split
 from archspec.layers.ops.convolutions import Conv, FFTConv
-from archspec.layers.ops.elementwise import (
+from archspec.layers.ops.experts import Experts, Route
+from archspec.layers.ops.op import CLASSES, CONVOLUTION, ELEMENTWISE, MATMUL, SCAN, Op
+from archspec.layers.ops.pointwise import (
     ADD,
     CONCAT,
     MULTIPLY,
@@ -25,8 +27,6 @@ from archspec.layers.ops.elementwise import (
     elementwise,
     gate,
 )
-from archspec.layers.ops.experts import Experts, Route
-from archspec.layers.ops.op import CLASSES, CONVOLUTION, ELEMENTWISE, MATMUL, SCAN, Op
 from archspec.layers.ops.products import Embedding, Linear, Norm
 from archspec.layers.ops.recurrences import Recurrent, Scan
 from archspec.layers.tensors import How, Kept, Param, Run, Shape

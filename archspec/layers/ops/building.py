@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from archspec.layers.ops.elementwise import Elementwise
 from archspec.layers.ops.op import Op
+from archspec.layers.ops.pointwise import Elementwise
 from archspec.layers.ops.products import Linear, Norm
 from archspec.layers.tensors import Param, Shape
 
