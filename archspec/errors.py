@@ -2,6 +2,7 @@
 
 ArchspecError            the root: catch this to catch all
 ├── SpecError            a spec is wrong; holds every problem of the file, each with its place (exit code 1)
+├── CostError            a cost is asked of a model or for sizes that have none (exit code 1)
 ├── GenerateError        a layer's source asks the code generator for something it cannot write out (exit code 1)
 ├── MissingError         a package is not installed, such as PyTorch, which extra brings it (exit code 1)
 ├── RenderError          a picture cannot be drawn, for example because Graphviz is missing (exit code 1)
@@ -101,6 +102,10 @@ class SpecError(ArchspecError):
 
 class SpecWarning(UserWarning):
     """A setting of a spec that is accepted, but has no effect, or hardly the one that was meant."""
+
+
+class CostError(ArchspecError, ValueError):
+    """A cost is asked of a model, or for a length, that has none: decoding without a decoder, a batch of 0."""
 
 
 class GenerateError(ArchspecError):

@@ -11,12 +11,17 @@ GROWTH = 64  # tokens by which what is kept grows in memory at a time (archspec.
 
 
 class Run(NamedTuple):
-    """The work to be priced: B sequences of T new tokens, each seeing S tokens, over a memory of M tokens."""
+    """The work to be priced: B sequences of T new tokens, each seeing S tokens, over a memory of M tokens.
+
+    Where earlier tokens are kept as latents (MLA), queries are brought to the latents (absorbed); with `expands` the
+    latents are brought to keys and values again at every step.
+    """
 
     B: int = 1
     T: int = 1
     S: int = 1
     M: int = 0
+    expands: bool = False
 
     def shape(self, shape: Shape) -> tuple[int, ...]:
         """A shape in numbers."""
@@ -97,14 +102,14 @@ class Kept(NamedTuple):
     def needed(self, run: Run) -> tuple[int, ...]:
         """Its shape after S tokens."""
         seen = run.S if self.limit is None else least(run.S, self.limit)
-        return Run(run.B, run.T, seen, run.M).shape(self.shape)
+        return run._replace(S=seen).shape(self.shape)
 
     def held(self, run: Run) -> tuple[int, ...]:
         """Its shape in memory: it grows by whole blocks of tokens, so that a step need not copy all of it."""
         seen = round_up(run.S)
         if self.limit is not None:
             seen = least(seen, round_up(self.limit + GROWTH))
-        return Run(run.B, run.T, seen, run.M).shape(self.shape)
+        return run._replace(S=seen).shape(self.shape)
 
     def per_token(self) -> int:
         """Elements of one sequence for each token along S or M; 0 where it does not grow."""

@@ -36,9 +36,20 @@ class Attend(Op):
         again = self.qk_dim if self.recomputes(run, how) else 0
         return 2 * self.pairs(run) * self.n_heads * (2 * self.qk_dim + 2 * self.v_dim + again)
 
+    def needed_flops(self, run: Run) -> int:
+        """Scores and weighted mean over the visible pairs."""
+        return 2 * self.visible(run) * self.n_heads * (self.qk_dim + self.v_dim)
+
     def arithmetic(self, run: Run) -> int:
         """Of a score: scale, maximum, difference, exponential and sum; its bias and its cap."""
         return self.pairs(run) * self.n_heads * (5 + bool(self.bias) + 2 * (self.softcap is not None))
+
+    def traffic(self, run: Run, how: How, given: int) -> tuple[int, int]:
+        """Queries, the keys and values that are kept, and the result; eager also the scores, four times."""
+        read, written = Op.traffic(self, run, how, given)
+        kept = 0 if run.S == run.T else sum(run.size(k.needed(run)) for k in self.kept if k.grows == "S")
+        scores = 2 * self.n_heads * self.pairs(run) if how.attention == "eager" else 0
+        return read + kept + scores, written + scores
 
     def pairs(self, run: Run) -> int:
         """Queries times the keys that are there; with a window, that many before the first query and no more."""
@@ -76,6 +87,19 @@ class LatentAttend(Attend):
     latents: tuple[str, str]
 
     def flops(self, run: Run) -> int:
-        """Scores and weighted mean over the T x S rectangle, in the form that runs."""
-        width = self.qk_dim + self.v_dim if run.S == run.T else 2 * self.latent + self.rope
-        return 2 * self.pairs(run) * self.n_heads * width
+        """Scores and weighted mean over all pairs, in the form that runs."""
+        return 2 * self.pairs(run) * self.n_heads * self._width(run) + self._expansion(run)
+
+    def needed_flops(self, run: Run) -> int:
+        """The same over the visible pairs."""
+        return 2 * self.visible(run) * self.n_heads * self._width(run) + self._expansion(run)
+
+    def _width(self, run: Run) -> int:
+        expanded = run.S == run.T or run.expands
+        return self.qk_dim + self.v_dim if expanded else 2 * self.latent + self.rope
+
+    def _expansion(self, run: Run) -> int:
+        """Bringing the latents of earlier tokens to keys and values again."""
+        if run.S == run.T or not run.expands:
+            return 0
+        return 2 * run.B * (run.S - run.T) * self.latent * self.n_heads * (self.qk_dim - self.rope + self.v_dim)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from archspec.formulas.functions import least
 from archspec.layers.ops.op import Op
 from archspec.layers.tensors import Run
 
@@ -48,3 +49,8 @@ class Experts(Op):
         """Of a chosen expert: its activation, its gate where it has one, its weight and the sum over experts."""
         hidden, gated = self.d_ff, self.matrices > 2
         return run.size(("B", "T")) * self.top_k * (hidden * (2 if gated else 1) + 2 * self.d_model)
+
+    def weights_read(self, run: Run) -> int:
+        """Those of the experts that are called: at most one more for each choice of a token."""
+        each = self.matrices * self.d_model * self.d_ff
+        return least(self.n_experts, run.size(("B", "T")) * self.top_k) * each

@@ -71,9 +71,26 @@ class Op:
         """The same in the backward pass: the gradient of its weights, and that of its input where that learns."""
         return self.flops(run) * (2 if how.input_learns else 1)
 
+    def needed_flops(self, run: Run) -> int:
+        """Those of `flops` whose results matter: attention without the pairs that its mask hides."""
+        return self.flops(run)
+
     def arithmetic(self, run: Run) -> int:
         """Element-wise operations of the forward pass; one evaluation of a function counts as one. An estimate."""
         return 0
+
+    def traffic(self, run: Run, how: How, given: int) -> tuple[int, int]:
+        """Elements that the forward pass reads and writes, run by itself: what it is given, its weights, its result."""
+        return given + self.weights_read(run), run.size(self.shape)
+
+    def taken(self, names: tuple[str, ...], run: Run) -> int:
+        """Elements of those of its outputs, all of them where it has no such names."""
+        widths = [width for name, width in self.outputs if name in names]
+        return run.size((*self.shape[:-1], sum(widths))) if widths else run.size(self.shape)
+
+    def weights_read(self, run: Run) -> int:
+        """Elements of its weights that are read."""
+        return sum(p.numel for p in self.params)
 
     def steps(self, run: Run) -> int:
         """Operations that must follow one another, however many processors there are, in training."""

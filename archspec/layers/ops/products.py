@@ -34,6 +34,10 @@ class Embedding(Op):
     rows: int
     dim: int
 
+    def weights_read(self, run: Run) -> int:
+        """The rows that are looked up."""
+        return run.size(self.shape)
+
     @property
     def biases(self) -> bool:
         """Whether its rows are biases of the scores of an attention, one for each query and key."""

@@ -52,6 +52,10 @@ class Scan(Op):
         heads = run.size(self.shape[2:-1])
         return 2 * run.B * chunks * self.width * self.d_state + 3 * self._tokens(run) * self._length(run) * heads
 
+    def unfused(self, run: Run) -> int:
+        """Elements that a scan moves more which writes decay, what enters and the state of each token to memory."""
+        return 6 * run.size(("B", "T")) * self.width * self.d_state if self.chunk is None else 0
+
     def steps(self, run: Run) -> int:
         """One a chunk; log T for an associative scan."""
         return levels(run.T) if self.chunk is None else ceil_div(run.T, self.chunk)

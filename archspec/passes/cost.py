@@ -1,0 +1,187 @@
+"""What a spec costs: a training step, a prefill or one decoded token, from the rules of its ops, without building it.
+
+    forward + backward + what checkpoints run again;  bytes moved;  bytes held;  steps that must follow one another
+
+FLOPs are those of products, two a multiply-add, as PyTorch's counter has them: attention over every pair of a query and
+a key that is kept, padding of chunks included, logits at every position. `flops_needed` leaves out the pairs that a
+causal mask or a window hides. Element-wise work, which no counter sees, and FFTs are estimates.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import Any, Literal
+
+from archspec.errors import CostError
+from archspec.graph import Graph, graph
+from archspec.language.model import Spec, need_spec
+from archspec.layers.ops import CLASSES, ELEMENTWISE, FFTConv, How, Scan
+from archspec.passes.count import kept
+from archspec.passes.dtypes import bytes_of
+from archspec.passes.work import Checkpoint, Line, lines
+from archspec.passes.workload import Mla, Phase, Workload, workload
+
+Attention = Literal["flash", "eager", "cpu"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of a workload. All are whole numbers, of FLOPs or bytes, for the whole batch.
+
+    Attributes:
+        flops_forward, flops_backward, flops_again: of products; again is the part that checkpoints run twice.
+        flops: their sum.
+        flops_needed: forward, with the visible pairs of attention alone.
+        by_class: forward FLOPs by class of work; `elementwise` is an estimate, and in none of the sums above.
+        bytes_moved: of the forward pass, each op by itself (fused kernels as one op); an estimate.
+        bytes_moved_unfused: the same where scans write the states of all tokens to memory.
+        weight_bytes, cache_bytes, state_bytes: parameters; decoding state that grows with the text, and that does not.
+        sequential_steps: ops that must follow one another on the longest way through the model.
+    """
+
+    name: str
+    workload: Workload
+    dtype: str
+    attention: Attention
+    checkpoint: Checkpoint
+    tokens: int
+    flops_forward: int
+    flops_backward: int
+    flops_again: int
+    flops_needed: int
+    by_class: dict[str, int]
+    bytes_moved: int
+    bytes_moved_unfused: int
+    weight_bytes: int
+    cache_bytes: int
+    state_bytes: int
+    sequential_steps: int
+    estimates: tuple[str, ...]
+    lines: tuple[Line, ...] = field(repr=False, compare=False)
+
+    @property
+    def flops(self) -> int:
+        """Forward, backward and what is run again."""
+        return self.flops_forward + self.flops_backward + self.flops_again
+
+    @property
+    def flops_per_token(self) -> float:
+        """FLOPs of a token of the main stack."""
+        return self.flops / self.tokens
+
+    @property
+    def intensity(self) -> float:
+        """Forward FLOPs a byte moved."""
+        return self.flops_forward / self.bytes_moved
+
+    @cached_property
+    def numbers(self) -> dict[str, Any]:
+        """Every figure by its name."""
+        names = (
+            "flops", "flops_forward", "flops_backward", "flops_again", "flops_needed", "bytes_moved",
+            "bytes_moved_unfused", "weight_bytes", "cache_bytes", "state_bytes", "sequential_steps", "tokens",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names}
+
+
+def cost(
+    spec: Spec,
+    *,
+    batch: int = 1,
+    seq: int | None = None,
+    memory: int | None = None,
+    phase: Phase = "train",
+    context: int | None = None,
+    dtype: str = "bfloat16",
+    attention: Attention = "flash",
+    checkpoint: Checkpoint = "none",
+    mla: Mla = "absorbed",
+) -> Cost:
+    """What a spec costs.
+
+    Args:
+        spec: a resolved spec.
+        batch: sequences.
+        seq: tokens of each; by default max_seq_len.
+        memory: tokens of the stacks before the last (an encoder's); by default as many.
+        phase: train, prefill or decode (one token).
+        context: when decoding, the tokens that are seen, the new one included; by default seq.
+        dtype: of weights, activations and caches.
+        attention: flash computes scores twice in training, eager keeps them.
+        mla: absorbed decodes on latents, expanded brings all of them to keys and values at every step.
+        checkpoint: block runs the forward pass of each layer again in the backward pass.
+
+    Raises:
+        CostError: a size is none, a length is beyond what the model takes, or the model does not decode.
+    """
+    need_spec(spec)
+    asked = workload(spec, batch=batch, seq=seq, memory=memory, phase=phase, context=context, mla=mla)
+    width = bytes_of(dtype)
+    if attention not in ("flash", "eager", "cpu"):
+        raise CostError(f"attention = {attention!r} is unknown; known: flash, eager, cpu")
+    if checkpoint not in ("none", "block"):
+        raise CostError(f"checkpoint = {checkpoint!r} is unknown; known: none, block")
+    found = graph(spec)
+    runs = asked.runs(spec)
+    every = lines(found, runs, How(attention=attention), phase == "train", checkpoint)
+    moved = sum(line.times * (line.read + line.written) for line in every)
+    main = runs[spec.main.name]
+    decoding = [n for n in found.nodes if n.stack == spec.main.name] if spec.main.has_state else []
+    held = [(k.grows, n.repeat * k.width(width) * prod(k.needed(main))) for n, k in kept(decoding)]
+    return Cost(
+        name=spec.name,
+        workload=asked,
+        dtype=dtype,
+        attention=attention,
+        checkpoint=checkpoint,
+        tokens=main.B * main.T,
+        flops_forward=sum(line.times * line.forward for line in every),
+        flops_backward=sum(line.times * line.backward for line in every),
+        flops_again=sum(line.times * line.again for line in every),
+        flops_needed=sum(line.times * line.needed for line in every),
+        by_class=by_class(every),
+        bytes_moved=width * moved,
+        bytes_moved_unfused=width * (moved + sum(_unfused(line) for line in every)),
+        weight_bytes=width * sum(n.copies * p.numel for n in found.nodes for p in n.params if not p.buffer),
+        cache_bytes=sum(size for grows, size in held if grows),
+        state_bytes=sum(size for grows, size in held if not grows),
+        sequential_steps=sequential_steps(found, every),
+        estimates=tuple(_estimates(every)),
+        lines=tuple(every),
+    )
+
+
+def by_class(every: Iterable[Line]) -> dict[str, int]:
+    """Forward FLOPs by class of work: products by the class of their op, and all that is element-wise."""
+    found = dict.fromkeys(CLASSES, 0)
+    for line in every:
+        found[line.work] += line.times * line.forward
+        rest = line.work if isinstance(line.node.op, Scan) else ELEMENTWISE
+        found[rest] += line.times * line.arithmetic
+    return found
+
+
+def sequential_steps(found: Graph, every: Iterable[Line]) -> int:
+    """The longest way through the graph, each op as long as its steps; repeats of a layer follow one another."""
+    steps = {line.node.name: line.times * line.steps for line in every}
+    before: dict[str, list[str]] = {}
+    for source, reader in found.edges:
+        before.setdefault(reader, []).append(source)
+    longest: dict[str, int] = {}
+    for node in found.nodes:
+        reached = max((longest[source] for source in before.get(node.name, ())), default=0)
+        longest[node.name] = reached + steps.get(node.name, 0)
+    return max(longest.values(), default=0)
+
+
+def _unfused(line: Line) -> int:
+    return line.times * line.node.op.unfused(line.run) if isinstance(line.node.op, Scan) else 0
+
+
+def _estimates(every: Iterable[Line]) -> Iterable[str]:
+    yield from ("by_class.elementwise", "bytes_moved", "bytes_moved_unfused")
+    if any(isinstance(line.node.op, FFTConv) for line in every):
+        yield from ("flops_forward", "flops_backward", "flops", "by_class.convolution")
+    if any(isinstance(line.node.op, Scan) for line in every):
+        yield "by_class.scan"
