@@ -105,9 +105,10 @@ class Formula:
         if name == ROUNDED_UP and arguments[0] == arguments[1]:
             return Formula({(): 1})
         if name == LESSER:
-            difference = (arguments[0] - arguments[1]).number
-            if difference is not None:
-                return arguments[0 if difference <= 0 else 1]
+            if _never_negative(arguments[1] - arguments[0]):
+                return arguments[0]
+            if _never_negative(arguments[0] - arguments[1]):
+                return arguments[1]
             arguments = tuple(sorted(arguments, key=str))
         return Formula({((Atom(name, arguments), 1),): 1})
 
@@ -221,6 +222,17 @@ class Formula:
         return text or "0"
 
     __repr__ = __str__
+
+
+def _never_negative(f: Formula) -> bool:
+    """Whether a formula is seen to be at least 0, names standing for numbers of at least 1."""
+    growing = [factor for power, factor in f.terms.items() if power]
+    return min(growing, default=0) >= 0 and sum(f.terms.values()) >= 0 and all(map(_positive, f.terms))
+
+
+def _positive(power: Power) -> bool:
+    """Whether a product is at least 1: not where a minimum could be less."""
+    return all(_never_negative(a - 1) for atom, _ in power if atom.name == LESSER for a in atom.arguments)
 
 
 def _sum(parts: Iterable[Formula]) -> Formula:
