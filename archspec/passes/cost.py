@@ -124,7 +124,7 @@ def cost(
         raise CostError(f"checkpoint = {checkpoint!r} is unknown; known: none, block")
     found = graph(spec)
     runs = asked.runs(spec)
-    every = lines(found, runs, How(attention=attention), phase == "train", checkpoint)
+    every = lines(found, runs, How(attention=attention), phase, checkpoint)
     moved = sum(line.times * (line.read + line.written) for line in every)
     main = runs[spec.main.name]
     decoding = [n for n in found.nodes if n.stack == spec.main.name] if spec.main.has_state else []

@@ -11,6 +11,7 @@ from typing import Literal
 from archspec.graph import Graph, Node
 from archspec.layers.ops import ADD, SUBTRACT, Elementwise, How, Linear, Run
 from archspec.passes.count import kind
+from archspec.passes.workload import Phase
 
 Checkpoint = Literal["none", "block"]
 
@@ -61,8 +62,10 @@ class Line:
         return (node.stack, node.segment, node.layer, "" if node.segment >= 0 else node.part)
 
 
-def lines(graph: Graph, runs: Mapping[str, Run], how: How, train: bool, checkpoint: Checkpoint = "none") -> list[Line]:
-    """A line for each op that works in these runs, in order of the forward pass."""
+def lines(
+    graph: Graph, runs: Mapping[str, Run], how: How, phase: Phase = "prefill", checkpoint: Checkpoint = "none"
+) -> list[Line]:
+    """A line for each op that works in these runs, in order of the forward pass; backward in training alone."""
     sources: dict[str, list[str]] = {}
     for source, reader in graph.edges:
         sources.setdefault(reader, []).append(source)
@@ -74,12 +77,12 @@ def lines(graph: Graph, runs: Mapping[str, Run], how: How, train: bool, checkpoi
         reached = any(learns[name] for name in before)
         learns[node.name] = reached or any(not p.buffer for p in node.params)
         run = runs.get(node.stack)
-        if run is None or (run.T == 1 and _once(node)):
+        if run is None or (phase == "decode" and _once(node)):
             continue
         given = sum(_given(node, nodes[name], runs) for name in before)
         line = _line(node, given, run, how._replace(input_learns=reached))
-        found.append(line if train else replace(line, backward=0))
-    return _again(found) if train and checkpoint == "block" else found
+        found.append(line if phase == "train" else replace(line, backward=0))
+    return _again(found) if phase == "train" and checkpoint == "block" else found
 
 
 def _given(node: Node, source: Node, runs: Mapping[str, Run]) -> int:
