@@ -13,14 +13,15 @@ GROWTH = 64  # tokens by which what is kept grows in memory at a time (archspec.
 class Run(NamedTuple):
     """The work to be priced: B sequences of T new tokens, each seeing S tokens, over a memory of M tokens.
 
-    Where earlier tokens are kept as latents (MLA), queries are brought to the latents (absorbed); with `expands` the
-    latents are brought to keys and values again at every step.
+    `decodes` says that there is a state of earlier tokens. Where that holds latents (MLA), queries are brought to them
+    (absorbed); with `expands` they are brought to keys and values again at every step.
     """
 
     B: int = 1
     T: int = 1
     S: int = 1
     M: int = 0
+    decodes: bool = False
     expands: bool = False
 
     def shape(self, shape: Shape) -> tuple[int, ...]:

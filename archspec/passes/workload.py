@@ -35,10 +35,10 @@ class Workload:
 
     def runs(self, spec: Spec) -> Mapping[str, Run]:
         """The run of each stack that works; in decoding that is the main one alone."""
-        main, first = spec.main, self.phase == "decode"
-        T = 1 if first else self.seq
-        found = {main.name: Run(self.batch, T, self.context, self.memory if main.memory else 0, self.mla == "expanded")}
-        for stack in spec.stacks[:-1] if not first else ():
+        main, decodes = spec.main, self.phase == "decode"
+        M = self.memory if main.memory else 0
+        found = {main.name: Run(self.batch, self.seq, self.context, M, decodes, self.mla == "expanded")}
+        for stack in spec.stacks[:-1] if not decodes else ():
             tokens = length_of(stack, self.memory)
             before = next((s for s in spec.stacks if s.name == stack.memory), None)
             M = 0 if before is None else length_of(before, self.memory)

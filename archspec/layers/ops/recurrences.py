@@ -28,7 +28,7 @@ class Scan(Op):
     def flops(self, run: Run) -> int:
         """The read-out; of chunks also the scores, their product with the inputs, and what is written to the state."""
         state = 2 * self.width * self.d_state
-        if self.chunk is None or run.T == 1:  # one token updates the state element by element
+        if self.chunk is None or _steps(run):  # one token updates the state element by element
             return run.size(("B", "T")) * state
         scores, values = self._in_chunks(run)
         return scores + values + 2 * self._tokens(run) * state
@@ -46,7 +46,7 @@ class Scan(Op):
 
         In chunks the state decays once a chunk, and each pair of tokens has a decay in each head.
         """
-        if self.chunk is None or run.T == 1:
+        if self.chunk is None or _steps(run):
             return 5 * run.size(("B", "T")) * self.width * self.d_state
         chunks = ceil_div(run.T, self.chunk)
         heads = run.size(self.shape[2:-1])
@@ -99,3 +99,8 @@ class Recurrent(Op):
     def steps(self, run: Run) -> int:
         """One a token."""
         return run.T
+
+
+def _steps(run: Run) -> bool:
+    """Whether a state takes one token."""
+    return run.decodes and run.T == 1
