@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import archspec
-from archspec.report import table
+from archspec.report.count import table
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTEXT, BATCH = 128, 8

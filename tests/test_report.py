@@ -8,7 +8,8 @@ import pytest
 
 from archspec.language.load import load
 from archspec.passes.count import count
-from archspec.report import as_csv, as_json, human, human_bytes, markdown, sections, table
+from archspec.report.count import as_csv, as_json, markdown, sections, table
+from archspec.report.text import human, human_bytes
 
 SPECS = sorted(Path("specs").glob("*.yaml"))
 TINY = count(load("specs/bert_tiny.yaml"))

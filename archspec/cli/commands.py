@@ -101,7 +101,7 @@ def count(spec: str, settings: tuple[str, ...], strict: bool, by: str | None, fo
     """
     from archspec import count as counted
     from archspec.passes.expect import check
-    from archspec.report import FORMATS
+    from archspec.report.count import FORMATS
 
     loaded = read_spec(spec, settings, strict)
     found = counted(loaded)

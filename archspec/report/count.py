@@ -20,13 +20,13 @@ from itertools import groupby, pairwise
 from typing import Any
 
 from archspec.passes.count import Count, Row
+from archspec.report.text import Line, human, human_bytes, in_columns, in_markdown
 
 NUMBERS = (
     "total", "trainable", "active", "embedding", "tied", "buffers", "layers",
     "kv_bytes_per_token", "memory_bytes_per_token", "state_bytes", "cache_bytes_at_max",
     "held_bytes_at_max",
 )  # fmt: skip
-Line = tuple[str, ...]
 
 _SECTION = re.compile(r"(?:\w+\.)??(?:blocks\.[\d,-]+(?:\.\.\d+)?|embedding|position_bias|norm|head)(?=\.|$)")
 _MOST_TERMS = 8
@@ -106,22 +106,6 @@ def _ranges(layers: Sequence[int]) -> str:
     runs = [[i for _, i in run] for _, run in groupby(enumerate(layers), key=lambda pair: pair[1] - pair[0])]
     texts = [f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs]
     return ",".join(texts) if len(texts) <= _MOST_RANGES else f"{','.join(texts[: _MOST_RANGES - 1])}..{texts[-1]}"
-
-
-def human(n: int) -> str:
-    """A large number as people say it, to three digits: 46_702_792_704 is `46.7B`; nothing below a million."""
-    for size, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M")):
-        if n >= 0.9995 * size:
-            return f"{n / size:#.3g}".rstrip(".") + unit
-    return ""
-
-
-def human_bytes(n: int) -> str:
-    """A number of bytes with the largest binary unit that fits it: `131,072 bytes (128 KiB)`."""
-    for size, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-        if n >= size:
-            return f"{n:,} bytes ({n / size:.4g} {unit})"
-    return f"{n:,} bytes"
 
 
 # What stands in the table
@@ -251,29 +235,16 @@ _RIGHT = ("step", "count", "share")
 def table(count: Count, by: str = "") -> str:
     """The counts as text in columns; `by` is tensor, module (the default) or kind."""
     lines = _LINES[by or "module"](count)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1) - (widths[-1] if lines[0][-1] == "note" else 0))
-    body = [_columns(line, widths, lines[0]) for line in lines]
+    body = in_columns(lines, _RIGHT, unruled="note")
     footer = totals(count)
     width = max(len(name) for name, _ in footer)
-    return "\n".join(
-        [count.name, "", body[0], rule, *body[1:-1], rule, body[-1], ""]
-        + [f"{name:<{width}}  {value}" for name, value in footer]
-    )
-
-
-def _columns(line: Line, widths: Sequence[int], header: Line) -> str:
-    cells = [c.rjust(w) if h in _RIGHT else c.ljust(w) for c, w, h in zip(line, widths, header, strict=True)]
-    return "  ".join(cells).rstrip()
+    return "\n".join([count.name, "", *body, "", *(f"{name:<{width}}  {value}" for name, value in footer)])
 
 
 def markdown(count: Count, by: str = "") -> str:
     """The counts as a Markdown table and a list."""
-    lines = _LINES[by or "module"](count)
-    rule = "|".join("---:" if name in _RIGHT else "---" for name in lines[0])
-    rows = [f"| {' | '.join(line)} |" for line in lines]
     footer = [f"- {name}: {value}" for name, value in totals(count)]
-    return "\n".join([f"## {count.name}", "", rows[0], f"|{rule}|", *rows[1:], "", *footer])
+    return "\n".join([f"## {count.name}", "", *in_markdown(_LINES[by or "module"](count), _RIGHT), "", *footer])
 
 
 def as_json(count: Count, by: str = "") -> str:

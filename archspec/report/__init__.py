@@ -1,0 +1,1 @@
+"""What passes found, as text: tables for a terminal, Markdown, JSON and CSV; one file a pass."""

@@ -1,0 +1,44 @@
+"""Tables in columns and in Markdown, and numbers as people say them."""
+
+from collections.abc import Collection, Sequence
+
+Line = tuple[str, ...]
+
+
+def human(n: int) -> str:
+    """A large number as people say it, to three digits: 46_702_792_704 is `46.7B`; nothing below a million."""
+    for size, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M")):
+        if n >= 0.9995 * size:
+            return f"{n / size:#.3g}".rstrip(".") + unit
+    return ""
+
+
+def human_bytes(n: int) -> str:
+    """A number of bytes with the largest binary unit that fits it: `131,072 bytes (128 KiB)`."""
+    for size, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if n >= size:
+            return f"{n:,} bytes ({n / size:.4g} {unit})"
+    return f"{n:,} bytes"
+
+
+def in_columns(lines: Sequence[Line], right: Collection[str], unruled: str = "") -> list[str]:
+    """A table as text: the header and the last line between rules, columns called as in `right` flush right.
+
+    The rules do not reach under a last column of the name `unruled`.
+    """
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1) - (widths[-1] if lines[0][-1] == unruled else 0))
+    body = [_columns(line, widths, lines[0], right) for line in lines]
+    return [body[0], rule, *body[1:-1], rule, body[-1]]
+
+
+def _columns(line: Line, widths: Sequence[int], header: Line, right: Collection[str]) -> str:
+    cells = [c.rjust(w) if h in right else c.ljust(w) for c, w, h in zip(line, widths, header, strict=True)]
+    return "  ".join(cells).rstrip()
+
+
+def in_markdown(lines: Sequence[Line], right: Collection[str]) -> list[str]:
+    """The same as a Markdown table."""
+    rule = "|".join("---:" if name in right else "---" for name in lines[0])
+    rows = [f"| {' | '.join(line)} |" for line in lines]
+    return [rows[0], f"|{rule}|", *rows[1:]]
