@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from archspec.diagram.render import diagram, render
     from archspec.errors import (
         ArchspecError,
+        CostError,
         GenerateError,
         MissingError,
         Problem,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from archspec.language.model import Spec
     from archspec.language.schema import schema
     from archspec.language.show import show
+    from archspec.passes.cost import Cost, cost
     from archspec.passes.count import Count, count
     from archspec.verify import verify
 
@@ -43,6 +45,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArchspecError",
+    "Cost",
+    "CostError",
     "Count",
     "GenerateError",
     "MissingError",
@@ -56,6 +60,7 @@ __all__ = [
     "VerifyError",
     "WriteError",
     "build",
+    "cost",
     "count",
     "diagram",
     "generate",
@@ -76,6 +81,7 @@ _HOMES = {
     "archspec.decoding": ("State", "new_state"),
     "archspec.errors": (
         "ArchspecError",
+        "CostError",
         "GenerateError",
         "MissingError",
         "Problem",
@@ -86,6 +92,7 @@ _HOMES = {
         "VerifyError",
         "WriteError",
     ),
+    "archspec.passes.cost": ("Cost", "cost"),
     "archspec.passes.count": ("Count", "count"),
     "archspec.diagram.render": ("diagram", "render"),
     "archspec.language.load": ("load", "loads"),

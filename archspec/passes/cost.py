@@ -19,6 +19,7 @@ from archspec.language.model import Spec, need_spec
 from archspec.layers.ops import CLASSES, ELEMENTWISE, FFTConv, How, Scan
 from archspec.passes.count import kept
 from archspec.passes.dtypes import bytes_of
+from archspec.passes.mfu import megatron, torchtitan
 from archspec.passes.work import Checkpoint, Line, lines
 from archspec.passes.workload import Mla, Phase, Workload, workload
 
@@ -38,6 +39,8 @@ class Cost:
         bytes_moved_unfused: the same where scans write the states of all tokens to memory.
         weight_bytes, cache_bytes, state_bytes: parameters; decoding state that grows with the text, and that does not.
         sequential_steps: ops that must follow one another on the longest way through the model.
+        mfu: FLOPs of a training step in the dialects of trainers (`passes.mfu`); empty in other phases.
+        estimates: the names of figures that are estimates; all others are exact.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Cost:
     cache_bytes: int
     state_bytes: int
     sequential_steps: int
+    mfu: dict[str, int]
     estimates: tuple[str, ...]
     lines: tuple[Line, ...] = field(repr=False, compare=False)
 
@@ -147,6 +151,7 @@ def cost(
         cache_bytes=sum(size for grows, size in held if grows),
         state_bytes=sum(size for grows, size in held if not grows),
         sequential_steps=sequential_steps(found, every),
+        mfu=_mfu(spec, found, every) if phase == "train" else {},
         estimates=tuple(_estimates(every)),
         lines=tuple(every),
     )
@@ -173,6 +178,12 @@ def sequential_steps(found: Graph, every: Iterable[Line]) -> int:
         reached = max((longest[source] for source in before.get(node.name, ())), default=0)
         longest[node.name] = reached + steps.get(node.name, 0)
     return max(longest.values(), default=0)
+
+
+def _mfu(spec: Spec, found: Graph, every: list[Line]) -> dict[str, int]:
+    active = sum(n.copies * p.numel * p.active[0] // p.active[1] for n in found.nodes for p in n.params if not p.buffer)
+    tied = spec.head.tied_shape is not None
+    return {"megatron": megatron(found, every), "torchtitan": torchtitan(every, active, tied)}
 
 
 def _unfused(line: Line) -> int:

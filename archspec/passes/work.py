@@ -75,9 +75,9 @@ def lines(
     for node in graph.nodes:
         before = sources.get(node.name, [])
         reached = any(learns[name] for name in before)
-        learns[node.name] = reached or any(not p.buffer for p in node.params)
+        learns[node.name] = reached or node.op.learns
         run = runs.get(node.stack)
-        if run is None or (phase == "decode" and _once(node)):
+        if run is None or node.part == "input" or (phase == "decode" and _once(node)):
             continue
         given = sum(_given(node, nodes[name], runs) for name in before)
         line = _line(node, given, run, how._replace(input_learns=reached))

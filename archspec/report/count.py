@@ -14,12 +14,13 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import Any
 
 from archspec.passes.count import Count, Row
+from archspec.report.layers import layers_of, of_layers, section_of
 from archspec.report.text import Line, human, human_bytes, in_columns, in_markdown
 
 NUMBERS = (
@@ -28,9 +29,7 @@ NUMBERS = (
     "held_bytes_at_max",
 )  # fmt: skip
 
-_SECTION = re.compile(r"(?:\w+\.)??(?:blocks\.[\d,-]+(?:\.\.\d+)?|embedding|position_bias|norm|head)(?=\.|$)")
 _MOST_TERMS = 8
-_MOST_RANGES = 4
 
 
 @dataclass(frozen=True)
@@ -65,27 +64,12 @@ class Section:
 def sections(rows: Iterable[Row]) -> list[Section]:
     """The rows by part of the model, in order; layers of the same content stand once, for all of their places."""
     found: dict[Any, list[Section]] = {}
-    for name, members in groupby(rows, key=lambda row: _section(row.module)):
-        section = Section(name, tuple(members), _layers(name))
+    for name, members in groupby(rows, key=lambda row: section_of(row.module)):
+        section = Section(name, tuple(members), layers_of(name))
         stack = name.partition("blocks.")[0]
         alike = (stack, section.content) if section.layers and not section.shared else name
         found.setdefault(alike, []).append(section)
     return [_merged(alike) for alike in found.values()]
-
-
-def _section(module: str) -> str:
-    match = _SECTION.match(module)
-    return match[0] if match else module
-
-
-def _layers(name: str) -> tuple[int, ...]:
-    """The layers of `blocks.3`, `blocks.0-3`, `blocks.0,4` and `blocks.0,4..12`."""
-    _, blocks, spread = name.partition("blocks.")
-    if not blocks:
-        return ()
-    numbers = [int(n) for n in re.findall(r"\d+", spread)]
-    step = 1 if "-" in spread or len(numbers) == 1 else numbers[1] - numbers[0]
-    return tuple(range(numbers[0], numbers[-1] + 1, step))
 
 
 def _merged(alike: list[Section]) -> Section:
@@ -93,19 +77,9 @@ def _merged(alike: list[Section]) -> Section:
     if len(alike) == 1:
         return first
     layers = tuple(sorted(i for section in alike for i in section.layers))
-    name = f"{first.name.partition('blocks.')[0]}blocks.{_ranges(layers)}"
+    name = of_layers(first.name, layers)
     rows = (replace(r, module=name + r.module.removeprefix(first.name), copies=len(layers)) for r in first.rows)
     return Section(name, tuple(rows), layers)
-
-
-def _ranges(layers: Sequence[int]) -> str:
-    """`0-2,4-6`, `0,2..30` of equal steps; of many ranges only the first ones and the last."""
-    steps = {b - a for a, b in pairwise(layers)}
-    if len(steps) == 1 and steps != {1} and len(layers) > 2:
-        return f"{layers[0]},{layers[1]}..{layers[-1]}"
-    runs = [[i for _, i in run] for _, run in groupby(enumerate(layers), key=lambda pair: pair[1] - pair[0])]
-    texts = [f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs]
-    return ",".join(texts) if len(texts) <= _MOST_RANGES else f"{','.join(texts[: _MOST_RANGES - 1])}..{texts[-1]}"
 
 
 # What stands in the table

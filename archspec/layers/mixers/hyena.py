@@ -133,7 +133,14 @@ class Hyena(MixerComponent):
             own.append(Param("positions", (self.filter_len, self.emb_dim)))
         if self.modulate and self.train_decay:
             own.append(Param("decay", (self.filter_dim,)))
-        return Elementwise(name="features", fn="t, cos, sin", shape=("T", self.emb_dim), inputs=(), params=tuple(own))
+        return Elementwise(
+            name="features",
+            fn="t, cos, sin",
+            shape=("T", self.emb_dim),
+            inputs=(),
+            params=tuple(own),
+            fixed=not self.train_positions,
+        )
 
     def _filter(self) -> list[Op]:
         """The filter network, which runs once for all sequences: its rows are positions."""

@@ -96,6 +96,11 @@ class Op:
         """Operations that must follow one another, however many processors there are, in training."""
         return 1
 
+    @property
+    def learns(self) -> bool:
+        """Whether its result has a gradient because of its own tensors."""
+        return any(not p.buffer for p in self.params)
+
     def under(self, prefix: str, outer: tuple[str, ...] = ("x",)) -> "Op":
         """The same op as part of a larger component: its names get the prefix, but for inputs from outside."""
         params = tuple(p._replace(name=f"{prefix}.{p.name}") for p in self.params)

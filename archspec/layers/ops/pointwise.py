@@ -15,14 +15,21 @@ class Elementwise(Op):
     """Anything without products of matrices: activations, gates, sums, reshapes, position rotations; `fn` names it.
 
     Where `activation` is given, the last input goes through it first (a gate: fn multiply, activation silu). `constant`
-    is the number that takes part: the factor of a scale, the bound of a soft-cap.
+    is the number that takes part: the factor of a scale, the bound of a soft-cap. `fixed` says that its result does not
+    depend on its tensors, which stand there for others.
     """
 
     fn: str
     activation: str = ""
     constant: float | None = None
+    fixed: bool = False
 
     work: ClassVar[str] = ELEMENTWISE
+
+    @property
+    def learns(self) -> bool:
+        """Not where its tensors are for others."""
+        return not self.fixed and any(not p.buffer for p in self.params)
 
     def arithmetic(self, run: Run) -> int:
         """One for each element, and one where an activation goes before; what only moves numbers costs none."""

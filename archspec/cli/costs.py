@@ -1,0 +1,47 @@
+"""The command that prices a spec."""
+
+from typing import Any
+
+import click
+
+from archspec.cli.commands import SET, SPEC, STRICT, main
+from archspec.cli.console import read_spec
+
+SIZE = click.IntRange(min=1)
+
+
+@main.command()
+@SPEC
+@SET
+@STRICT
+@click.option("--phase", type=click.Choice(("train", "prefill", "decode")), default="train", show_default=True,
+              help="A training step, the forward pass over a prompt, or one more token.")  # fmt: skip
+@click.option("--batch", metavar="B", type=SIZE, default=1, show_default=True, help="Sequences.")
+@click.option("--seq", metavar="T", type=SIZE, help="Tokens of each.  [default: max_seq_len]")
+@click.option("--memory", metavar="M", type=SIZE, help="Tokens of an encoder's input.  [default: as many]")
+@click.option("--context", metavar="S", type=SIZE, help="Decoding: tokens that are seen, the new one included.")
+@click.option("--dtype", default="bfloat16", show_default=True, help="Of weights, activations and caches.")
+@click.option("--attention", type=click.Choice(("flash", "eager")), default="flash", show_default=True,
+              help="flash computes scores again in the backward pass, eager keeps them.")  # fmt: skip
+@click.option("--mla", type=click.Choice(("absorbed", "expanded")), default="absorbed", show_default=True,
+              help="How latent attention decodes: on the latents, or expanding all of them at every step.")  # fmt: skip
+@click.option("--checkpoint", type=click.Choice(("none", "block")), default="none", show_default=True,
+              help="block runs the forward pass of a layer again in the backward pass.")  # fmt: skip
+@click.option("--by", type=click.Choice(("layer", "kind", "op")), help="What a row is.  [default: layer]")
+@click.option("--format", "form", type=click.Choice(("table", "json", "markdown", "csv")), default="table",
+              show_default=True, help="How to write it.")  # fmt: skip
+def cost(spec: str, settings: tuple[str, ...], strict: bool, by: str | None, form: str, **asked: Any) -> None:
+    """Price a training step, a prefill or one decoded token, without building the model.
+
+    FLOPs are those of products, two a multiply-add; attention over every pair of a query and a key that is kept, and
+    beside it the pairs that its mask leaves. What no counter can prove is called an estimate.
+
+    \b
+    archspec cost model.yaml --batch 8 --seq 2048
+    archspec cost model.yaml --phase decode --context 4096
+    archspec cost model.yaml --format json | jq .flops
+    """
+    from archspec import cost as priced
+    from archspec.report.cost import FORMATS
+
+    click.echo(FORMATS[form](priced(read_spec(spec, settings, strict), **asked), by or ""))

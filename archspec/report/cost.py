@@ -1,0 +1,230 @@
+"""A `Cost` as a table for a terminal, as Markdown, as JSON and as CSV.
+
+layer          times        forward       backward          total  share  bytes moved
+embedding                         0              0              0   0.0%    3,145,728
+blocks.0-11       12  96,636,764,160 ...
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from archspec.layers.ops import CLASSES
+from archspec.passes.cost import Cost
+from archspec.passes.count import spread
+from archspec.passes.dtypes import bytes_of
+from archspec.passes.work import Line as Work
+from archspec.report.layers import layers_of, of_layers, section_of
+from archspec.report.text import Line, human_bytes, in_columns, in_markdown
+
+BY = ("layer", "kind", "op")
+_RIGHT = ("times", "forward", "backward", "again", "total", "share", "bytes moved", "saved")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What ops of one name cost in all of the layers that they stand in.
+
+    `saved` are the bytes that they keep for the backward pass; None where that is not known.
+    """
+
+    name: str
+    times: int
+    forward: int
+    backward: int
+    again: int
+    needed: int
+    bytes_moved: int
+    saved: int | None
+
+    @property
+    def total(self) -> int:
+        """All FLOPs."""
+        return self.forward + self.backward + self.again
+
+    def plus(self, other: "Row") -> "Row":
+        """Both together."""
+        saved = None if self.saved is None or other.saved is None else self.saved + other.saved
+        return replace(
+            self,
+            forward=self.forward + other.forward,
+            backward=self.backward + other.backward,
+            again=self.again + other.again,
+            needed=self.needed + other.needed,
+            bytes_moved=self.bytes_moved + other.bytes_moved,
+            saved=saved,
+        )
+
+
+def rows(cost: Cost, by: str = "layer") -> list[Row]:
+    """The costs by layer (layers that are alike as one row), by kind of component, or by op."""
+    if by == "op":
+        return [_row(spread(line.node.name, line.node), line, cost) for line in cost.lines]
+    if by == "kind":
+        found = _summed((line.kind, _row(line.kind, line, cost)) for line in cost.lines)
+        return sorted(found, key=lambda row: -row.total)
+    return list(_by_layer(cost))
+
+
+def _row(name: str, line: Work, cost: Cost) -> Row:
+    n = line.times
+    return Row(
+        name=name,
+        times=n,
+        forward=n * line.forward,
+        backward=n * line.backward,
+        again=n * line.again,
+        needed=n * line.needed,
+        bytes_moved=n * (line.read + line.written) * bytes_of(cost.dtype),
+        saved=None,
+    )
+
+
+def _summed(named: Iterable[tuple[Any, Row]]) -> list[Row]:
+    found: dict[Any, Row] = {}
+    for key, row in named:
+        found[key] = found[key].plus(row) if key in found else row
+    return list(found.values())
+
+
+def _by_layer(cost: Cost) -> Iterator[Row]:
+    """A row for each part of the model; layers of the same costs stand together."""
+    named = ((section_of(spread(line.node.name, line.node)), line) for line in cost.lines)
+    parts = _summed((name, _row(name, line, cost)) for name, line in named)
+    alike: dict[Any, list[Row]] = {}
+    for row in parts:
+        layers = layers_of(row.name)
+        each = tuple(v // row.times for v in (row.forward, row.backward, row.again, row.needed, row.bytes_moved))
+        alike.setdefault((row.name.partition("blocks.")[0], each) if layers else row.name, []).append(row)
+    for members in alike.values():
+        first = members[0]
+        layers = tuple(sorted(i for row in members for i in layers_of(row.name)))
+        whole = _summed((0, row) for row in members)[0]
+        yield replace(whole, name=of_layers(first.name, layers), times=len(layers)) if layers else whole
+
+
+def lines(cost: Cost, by: str) -> list[Line]:
+    """The table as texts, its header first and the sum of all last."""
+    every = rows(cost, by)
+    total = _summed((0, row) for row in every)[0]
+    train = cost.workload.phase == "train"
+    again = train and cost.checkpoint != "none"
+    header = [by, *(["times"] if by != "kind" else []), "forward", *(["backward"] if train else [])]
+    header += [*(["again"] if again else []), *(["total"] if train else []), "share", "bytes moved"]
+    cells = {
+        by: lambda row: row.name,
+        "times": lambda row: f"{row.times}" if row.times > 1 else "",
+        "forward": lambda row: f"{row.forward:,}",
+        "backward": lambda row: f"{row.backward:,}",
+        "again": lambda row: f"{row.again:,}",
+        "total": lambda row: f"{row.total:,}",
+        "share": lambda row: f"{100 * row.total / max(total.total, 1):.1f}%",
+        "bytes moved": lambda row: f"{row.bytes_moved:,}",
+    }
+    texts = [tuple(cells[name](row) for name in header) for row in every]
+    last = replace(total, name="total", times=1)
+    return [tuple(header), *texts, tuple("" if name == "share" else cells[name](last) for name in header)]
+
+
+def totals(cost: Cost) -> list[tuple[str, str]]:
+    """The footer: what was asked, and every figure with its convention."""
+    said = [("work", work(cost)), ("FLOPs", f"{cost.flops:,}{_large(cost.flops)}")]
+    if cost.workload.phase == "train":
+        parts = [f"forward {cost.flops_forward:,}", f"backward {cost.flops_backward:,}"]
+        parts += [f"run again {cost.flops_again:,}"] if cost.flops_again else []
+        said.append(("", " + ".join(parts)))
+    said.append(("per token", f"{cost.flops / cost.tokens:,.0f}{_large(cost.flops // cost.tokens)}"))
+    said += [(name, f"{n:,}") for name, n in _classes(cost)]
+    if cost.flops_needed != cost.flops_forward:
+        share = 100 * (1 - cost.flops_needed / cost.flops_forward)
+        said.append(("forward, needed", f"{cost.flops_needed:,}: {share:.3g}% are pairs hidden by a mask or window"))
+    said += [(f"for MFU, {name}", f"{n:,}") for name, n in cost.mfu.items()]
+    said.append(
+        ("bytes moved", f"{human_bytes(cost.bytes_moved)} forward, {cost.intensity:,.1f} FLOPs a byte; estimate")
+    )
+    if cost.bytes_moved_unfused != cost.bytes_moved:
+        said.append(("unfused scans", f"{human_bytes(cost.bytes_moved_unfused)}; estimate"))
+    said.append(("weights", human_bytes(cost.weight_bytes)))
+    for name, n in (("cache", cost.cache_bytes), ("state", cost.state_bytes)):
+        said += [(name, f"{human_bytes(n)} after {cost.workload.context:,} tokens")] if n else []
+    said.append(("steps in sequence", f"{cost.sequential_steps:,}"))
+    return said
+
+
+def work(cost: Cost) -> str:
+    """What was priced, with its conventions."""
+    w = cost.workload
+    what = {"train": "a training step on", "prefill": "a prefill of", "decode": "one more token for"}[w.phase]
+    length = f"that see {w.context:,}" if w.phase == "decode" else f"of {w.seq:,} tokens"
+    memory = f", a memory of {w.memory:,}" if w.memory else ""
+    sequences = "1 sequence" if w.batch == 1 else f"{w.batch:,} sequences"
+    length = length.replace("that see", "that sees" if w.batch == 1 else "that see")
+    how = [cost.dtype, f"{cost.attention} attention", *(["blocks checkpointed"] if cost.checkpoint == "block" else [])]
+    return f"{what} {sequences} {length}{memory}; {', '.join(how)}"
+
+
+def _classes(cost: Cost) -> Iterator[tuple[str, int]]:
+    for name in CLASSES:
+        n = cost.by_class[name]
+        estimate = " (estimate)" if f"by_class.{name}" in cost.estimates else ""
+        if n:
+            yield f"forward, {name}{estimate}", n
+
+
+def _large(n: int) -> str:
+    """A number of FLOPs as people say it: ` (6.90 TFLOP)`."""
+    for size, unit in ((10**21, "Z"), (10**18, "E"), (10**15, "P"), (10**12, "T"), (10**9, "G")):
+        if n >= size:
+            return f" ({f'{n / size:#.3g}'.rstrip('.')} {unit}FLOP)"
+    return ""
+
+
+# The formats
+
+
+def table(cost: Cost, by: str = "") -> str:
+    """The costs as text in columns."""
+    footer = totals(cost)
+    width = max(len(name) for name, _ in footer)
+    body = in_columns(lines(cost, by or "layer"), _RIGHT)
+    return "\n".join([cost.name, "", *body, "", *(f"{name:<{width}}  {value}" for name, value in footer)])
+
+
+def markdown(cost: Cost, by: str = "") -> str:
+    """The costs as a Markdown table and a list."""
+    footer = [f"- {name}: {value}" if name else f"  ({value})" for name, value in totals(cost)]
+    return "\n".join([f"## {cost.name}", "", *in_markdown(lines(cost, by or "layer"), _RIGHT), "", *footer])
+
+
+def as_json(cost: Cost, by: str = "") -> str:
+    """Every figure, the conventions, and the rows."""
+    w = asdict(cost.workload)
+    asked = w | {"dtype": cost.dtype, "attention": cost.attention, "checkpoint": cost.checkpoint}
+    found = {"name": cost.name, "work": asked} | cost.numbers
+    found |= {"flops_by_class": cost.by_class, "mfu_flops": cost.mfu, "estimates": list(cost.estimates)}
+    return json.dumps(found | {f"{by or 'layer'}s": [_record(row) for row in rows(cost, by or "layer")]}, indent=2)
+
+
+def as_csv(cost: Cost, by: str = "") -> str:
+    """The rows as CSV with a header."""
+    records = [_record(row) for row in rows(cost, by or "layer")]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fieldnames=list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return out.getvalue().rstrip("\n")
+
+
+def _record(row: Row) -> dict[str, Any]:
+    return {k: v for k, v in asdict(row).items() if v is not None} | {"flops": row.total}
+
+
+FORMATS: dict[str, Callable[[Cost, str], str]] = {
+    "table": table,
+    "json": as_json,
+    "markdown": markdown,
+    "csv": as_csv,
+}
