@@ -62,10 +62,14 @@ class Node(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """The nodes in order of the forward pass, and the edges by name: (from, to)."""
+    """The nodes in order of the forward pass, and the edges by name: (from, to).
+
+    `dropped` names the nodes of whose results dropout takes a share in training.
+    """
 
     nodes: tuple[Node, ...]
     edges: tuple[tuple[str, str], ...]
+    dropped: frozenset[str] = frozenset()
 
 
 def graph(spec: Spec) -> Graph:
@@ -119,6 +123,7 @@ class _Expansion:
         self.spec = spec
         self.nodes: dict[str, Node] = {}
         self.edges: dict[tuple[str, str], None] = {}
+        self.dropped: set[str] = set()
         self.owned = {name for name, _ in spec.ties}  # a tied or reused tensor counts once
 
     def graph(self) -> Graph:
@@ -132,7 +137,7 @@ class _Expansion:
             op = Elementwise(name=name, fn="input", shape=shape, inputs=())
             given[argument.name] = self.add(op, (), stack=argument.stack, part="input", component=None)
         _Scope(self, program, "", given, {"stack": spec.main.name}).run()
-        return Graph(tuple(self.nodes.values()), tuple(self.edges))
+        return Graph(tuple(self.nodes.values()), tuple(self.edges), frozenset(self.dropped))
 
     def add(self, op: Op, sources: Iterable[str], **place: Any) -> str:
         """Add a node and the edges to it; returns its name."""
@@ -198,7 +203,8 @@ class _Scope:
         source = self.value(call.argument)
         named = {name: self.value(value) for name, value in call.named}
         match member.made:
-            case Dropout():  # the identity outside training
+            case Dropout(rate=rate):  # the identity outside training
+                self.expansion.dropped |= {source} if rate else set()
                 return source
             case Function() as function:
                 place = {**self.place, "stack": call.member}

@@ -3,12 +3,13 @@
 The rules are those of the ops; this goes over the graph with them. Lengths that are formulas give figures that are too.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal
 
 from archspec.graph import Graph, Node
+from archspec.layers.base import Component
 from archspec.layers.ops import ADD, SUBTRACT, Elementwise, How, Linear, Run
 from archspec.passes.count import kind
 from archspec.passes.workload import Phase
@@ -71,18 +72,19 @@ def lines(
         sources.setdefault(reader, []).append(source)
     nodes = {node.name: node for node in graph.nodes}
     learns: dict[str, bool] = {}
+    serving_all = {node.component for node in graph.nodes for k in node.op.kept if k.batch_axis is None}
     found = []
     for node in graph.nodes:
         before = sources.get(node.name, [])
         reached = any(learns[name] for name in before)
         learns[node.name] = reached or node.op.learns
         run = runs.get(node.stack)
-        if run is None or node.part == "input" or (phase == "decode" and _once(node)):
+        if run is None or node.part == "input" or (phase == "decode" and _once(node, serving_all)):
             continue
         given = sum(_given(node, nodes[name], runs) for name in before)
         line = _line(node, given, run, how._replace(input_learns=reached))
         found.append(line if phase == "train" else replace(line, backward=0))
-    return _again(found) if phase == "train" and checkpoint == "block" else found
+    return _again(found, graph.dropped) if phase == "train" and checkpoint == "block" else found
 
 
 def _given(node: Node, source: Node, runs: Mapping[str, Run]) -> int:
@@ -107,28 +109,39 @@ def _line(node: Node, given: int, run: Run, how: How) -> Line:
     )
 
 
-def _once(node: Node) -> bool:
-    """Whether it works on the memory alone: its result is kept, and a further token does not ask for it again."""
-    return "M" in node.op.shape and "T" not in node.op.shape
+def _once(node: Node, serving_all: Collection[Component | None]) -> bool:
+    """Whether its result is kept, so that a further token does not ask for it again.
+
+    That is what is made of the memory alone, and what a component that keeps a tensor for all sequences makes of the
+    positions alone (filters).
+    """
+    shape = node.op.shape
+    of_positions = "T" in shape and "B" not in shape
+    return ("M" in shape and "T" not in shape) or (of_positions and node.component in serving_all)
 
 
-def _again(found: list[Line]) -> list[Line]:
+def _again(found: list[Line], dropped: Collection[str]) -> list[Line]:
     """With checkpoints a block runs again in the backward pass, up to the last tensor that it keeps."""
     result: list[Line] = []
     for (_, segment, _, _), members in groupby(found, key=lambda line: line.layer):
         block = list(members)
         if segment >= 0:
-            last = len(block) - _unread(reversed(block))
+            last = len(block) - _unread(reversed(block), dropped)
             block = [replace(line, again=line.forward) if i < last else line for i, line in enumerate(block)]
         result += block
     return result
 
 
-def _unread(backwards: Iterator[Line]) -> int:
-    """Ops at the end of a block whose results nothing keeps: sums, and the projection before them."""
+def _unread(backwards: Iterator[Line], dropped: Collection[str]) -> int:
+    """Ops at the end of a block whose results nothing keeps: sums, and the projection before them.
+
+    Dropout keeps what it took away of a result.
+    """
     n = 0
     for line in backwards:
         op = line.node.op
+        if op.name in dropped:
+            return n
         if isinstance(op, Elementwise) and op.fn in (ADD, SUBTRACT) and not line.node.params:
             n += 1
         else:

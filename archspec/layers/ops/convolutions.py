@@ -32,7 +32,12 @@ class FFTConv(Op):
     work: ClassVar[str] = CONVOLUTION
 
     def flops(self, run: Run) -> int:
-        """An estimate: three real FFTs of n = 2T points at 2.5 n log2 n each, and the product of spectra."""
+        """An estimate: three real FFTs of n = 2T points at 2.5 n log2 n each, and the product of spectra.
+
+        One token more is a sum over all S inputs, two for each of them.
+        """
+        if run.decodes and run.T == 1:
+            return 2 * run.B * run.S * self.channels
         n = 2 * run.T
         return whole(run.B * self.channels * (3 * 2.5 * n * log(n) + 6 * run.T))
 

@@ -98,7 +98,7 @@ class Op:
 
     @property
     def learns(self) -> bool:
-        """Whether its result has a gradient because of its own tensors."""
+        """Whether its result has a gradient because of its own tensors, which may be tied to others."""
         return any(not p.buffer for p in self.params)
 
     def under(self, prefix: str, outer: tuple[str, ...] = ("x",)) -> "Op":

@@ -22,6 +22,11 @@ class Linear(Op):
         """Two for each weight and row."""
         return 2 * run.size(self.rows) * self.d_in * self.d_out
 
+    @property
+    def learns(self) -> bool:
+        """Always, its weights being another's or its own."""
+        return True
+
     def arithmetic(self, run: Run) -> int:
         """One for each output with a bias."""
         return run.size(self.shape) if len(self.params) > 1 else 0
@@ -33,6 +38,11 @@ class Embedding(Op):
 
     rows: int
     dim: int
+
+    @property
+    def learns(self) -> bool:
+        """Always, its table being another's or its own."""
+        return True
 
     def weights_read(self, run: Run) -> int:
         """The rows that are looked up."""
