@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from archspec.language.model import Spec
     from archspec.language.schema import schema
     from archspec.language.show import show
+    from archspec.passes.bill import Bill, bill
     from archspec.passes.cost import Cost, cost
     from archspec.passes.count import Count, count
     from archspec.verify import verify
@@ -45,6 +46,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArchspecError",
+    "Bill",
     "Cost",
     "CostError",
     "Count",
@@ -59,6 +61,7 @@ __all__ = [
     "StateError",
     "VerifyError",
     "WriteError",
+    "bill",
     "build",
     "cost",
     "count",
@@ -92,6 +95,7 @@ _HOMES = {
         "VerifyError",
         "WriteError",
     ),
+    "archspec.passes.bill": ("Bill", "bill"),
     "archspec.passes.cost": ("Cost", "cost"),
     "archspec.passes.count": ("Count", "count"),
     "archspec.diagram.render": ("diagram", "render"),

@@ -27,10 +27,21 @@ SIZE = click.IntRange(min=1)
               help="How latent attention decodes: on the latents, or expanding all of them at every step.")  # fmt: skip
 @click.option("--checkpoint", type=click.Choice(("none", "block")), default="none", show_default=True,
               help="block runs the forward pass of a layer again in the backward pass.")  # fmt: skip
+@click.option("--generate", metavar="N", type=SIZE, help="The bill of a whole answer of N tokens instead.")
+@click.option("--prompt", metavar="T", type=SIZE, help="Tokens of the prompt of that answer.")
 @click.option("--by", type=click.Choice(("layer", "kind", "op")), help="What a row is.  [default: layer]")
 @click.option("--format", "form", type=click.Choice(("table", "json", "markdown", "csv")), default="table",
               show_default=True, help="How to write it.")  # fmt: skip
-def cost(spec: str, settings: tuple[str, ...], strict: bool, by: str | None, form: str, **asked: Any) -> None:
+def cost(
+    spec: str,
+    settings: tuple[str, ...],
+    strict: bool,
+    by: str | None,
+    form: str,
+    generate: int | None,
+    prompt: int | None,
+    **asked: Any,
+) -> None:
     """Price a training step, a prefill or one decoded token, without building the model.
 
     FLOPs are those of products, two a multiply-add; attention over every pair of a query and a key that is kept, and
@@ -39,9 +50,31 @@ def cost(spec: str, settings: tuple[str, ...], strict: bool, by: str | None, for
     \b
     archspec cost model.yaml --batch 8 --seq 2048
     archspec cost model.yaml --phase decode --context 4096
+    archspec cost model.yaml --generate 500 --prompt 2000
     archspec cost model.yaml --format json | jq .flops
     """
     from archspec import cost as priced
     from archspec.report.cost import FORMATS
 
-    click.echo(FORMATS[form](priced(read_spec(spec, settings, strict), **asked), by or ""))
+    if (generate is None) != (prompt is None):
+        raise click.UsageError("--generate and --prompt go together: the tokens of an answer, and of what it answers")
+    loaded = read_spec(spec, settings, strict)
+    if generate is not None and prompt is not None:
+        click.echo(_bill(loaded, prompt, generate, by, form, asked))
+    else:
+        click.echo(FORMATS[form](priced(loaded, **asked), by or ""))
+
+
+def _bill(loaded: Any, prompt: int, generate: int, by: str | None, form: str, asked: dict[str, Any]) -> str:
+    """The text of a bill; options that say nothing of one are wrong use."""
+    from archspec import bill
+    from archspec.report.bill import FORMATS
+
+    usual = {"phase": "train", "attention": "flash", "checkpoint": "none"}
+    said = [f"--{name}" for name, value in asked.items() if value != usual.get(name, value)]
+    said += [f"--{name}" for name in ("seq", "context") if asked[name] is not None] + (["--by"] if by else [])
+    if said or form not in FORMATS:
+        what = " and ".join(said) or f"--format {form}"
+        raise click.UsageError(f"{what} does not go with --generate, which prices a prompt and an answer")
+    used = {name: asked[name] for name in ("batch", "memory", "dtype", "mla")}
+    return FORMATS[form](bill(loaded, prompt=prompt, generate=generate, **used))

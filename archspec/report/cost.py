@@ -18,7 +18,7 @@ from archspec.passes.count import spread
 from archspec.passes.dtypes import bytes_of
 from archspec.passes.work import Line as Work
 from archspec.report.layers import layers_of, of_layers, section_of
-from archspec.report.text import Line, human_bytes, in_columns, in_markdown
+from archspec.report.text import Line, human_bytes, human_flops, in_columns, in_markdown
 
 BY = ("layer", "kind", "op")
 _RIGHT = ("times", "forward", "backward", "again", "total", "share", "bytes moved", "saved")
@@ -131,12 +131,12 @@ def lines(cost: Cost, by: str) -> list[Line]:
 
 def totals(cost: Cost) -> list[tuple[str, str]]:
     """The footer: what was asked, and every figure with its convention."""
-    said = [("work", work(cost)), ("FLOPs", f"{cost.flops:,}{_large(cost.flops)}")]
+    said = [("work", work(cost)), ("FLOPs", human_flops(cost.flops))]
     if cost.workload.phase == "train":
         parts = [f"forward {cost.flops_forward:,}", f"backward {cost.flops_backward:,}"]
         parts += [f"run again {cost.flops_again:,}"] if cost.flops_again else []
         said.append(("", " + ".join(parts)))
-    said.append(("per token", f"{cost.flops / cost.tokens:,.0f}{_large(cost.flops // cost.tokens)}"))
+    said.append(("per token", human_flops(round(cost.flops / cost.tokens))))
     said += [(name, f"{n:,}") for name, n in _classes(cost)]
     if cost.flops_needed != cost.flops_forward:
         share = 100 * (1 - cost.flops_needed / cost.flops_forward)
@@ -172,14 +172,6 @@ def _classes(cost: Cost) -> Iterator[tuple[str, int]]:
         estimate = " (estimate)" if f"by_class.{name}" in cost.estimates else ""
         if n:
             yield f"forward, {name}{estimate}", n
-
-
-def _large(n: int) -> str:
-    """A number of FLOPs as people say it: ` (6.90 TFLOP)`."""
-    for size, unit in ((10**21, "Z"), (10**18, "E"), (10**15, "P"), (10**12, "T"), (10**9, "G")):
-        if n >= size:
-            return f" ({f'{n / size:#.3g}'.rstrip('.')} {unit}FLOP)"
-    return ""
 
 
 # The formats

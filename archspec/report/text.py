@@ -21,6 +21,14 @@ def human_bytes(n: int) -> str:
     return f"{n:,} bytes"
 
 
+def human_flops(n: int) -> str:
+    """A number of FLOPs, and as people say it: `6,903,086,186,496 (6.90 TFLOP)`."""
+    for size, unit in ((10**21, "Z"), (10**18, "E"), (10**15, "P"), (10**12, "T"), (10**9, "G")):
+        if n >= size:
+            return f"{n:,} ({f'{n / size:#.3g}'.rstrip('.')} {unit}FLOP)"
+    return f"{n:,}"
+
+
 def in_columns(lines: Sequence[Line], right: Collection[str], unruled: str = "") -> list[str]:
     """A table as text: the header and the last line between rules, columns called as in `right` flush right.
 

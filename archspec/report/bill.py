@@ -1,0 +1,51 @@
+"""A `Bill` as text and as JSON."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+
+from archspec.passes.bill import Bill
+from archspec.report.text import human_bytes, human_flops
+
+
+def facts(bill: Bill) -> list[tuple[str, str]]:
+    """What stands in it, line by line."""
+    sequences = "1 sequence" if bill.batch == 1 else f"{bill.batch:,} sequences"
+    said = [
+        ("work", f"{sequences}, a prompt of {bill.prompt:,} tokens and {bill.generate:,} more; {bill.dtype}"),
+        ("prefill", f"{human_flops(bill.flops_prefill)}, which gives the first token"),
+    ]
+    if bill.generate > 1:
+        said += [
+            ("a token", f"{bill.flops_first:,} FLOPs at first, {bill.flops_last:,} at last"),
+            ("bytes moved", f"{bill.bytes_first:,} at first, {bill.bytes_last:,} at last; estimate"),
+            ("all tokens", human_flops(bill.flops_decode)),
+        ]
+    share = bill.flops_without_state / bill.flops
+    said += [
+        ("in all", human_flops(bill.flops)),
+        ("without a state", f"{human_flops(bill.flops_without_state)}, {share:.3g} times as many"),
+    ]
+    for name, n in (("cache", bill.cache_bytes), ("state", bill.state_bytes)):
+        said += [(f"{name} at the end", human_bytes(n))] if n else []
+    return said
+
+
+def table(bill: Bill) -> str:
+    """The bill as text."""
+    found = facts(bill)
+    width = max(len(name) for name, _ in found)
+    return "\n".join([bill.name, "", *(f"{name:<{width}}  {value}" for name, value in found)])
+
+
+def markdown(bill: Bill) -> str:
+    """The bill as a Markdown list."""
+    return "\n".join([f"## {bill.name}", "", *(f"- {name}: {value}" for name, value in facts(bill))])
+
+
+def as_json(bill: Bill) -> str:
+    """Every figure."""
+    return json.dumps(asdict(bill) | {"flops": bill.flops}, indent=2)
+
+
+FORMATS: dict[str, Callable[[Bill], str]] = {"table": table, "json": as_json, "markdown": markdown}
