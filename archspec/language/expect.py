@@ -1,7 +1,12 @@
-"""The author's contract: `expect: {params: 46_702_792_704, active: "~12.9B", kv_bytes_per_token: "<= 128 KiB"}`."""
+"""The author's contract: `expect: {params: 46_702_792_704, active: "~12.9B", kv_bytes_per_token: "<= 128 KiB"}`.
+
+What depends on the work that is done says so: `train_flops_per_token: {seq: 2048, at most: 45G}`; sizes that are not
+given are those that `archspec cost` takes.
+"""
 
 import operator
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
@@ -21,24 +26,61 @@ KEYS = {
     "memory_bytes_per_token": "bytes that cross-attention keeps for each token of the memory, at 2 bytes an element",
     "state_bytes": "bytes of fixed decoding state for each sequence, at 2 bytes an element, 4 where states are exact",
 }
+COSTS = {
+    "train_flops_per_token": "FLOPs of a training step, for each token",
+    "prefill_flops_per_token": "FLOPs of a prompt, for each token",
+    "decode_flops_per_token": "FLOPs of one more token, after `context` tokens",
+}
+ASKED = {
+    "batch": "sequences; 1 where nothing is said",
+    "seq": "tokens of each; max_seq_len where nothing is said",
+    "memory": "tokens of an encoder's input",
+    "context": "tokens that are seen when one more is decoded",
+    "dtype": "of weights, activations and caches",
+    "attention": "flash or eager",
+    "checkpoint": "none or block",
+    "mla": "absorbed or expanded",
+}
+LIMITS = {"at most": "<=", "at least": ">=", "below": "<", "above": ">", "is": "==", "about": "~"}
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
-BINARY = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "B": 1}
+BINARY = {
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+}
 COMPARE = {"==": operator.eq, "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 FORM = re.compile(
-    r"(?P<op>==|<=|>=|<|>|~)?\s*(?P<number>\d[\d_]*(?:\.\d+)?(?:[eE]\+?\d{1,2})?)\s*(?P<unit>[KMBGT]|[KMG]iB)?"
+    r"(?P<op>==|<=|>=|<|>|~)?\s*(?P<number>\d[\d_]*(?:\.\d+)?(?:[eE]\+?\d{1,2})?)\s*(?P<unit>[KMGT]i?B|[KMBGT])?"
 )
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """`key op number`; `~` compares after rounding to the digits that were written."""
+    """`key op number`; `~` compares after rounding to the digits that were written.
+
+    `asked` are the sizes of the work that it speaks of, `bound` the word that stood for `op`, where there was one.
+    """
 
     key: str
     op: str
     number: Fraction
     step: Fraction
     text: str
+    asked: tuple[tuple[str, int | str], ...] = ()
+    bound: str = ""
     mark: Mark = field(default=Mark(""), compare=False)
+
+    @property
+    def said(self) -> int | str | dict[str, int | str]:
+        """What stood in the spec."""
+        value = self.text if self.step else int(self.text)
+        return {**dict(self.asked), self.bound: value} if self.bound else value
 
     def holds(self, value: int) -> bool:
         """Whether a counted value meets it."""
@@ -51,9 +93,12 @@ def parse_expect(node: Node | None, problems: Problems) -> tuple[tuple[str, Expe
     """The expectations of a spec."""
     fields = problems.mapping(node, "expect", "what is counted to a value")
     if node is not None:
-        problems.unknown(node, KEYS, "expect", "expect")
+        problems.unknown(node, KEYS | COSTS, "expect", "expect")
     found = []
-    for key in [key for key in fields if key in KEYS]:
+    for key in [key for key in fields if key in KEYS | COSTS]:
+        if key in COSTS and isinstance(fields[key].value, dict):
+            found += [(key, e) for e in _of_work(key, fields[key], problems)]
+            continue
         expectation = read(key, fields[key].value)
         if expectation is None:
             example = '"<= 128 KiB"' if is_bytes(key) else '"~46.7B"'
@@ -62,6 +107,33 @@ def parse_expect(node: Node | None, problems: Problems) -> tuple[tuple[str, Expe
         else:
             found.append((key, replace(expectation, mark=fields[key].mark)))
     return tuple(found)
+
+
+def _of_work(key: str, node: Node, problems: Problems) -> Iterator[Expectation]:
+    """The expectation of a mapping: sizes of the work, and one bound."""
+    path, before = f"expect.{key}", len(problems)
+    fields = problems.mapping(node, path, "the work and a bound")
+    problems.unknown(node, (*ASKED, *LIMITS), path, path)
+    bounds = [word for word in LIMITS if word in fields]
+    if len(bounds) != 1:
+        given = ", ".join(bounds) or "none"
+        problems.tell(node, path, f"needs one bound, one of {', '.join(LIMITS)}; found {given}")
+        return
+    value = fields[bounds[0]].value
+    plain = read(key, value)
+    if plain is None or (isinstance(value, str) and plain.op != "=="):
+        example = '"80 GB"' if is_bytes(key) else "45G"
+        problems.tell(fields[bounds[0]], path, must_be(bounds[0], fields[bounds[0]], f"a number, such as {example}"))
+        return
+    asked: list[tuple[str, int | str]] = []
+    for name in (name for name in ASKED if name in fields):
+        found = fields[name].value
+        if isinstance(found, int | str) and not isinstance(found, bool):
+            asked.append((name, found))
+        else:
+            problems.tell(fields[name], f"{path}.{name}", must_be(name, fields[name], "a number or a word"))
+    if len(problems) == before:
+        yield replace(plain, op=LIMITS[bounds[0]], bound=bounds[0], asked=tuple(asked), mark=node.mark)
 
 
 def read(key: str, value: object) -> Expectation | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from archspec.language.block import PART_ROLES
 from archspec.language.document import BLOCK_KEYS, ITEM_KEYS, PLAIN, SIZES, STACK_KEYS, TOP_KEYS
-from archspec.language.expect import KEYS
+from archspec.language.expect import ASKED, COSTS, KEYS, LIMITS
 from archspec.language.rules import Rule, rules, settable
 from archspec.language.tree import REPLACE
 from archspec.language.wirings import BUILTINS
@@ -176,8 +176,18 @@ def _top_values() -> dict[str, Schema]:
         "stacks": _each(_ref("stack")),
         "head": _unless(ABSENT, _ref("head")),
         "inputs": {**_list({"enum": list(INPUTS)}), "uniqueItems": True},
-        "expect": {**_mapping(KEYS, dict.fromkeys(KEYS, counted)), "type": ["object", "null"]},
+        "expect": {
+            **_mapping(KEYS | COSTS, dict.fromkeys(KEYS, counted) | dict.fromkeys(COSTS, _any(counted, _of_work()))),
+            "type": ["object", "null"],
+        },
     }
+
+
+def _of_work() -> Schema:
+    """An expectation that names the work: sizes, and one bound."""
+    said = ASKED | {word: f"what it is promised to be: {word} this" for word in LIMITS}
+    values = dict.fromkeys(said, _any({"type": "integer", "minimum": 0}, TEXT))
+    return {**_mapping(said, values), "oneOf": [{"required": [bound]} for bound in LIMITS]}
 
 
 def _stack_values() -> dict[str, Schema]:

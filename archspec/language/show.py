@@ -49,7 +49,7 @@ def document(spec: Spec) -> dict[str, Any]:
     if spec.inputs is not None:
         found["inputs"] = list(spec.inputs)
     if spec.expect:
-        found["expect"] = {key: e.text if e.step else int(e.text) for key, e in spec.expect}
+        found["expect"] = {key: e.said for key, e in spec.expect}
     return found
 
 

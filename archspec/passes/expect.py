@@ -3,24 +3,27 @@
 bert_tiny.yaml:15:18: expect.params: 1,254 was promised, 1,253 counted
 """
 
-from archspec.errors import Mark, Problem
-from archspec.language.expect import Expectation
+from typing import Any
+
+from archspec.errors import CostError, Mark, Problem
+from archspec.language.expect import COSTS, Expectation
 from archspec.language.model import Spec
 from archspec.passes.count import Count
 
 
 def check(spec: Spec, count: Count) -> list[Problem]:
-    """A problem for each expectation of the spec that its count does not meet."""
-    found = ((key, expectation, counted(count, key)) for key, expectation in spec.expect)
-    return [
-        Problem(
-            e.mark if e.mark.file else Mark(spec.file or spec.name),
-            f"expect.{key}",
-            f"{promised(e)} was promised, {value:,} counted",
-        )
-        for key, e, value in found
-        if not e.holds(value)
-    ]
+    """A problem for each expectation of the spec that its count, or its cost, does not meet."""
+    problems = (_problem(spec, count, key, expectation) for key, expectation in spec.expect)
+    return [problem for problem in problems if problem is not None]
+
+
+def _problem(spec: Spec, count: Count, key: str, e: Expectation) -> Problem | None:
+    place, path = e.mark if e.mark.file else Mark(spec.file or spec.name), f"expect.{key}"
+    try:
+        value = priced(spec, key, dict(e.asked)) if key in COSTS else counted(count, key)
+    except CostError as error:
+        return Problem(place, path, str(error))
+    return None if e.holds(value) else Problem(place, path, f"{promised(e)} was promised, {value:,} counted")
 
 
 def counted(count: Count, key: str) -> int:
@@ -28,6 +31,22 @@ def counted(count: Count, key: str) -> int:
     return int(getattr(count, "total" if key == "params" else key))
 
 
+def priced(spec: Spec, key: str, asked: dict[str, Any]) -> int:
+    """The cost that a key of `expect` speaks of, for the work that it names.
+
+    Raises:
+        CostError: the work cannot be priced.
+    """
+    from archspec.passes.cost import cost  # most specs promise no cost
+
+    phase, _, _ = key.partition("_")
+    found = cost(spec, phase=phase, **asked)  # type: ignore[arg-type]
+    return round(found.flops / found.tokens)
+
+
 def promised(expectation: Expectation) -> str:
     """What the author wrote; plain whole numbers with their thousands apart."""
-    return f"{int(expectation.text):,}" if expectation.text.isdecimal() else expectation.text
+    number = expectation.text
+    text = f"{int(number):,}" if number.isdecimal() else number
+    work = ", ".join(f"{name} {value}" for name, value in expectation.asked)
+    return f"{expectation.bound} {text}".strip() + (f" with {work}" if work else "")

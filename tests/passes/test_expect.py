@@ -2,10 +2,11 @@
 
 import pytest
 
-from archspec.errors import Mark, Problem
+from archspec.errors import Mark, Problem, SpecError
 from archspec.language.expect import KEYS
-from archspec.language.load import load
+from archspec.language.load import load, loads
 from archspec.language.model import Spec
+from archspec.language.show import show
 from archspec.passes.count import count
 from archspec.passes.expect import check
 
@@ -35,3 +36,45 @@ def test_a_broken_promise_says_both_numbers(promise: int | str, words: str) -> N
 def test_every_key_is_counted() -> None:
     spec = spec_that_expects(**dict.fromkeys(KEYS, 999_999))
     assert [p.path for p in check(spec, count(spec))] == [f"expect.{key}" for key in KEYS]
+
+
+def gpt2_that_expects(key: str, promise: str) -> Spec:
+    return load("specs/gpt2.yaml", set=["expect={__replace__: true}", f"expect.{key}={promise}"])
+
+
+@pytest.mark.parametrize(
+    ("key", "promise"),
+    [
+        ("train_flops_per_token", "{seq: 512, at most: 0.81G}"),
+        ("train_flops_per_token", "{seq: 512, attention: eager, about: 798M}"),
+        ("decode_flops_per_token", "{context: 256, is: 256_501_248}"),
+        ("prefill_flops_per_token", '"~285M"'),
+        ("prefill_flops_per_token", "{batch: 8, seq: 1, above: 1}"),
+    ],
+)
+def test_a_promise_of_costs_is_kept(key: str, promise: str) -> None:
+    spec = gpt2_that_expects(key, promise)
+    assert check(spec, count(spec)) == []
+    assert loads(show(spec)).expect == spec.expect
+
+
+@pytest.mark.parametrize(
+    ("promise", "words"),
+    [
+        ("{seq: 512, at most: 0.8G}", "at most 0.8G with seq 512 was promised, 807,252,480 counted"),
+        ("{seq: 2048, at most: 0.8G}", "seq = 2,048 is beyond max_seq_len = 1,024 of gpt2"),
+        ("5", "5 was promised, 873,312,768 counted"),
+    ],
+)
+def test_a_promise_of_costs_is_broken(promise: str, words: str) -> None:
+    spec = gpt2_that_expects("train_flops_per_token", promise)
+    assert [p.message for p in check(spec, count(spec))] == [words]
+
+
+@pytest.mark.parametrize(
+    "promise",
+    ["{seq: 512}", "{at most: 3, at least: 1}", "{is: '<= 4'}", "{sq: 4, is: 3}", "{seq: [1], is: 3}", "{is: null}"],
+)
+def test_a_promise_of_costs_that_cannot_be_read(promise: str) -> None:
+    with pytest.raises(SpecError, match=r"expect\.train_flops_per_token"):
+        gpt2_that_expects("train_flops_per_token", promise)
