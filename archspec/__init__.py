@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from archspec.passes.count import Count, count
     from archspec.passes.explain import explain
     from archspec.passes.explanation import Explanation
+    from archspec.passes.kinds import complexity_of_kinds
     from archspec.verify import verify
 
 __version__ = "0.1.0"
@@ -69,6 +70,7 @@ __all__ = [
     "bill",
     "build",
     "complexity",
+    "complexity_of_kinds",
     "cost",
     "count",
     "diagram",
@@ -108,6 +110,7 @@ _HOMES = {
     "archspec.passes.count": ("Count", "count"),
     "archspec.passes.explain": ("explain",),
     "archspec.passes.explanation": ("Explanation",),
+    "archspec.passes.kinds": ("complexity_of_kinds",),
     "archspec.diagram.render": ("diagram", "render"),
     "archspec.language.load": ("load", "loads"),
     "archspec.language.model": ("Spec",),

@@ -39,7 +39,7 @@ def complexity(specs: tuple[str, ...], settings: tuple[str, ...], strict: bool, 
     if kinds:
         if specs or settings:
             raise click.UsageError("--kinds compares kinds by themselves; leave out SPEC and --set")
-        from archspec.passes.kinds import complexity_of_kinds
+        from archspec import complexity_of_kinds
         from archspec.report.complexity import KINDS_FORMATS
 
         click.echo(KINDS_FORMATS[form](complexity_of_kinds()))
