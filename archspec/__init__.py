@@ -38,8 +38,12 @@ if TYPE_CHECKING:
     from archspec.language.schema import schema
     from archspec.language.show import show
     from archspec.passes.bill import Bill, bill
+    from archspec.passes.complexity import Complexity, complexity
     from archspec.passes.cost import Cost, cost
     from archspec.passes.count import Count, count
+    from archspec.passes.explain import explain
+    from archspec.passes.explanation import Explanation
+    from archspec.passes.kinds import complexity_of_kinds
     from archspec.verify import verify
 
 __version__ = "0.1.0"
@@ -47,9 +51,11 @@ __version__ = "0.1.0"
 __all__ = [
     "ArchspecError",
     "Bill",
+    "Complexity",
     "Cost",
     "CostError",
     "Count",
+    "Explanation",
     "GenerateError",
     "MissingError",
     "Problem",
@@ -63,9 +69,12 @@ __all__ = [
     "WriteError",
     "bill",
     "build",
+    "complexity",
+    "complexity_of_kinds",
     "cost",
     "count",
     "diagram",
+    "explain",
     "generate",
     "load",
     "loads",
@@ -96,8 +105,12 @@ _HOMES = {
         "WriteError",
     ),
     "archspec.passes.bill": ("Bill", "bill"),
+    "archspec.passes.complexity": ("Complexity", "complexity"),
     "archspec.passes.cost": ("Cost", "cost"),
     "archspec.passes.count": ("Count", "count"),
+    "archspec.passes.explain": ("explain",),
+    "archspec.passes.explanation": ("Explanation",),
+    "archspec.passes.kinds": ("complexity_of_kinds",),
     "archspec.diagram.render": ("diagram", "render"),
     "archspec.language.load": ("load", "loads"),
     "archspec.language.model": ("Spec",),

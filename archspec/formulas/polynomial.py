@@ -76,6 +76,7 @@ class Atom:
 
 
 Power = tuple[tuple[Atom, int], ...]  # atoms with their exponents, in reading order
+Exact = Fraction | int  # whole where it can be, since fractions take ten times as long
 
 
 class Formula:
@@ -83,8 +84,8 @@ class Formula:
 
     __slots__ = ("terms",)
 
-    def __init__(self, terms: Mapping[Power, Fraction | int]):
-        self.terms = {power: Fraction(factor) for power, factor in terms.items() if factor}
+    def __init__(self, terms: Mapping[Power, Exact]):
+        self.terms: dict[Power, Exact] = {power: _exact(factor) for power, factor in terms.items() if factor}
 
     @staticmethod
     def of(value: Any) -> "Formula":
@@ -115,18 +116,18 @@ class Formula:
     # Arithmetic
 
     def __add__(self, other: Any) -> "Formula":
-        found = dict(self.terms)
+        found: dict[Power, Exact] = dict(self.terms)
         for power, factor in Formula.of(other).terms.items():
-            found[power] = found.get(power, Fraction(0)) + factor
+            found[power] = found.get(power, 0) + factor
         return Formula(found)
 
     def __mul__(self, other: Any) -> "Formula":
-        found: dict[Power, Fraction] = {}
+        found: dict[Power, Exact] = {}
         others = Formula.of(other).terms.items()
         for p, a in self.terms.items():
             for q, b in others:
                 power = _product(p, q)
-                found[power] = found.get(power, Fraction(0)) + a * b
+                found[power] = found.get(power, 0) + a * b
         return Formula(found)
 
     def __neg__(self) -> "Formula":
@@ -167,7 +168,7 @@ class Formula:
         """
         found = 0
         for power, factor in self.terms.items():
-            term: Any = factor.numerator if factor.denominator == 1 else factor
+            term: Any = factor
             for atom, exponent in power:
                 term = term * atom.value(numbers) ** exponent
             found = found + term
@@ -218,10 +219,18 @@ class Formula:
         for power, factor in terms:
             sign = "-" if factor < 0 else "+"
             text += f" {sign} " if text else sign.replace("+", "")
-            text += _term(power, abs(factor))
+            text += _term(power, -factor if factor < 0 else factor)
         return text or "0"
 
     __repr__ = __str__
+
+
+def _exact(factor: Any) -> Exact:
+    """A factor without rounding."""
+    if type(factor) is int:
+        return factor
+    exact = Fraction(factor)
+    return exact.numerator if exact.denominator == 1 else exact
 
 
 def _never_negative(f: Formula) -> bool:
@@ -272,8 +281,8 @@ def _crossing(sides: tuple[Formula, ...], of: str) -> set[int]:
     difference = sides[0] - sides[1]
     if difference.names() != {of} or difference.growth(of) != Growth(1):
         return set()
-    slope = difference.terms.get(((Atom(of), 1),), Fraction(0))
-    at = -difference.terms.get((), Fraction(0)) / slope if slope else Fraction(0)
+    slope = difference.terms.get(((Atom(of), 1),), 0)
+    at = Fraction(-difference.terms.get((), 0)) / slope if slope else Fraction(0)
     return {int(at)} if at > 0 else set()
 
 
@@ -281,7 +290,7 @@ def _written(power: Power) -> str:
     return " ".join(str(atom) if exponent == 1 else f"{atom}^{exponent}" for atom, exponent in power)
 
 
-def _term(power: Power, factor: Fraction) -> str:
+def _term(power: Power, factor: Exact) -> str:
     number = f"{factor.numerator:,}" + (f"/{factor.denominator}" if factor.denominator > 1 else "")
     if not power:
         return number

@@ -99,3 +99,8 @@ def unit(info: FieldInfo) -> str:
     for part in (info.annotation, *getattr(info.annotation, "__args__", ())):
         found += getattr(part, "__metadata__", ())
     return next((m for m in found if m in (WIDTH, LENGTH)), "")
+
+
+def most(info: FieldInfo) -> int:
+    """The largest number that a field may have, LARGEST where nothing less is said."""
+    return min((int(m.le) for m in info.metadata if hasattr(m, "le")), default=LARGEST)

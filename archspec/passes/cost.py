@@ -20,6 +20,7 @@ from archspec.layers.ops import CLASSES, ELEMENTWISE, FFTConv, How, Scan
 from archspec.passes.count import kept
 from archspec.passes.dtypes import bytes_of
 from archspec.passes.mfu import megatron, torchtitan
+from archspec.passes.steps import sequential_steps
 from archspec.passes.work import Checkpoint, Line, lines
 from archspec.passes.workload import Mla, Phase, Workload, workload
 
@@ -165,19 +166,6 @@ def by_class(every: Iterable[Line]) -> dict[str, int]:
         rest = line.work if isinstance(line.node.op, Scan) else ELEMENTWISE
         found[rest] += line.times * line.arithmetic
     return found
-
-
-def sequential_steps(found: Graph, every: Iterable[Line]) -> int:
-    """The longest way through the graph, each op as long as its steps; repeats of a layer follow one another."""
-    steps = {line.node.name: line.times * line.steps for line in every}
-    before: dict[str, list[str]] = {}
-    for source, reader in found.edges:
-        before.setdefault(reader, []).append(source)
-    longest: dict[str, int] = {}
-    for node in found.nodes:
-        reached = max((longest[source] for source in before.get(node.name, ())), default=0)
-        longest[node.name] = reached + steps.get(node.name, 0)
-    return max(longest.values(), default=0)
 
 
 def _mfu(spec: Spec, found: Graph, every: list[Line]) -> dict[str, int]:

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Sequence
-from itertools import groupby, pairwise
+
+from archspec.passes.places import ranges
 
 _SECTION = re.compile(r"(?:\w+\.)??(?:blocks\.[\d,-]+(?:\.\.\d+)?|embedding|position_bias|norm|head)(?=\.|$)")
-_MOST_RANGES = 4
 
 
 def section_of(module: str) -> str:
@@ -27,13 +27,3 @@ def layers_of(section: str) -> tuple[int, ...]:
 def of_layers(section: str, layers: Sequence[int]) -> str:
     """The section of a stack that holds these layers."""
     return f"{section.partition('blocks.')[0]}blocks.{ranges(layers)}"
-
-
-def ranges(layers: Sequence[int]) -> str:
-    """`0-2,4-6`, `0,2..30` of equal steps; of many ranges only the first ones and the last."""
-    steps = {b - a for a, b in pairwise(layers)}
-    if len(steps) == 1 and steps != {1} and len(layers) > 2:
-        return f"{layers[0]},{layers[1]}..{layers[-1]}"
-    runs = [[i for _, i in run] for _, run in groupby(enumerate(layers), key=lambda pair: pair[1] - pair[0])]
-    texts = [f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs]
-    return ",".join(texts) if len(texts) <= _MOST_RANGES else f"{','.join(texts[: _MOST_RANGES - 1])}..{texts[-1]}"

@@ -1,6 +1,6 @@
 """Tables in columns and in Markdown, and numbers as people say them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 Line = tuple[str, ...]
 
@@ -50,3 +50,18 @@ def in_markdown(lines: Sequence[Line], right: Collection[str]) -> list[str]:
     rule = "|".join("---:" if name in right else "---" for name in lines[0])
     rows = [f"| {' | '.join(line)} |" for line in lines]
     return [rows[0], f"|{rule}|", *rows[1:]]
+
+
+def aligned(lines: Sequence[Line], right: Collection[int] = ()) -> list[str]:
+    """Columns without a header, those of the numbers in `right` flush right; the last one is as long as it is."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    cells = [
+        [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
+        for line in lines
+    ]
+    return ["  ".join(line).rstrip() for line in cells]
+
+
+def indented(lines: Iterable[str], by: int = 2) -> list[str]:
+    """Lines further right; empty ones are left out."""
+    return [f"{' ' * by}{line}" for line in lines if line]

@@ -1,11 +1,11 @@
 """Convolutions, short and as long as the sequence."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from archspec.formulas.functions import levels, log, whole
 from archspec.layers.ops.op import CONVOLUTION, Op
-from archspec.layers.tensors import Run
+from archspec.layers.tensors import How, Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -36,11 +36,18 @@ class FFTConv(Op):
 
         One token more is a sum over all S inputs, two for each of them.
         """
+        return whole(self._estimate(run))
+
+    def backward_flops(self, run: Run, how: How) -> int:
+        """The same for each gradient."""
+        return whole(self._estimate(run) * (2 if how.input_learns else 1))
+
+    def _estimate(self, run: Run) -> Any:
         if run.decodes and run.T == 1:
             return 2 * run.B * run.S * self.channels
         n = 2 * run.T
-        return whole(run.B * self.channels * (3 * 2.5 * n * log(n) + 6 * run.T))
+        return run.B * self.channels * (3 * 2.5 * n * log(n) + 6 * run.T)
 
     def steps(self, run: Run) -> int:
         """The levels of an FFT of 2T points."""
-        return levels(2 * run.T)
+        return 1 if run.decodes and run.T == 1 else levels(2 * run.T)

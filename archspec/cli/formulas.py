@@ -1,0 +1,93 @@
+"""The commands that show what a model costs as formulas."""
+
+from typing import Any
+
+import click
+
+from archspec.cli.commands import SET, SPEC, STRICT, main
+from archspec.cli.console import read_spec
+from archspec.cli.costs import SIZE
+
+FORMAT = click.option(
+    "--format",
+    "form",
+    type=click.Choice(("table", "json", "markdown")),
+    default="table",
+    show_default=True,
+    help="How to write it.",
+)
+
+
+@main.command()
+@click.argument("specs", metavar="SPEC...", nargs=-1)
+@SET
+@STRICT
+@click.option("--kinds", is_flag=True, help="Compare all kinds of mixers and FFNs instead of the parts of specs.")
+@FORMAT
+def complexity(specs: tuple[str, ...], settings: tuple[str, ...], strict: bool, kinds: bool, form: str) -> None:
+    """Show formulas, classes and crossing points.
+
+    Formulas of the work, state and sequential steps of each kind of layer and of the whole, in B sequences, T tokens, S
+    tokens seen while decoding, M tokens of a memory, and the model's own sizes; and the lengths from which one kind of
+    work costs more than another.
+
+    \b
+    archspec complexity model.yaml
+    archspec complexity model.yaml --format json | jq .whole
+    archspec complexity --kinds
+    """
+    if kinds:
+        if specs or settings:
+            raise click.UsageError("--kinds compares kinds by themselves; leave out SPEC and --set")
+        from archspec import complexity_of_kinds
+        from archspec.report.complexity import KINDS_FORMATS
+
+        click.echo(KINDS_FORMATS[form](complexity_of_kinds()))
+        return
+    if not specs:
+        raise click.UsageError("name a SPEC, or ask for --kinds")
+    from archspec import complexity as formulas
+    from archspec.report.complexity import FORMATS, as_json
+
+    found = [formulas(read_spec(name, settings, strict)) for name in specs]
+    if form == "json":
+        click.echo(as_json(*found))
+    else:
+        click.echo("\n\n\n".join(map(FORMATS[form], found)))
+
+
+@main.command()
+@SPEC
+@SET
+@STRICT
+@click.option(
+    "--what",
+    type=click.Choice(("params", "flops", "cache", "steps")),
+    default="flops",
+    show_default=True,
+    help="What to explain: parameters, FLOPs, bytes of decoding state, or steps that must follow one another.",
+)
+@click.option("--layer", metavar="N", help="One layer alone, by its number (of another stack: encoder.0).")
+@click.option("--phase", type=click.Choice(("train", "prefill", "decode")), default="train", show_default=True,
+              help="A training step, the forward pass over a prompt, or one more token.")  # fmt: skip
+@click.option("--batch", metavar="B", type=SIZE, default=1, show_default=True, help="Sequences.")
+@click.option("--seq", metavar="T", type=SIZE, help="Tokens of each.  [default: max_seq_len]")
+@click.option("--memory", metavar="M", type=SIZE, help="Tokens of an encoder's input.  [default: as many]")
+@click.option("--context", metavar="S", type=SIZE, help="Decoding: tokens that are seen, the new one included.")
+@click.option("--dtype", default="bfloat16", show_default=True, help="Type of the decoding state.")
+@FORMAT
+def explain(spec: str, settings: tuple[str, ...], strict: bool, form: str, **asked: Any) -> None:
+    """Explain a number term by term.
+
+    Each term stands with its formula, the numbers put in, what they come to and the rule behind it; the sums are those
+    of `archspec count` and of the cost model, exactly.
+
+    \b
+    archspec explain model.yaml --seq 512
+    archspec explain model.yaml --what params --layer 0
+    archspec explain model.yaml --what cache --context 4096
+    """
+    from archspec import explain as explained
+    from archspec.report.explain import FORMATS
+
+    click.echo(FORMATS[form](explained(read_spec(spec, settings, strict), **asked)))

@@ -1,0 +1,76 @@
+"""Where the lines of a spec stand: layers that are alike together, and what is outside of the layers."""
+
+import re
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+
+from archspec.language.model import Spec
+from archspec.passes.work import Line
+
+_MOST_RANGES = 4
+
+
+@dataclass(frozen=True)
+class Place:
+    """Layers of a stack that are alike, or a part outside of them, with the lines of one of them.
+
+    Attributes:
+        stack: its name.
+        part: the part outside of the layers; nothing for layers.
+        layers: their numbers in the stack.
+        times: how often its lines run.
+        copies: sets of weights that they have.
+        lines: of one layer.
+    """
+
+    stack: str
+    part: str
+    layers: tuple[int, ...]
+    times: int
+    copies: int
+    lines: tuple[Line, ...]
+
+    def below(self, name: str, line: Line) -> str:
+        """The name of an op or a tensor below its part: `q_proj.weight`; the part itself where it is all of it."""
+        inside = re.sub(rf"^({re.escape(self.stack)}\.)?(blocks\.\d+\.)?", "", name)
+        return inside.removeprefix(line.node.part).removeprefix(".") or line.node.part
+
+
+def places(spec: Spec, every: Iterable[Line], alike: Callable[[Line], Hashable]) -> list[Place]:
+    """The places of a spec's lines in order; layers of equal blocks whose lines are `alike` stand once."""
+    found: dict[Hashable, Place] = {}
+    for (stack, segment, layer, part), members in groupby(every, key=lambda line: line.layer):
+        lines = tuple(members)
+        if segment < 0:
+            found[stack, part, lines[0].node.name] = Place(stack, part, (), 1, 1, lines)
+            continue
+        whole = next(s for s in spec.stacks if s.name == stack).segments[segment]
+        node = lines[0].node
+        numbers = tuple(range(whole.start + layer, whole.start + whole.n_layers, node.period))
+        key = (
+            stack,
+            whole.layers[layer].block,
+            tuple(map(alike, lines)),
+            node.copies < node.repeat and (segment, layer),
+        )
+        known = found.get(key)
+        found[key] = Place(
+            stack,
+            "",
+            tuple(sorted((*(known.layers if known else ()), *numbers))),
+            node.repeat + (known.times if known else 0),
+            node.copies + (known.copies if known else 0),
+            known.lines if known else lines,
+        )
+    return list(found.values())
+
+
+def ranges(layers: Sequence[int]) -> str:
+    """`0-2,4-6`, `0,2..30` of equal steps; of many ranges only the first ones and the last."""
+    steps = {b - a for a, b in pairwise(layers)}
+    if len(steps) == 1 and steps != {1} and len(layers) > 2:
+        return f"{layers[0]},{layers[1]}..{layers[-1]}"
+    runs = [[i for _, i in run] for _, run in groupby(enumerate(layers), key=lambda pair: pair[1] - pair[0])]
+    texts = [f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs]
+    return ",".join(texts) if len(texts) <= _MOST_RANGES else f"{','.join(texts[: _MOST_RANGES - 1])}..{texts[-1]}"
