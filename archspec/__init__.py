@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from archspec.language.model import Spec
     from archspec.language.schema import schema
     from archspec.language.show import show
+    from archspec.modules.seeding import init_weights
     from archspec.passes.cost import Cost, cost
     from archspec.passes.count import Count, count
     from archspec.verify import verify
@@ -64,6 +65,7 @@ __all__ = [
     "count",
     "diagram",
     "generate",
+    "init_weights",
     "load",
     "loads",
     "lower",
@@ -99,6 +101,7 @@ _HOMES = {
     "archspec.language.model": ("Spec",),
     "archspec.language.schema": ("schema",),
     "archspec.language.show": ("show",),
+    "archspec.modules.seeding": ("init_weights",),
     "archspec.verify": ("verify",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
