@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from archspec.language.model import Spec
     from archspec.language.schema import schema
     from archspec.language.show import show
+    from archspec.modules.seeding import init_weights
     from archspec.passes.bill import Bill, bill
     from archspec.passes.complexity import Complexity, complexity
     from archspec.passes.cost import Cost, cost
@@ -76,6 +77,7 @@ __all__ = [
     "diagram",
     "explain",
     "generate",
+    "init_weights",
     "load",
     "loads",
     "lower",
@@ -116,6 +118,7 @@ _HOMES = {
     "archspec.language.model": ("Spec",),
     "archspec.language.schema": ("schema",),
     "archspec.language.show": ("show",),
+    "archspec.modules.seeding": ("init_weights",),
     "archspec.verify": ("verify",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

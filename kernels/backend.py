@@ -40,4 +40,9 @@ def _module(device: str, family: str, needs: str) -> ModuleType | None:
     if not __name__.startswith("archspec.") or not find_spec(needs):
         return None  # a copy of this code stands alone: the kernels installed may be of another version
     here = f"{__name__.rpartition('.')[0]}.{device}.{family}"
-    return import_module(here) if find_spec(here) else None
+    return import_module(here) if find_spec(here) and _compiles(needs) else None
+
+
+def _compiles(compiler: str) -> bool:
+    """Whether it compiles; where NUMBA_DISABLE_JIT is set, loops would run as Python, a thousand times slower."""
+    return compiler != "numba" or not import_module("numba").config.DISABLE_JIT

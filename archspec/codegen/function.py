@@ -39,6 +39,17 @@ AUX_LOSS = '''
     def aux_loss(self, aux: dict[str, Tensor], group: Any = None) -> Tensor:
         """The losses of the routers in a pass that was given `aux`; `group`: the processes that share the batch."""
         return router_loss(aux, group)'''
+APPLY = '''
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Model":
+        """Tied tensors stay one, also when `to_empty` makes others of them."""
+        super()._apply(fn, recurse)
+{ties}
+        return self'''
+LOAD = '''
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Tied tensors stay one, also when `load_state_dict(assign=True)` takes others for them."""
+{ties}
+        super()._load_from_state_dict(state_dict, prefix, *args)'''
 COLLECT, BALANCE, STATE = "archspec.kernels.collect", "archspec.kernels.moe.balance", "archspec.kernels.state"
 
 
@@ -86,6 +97,7 @@ class FunctionText:
             *forward_docstring(self.writer, function, width),
             *body,
             *fitted(f"return {printed(function.result, takes)}"),
+            *self.ties(function),
             *self.methods(function),
         ]
 
@@ -207,6 +219,26 @@ class FunctionText:
         """Whether a call that fails leaves the state as it was: that of a whole model, but in a plain file."""
         takes_state = any(p.of == "state" for p in function.parameters)
         return takes_state and isinstance(function.of, Spec) and self.writer.form != "plain"
+
+    def ties(self, function: Function) -> list[str]:
+        """The methods that keep the tied tensors of a model one tensor."""
+        if not isinstance(function.of, Spec) or not function.of.ties:
+            return []
+        self.writer.need("collections.abc", "Callable")
+        self.writer.need("typing", "Any")
+        again = [line for pair in function.of.ties for line in fitted("self.{} = self.{}".format(*pair))]
+        loaded = [line for names in function.of.tied for line in self.loaded(names)]
+        return [APPLY.format(ties="\n".join(again)), LOAD.format(ties="\n".join(loaded))]
+
+    def loaded(self, names: tuple[str, ...]) -> list[str]:
+        """The lines that give tied tensors one parameter of a checkpoint."""
+        tied = ", ".join(f'"{name}"' for name in names)
+        short = f"        names = [prefix + name for name in ({tied})]"
+        return [
+            *([short] if len(short) <= WIDTH else [*fitted(f"tied = ({tied})"), short.replace(f"({tied})", "tied")]),
+            "        if names[0] in state_dict:",
+            "            state_dict.update(dict.fromkeys(names, nn.Parameter(state_dict[names[0]])))",
+        ]
 
     def methods(self, function: Function) -> list[str]:
         """What a model has beside forward."""

@@ -7,7 +7,6 @@ Its classes can be found by name only in the process that loaded the text. So an
 import linecache
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from types import ModuleType
 from typing import Any, SupportsIndex
 
@@ -18,26 +17,42 @@ from archspec.codegen.generate import generate
 from archspec.decoding.layout import SPEC
 from archspec.language.model import Spec, need_spec
 from archspec.layers.arguments import INPUTS
+from archspec.modules.seeding import init_weights
 
 PACKAGE = "archspec_generated"
 
 
-def build(spec: Spec, *, device: str | torch.device | None = None) -> nn.Module:
+def build(
+    spec: Spec, *, device: str | torch.device | None = None, init: bool = True, seed: int | None = None
+) -> nn.Module:
     """The model of a spec, made from the generated text; it takes masks, positions and documents as far as it can.
 
     Args:
         spec: a resolved spec.
-        device: where its tensors live; "meta" makes shapes alone, for models too big to hold.
+        device: where its tensors live; "meta" makes shapes alone, for models too big to hold. Give them storage with
+            `to_empty` and then numbers with `load_state_dict` or `archspec.init_weights`, or both at once with
+            `load_state_dict(assign=True)`.
+        init: whether to draw weights, which takes minutes for billions of them; without, their numbers are arbitrary
+            until `load_state_dict` gives them some.
+        seed: draws each tensor from the seed and its name alone (`archspec.init_weights`). Without it, weights come
+            from PyTorch's generator, as `torch.manual_seed` leaves it.
 
     Returns:
-        A freshly initialised module, which knows its spec and may be copied, pickled and saved whole; a traceback
-        through it shows the lines of the generated file.
+        A module, which knows its spec and may be copied, pickled and saved whole; a traceback through it shows the
+        lines of the generated file.
     """
     need_spec(spec)
+    if seed is not None and not init:
+        raise ValueError("a seed draws weights, and init=False does not; leave one out")
     taking = spec.taking(*INPUTS)
     module = load_text(generate(taking), f"{spec.name}_{spec.digest}")
-    with nullcontext() if device is None else torch.device(device):
+    wanted = torch.get_default_device() if device is None else torch.device(device)
+    with torch.device(wanted if init and seed is None else "meta"):
         model: nn.Module = module.Model()
+    if wanted.type != "meta" and (seed is not None or not init):
+        model.to_empty(device=wanted)
+    if seed is not None:
+        init_weights(model, seed=seed)
     model.__dict__[SPEC] = taking
     return model
 

@@ -34,6 +34,7 @@ STRUCTURAL = {
     **{name: ("archspec.kernels.collect", name) for name in ("Scope", "collect", "scope")},
     **{name: ("archspec.kernels.moe.balance", name) for name in ("router_loss", "move_biases")},
     "Any": ("typing", "Any"),
+    "Callable": ("collections.abc", "Callable"),
 }
 ALWAYS = frozenset({*STRUCTURAL, *dir(builtins), *keyword.kwlist, "Model", "Block", "Config", "init_weights", "self"})
 

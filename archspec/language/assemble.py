@@ -150,8 +150,9 @@ class Assembler(Section):
         """How weights start; normal with a standard deviation of 0.02 where the spec says nothing."""
         node = self.fields.get("init") or from_plain("normal", self.node.mark)
         last = stacks[-1] if stacks else None
-        numbers = {"n_layers": last.n_layers, "n_branches": last.n_branches} if last else {}
-        scope = self.scope.with_numbers(numbers, () if last else ("n_layers", "n_branches"))
+        sizes = ("d_model", "n_layers", "n_branches")
+        numbers = (last.d_model, last.n_layers, last.n_branches) if last else ()
+        scope = self.scope.with_numbers(dict(zip(sizes, numbers, strict=False)), () if last else sizes)
         return self.component(InitComponent, "init", node, scope=scope)
 
     # What only the whole can say

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from archspec.language.model import Stack
 from archspec.layers.base import HeadComponent, NormComponent
 from archspec.layers.ops import Attend, Conv, Embedding, Experts, Linear, Op, Recurrent, projection
-from archspec.layers.starting import Ends, InitNames
+from archspec.layers.starting import Ends, InitNames, Numbers
 
 Placed = tuple[str, Op]  # the path of a module, and the op that it is
 
@@ -20,19 +20,24 @@ def init_names(stacks: Sequence[Stack], head: HeadComponent) -> InitNames:
     ending = {path for path, op in every if isinstance(op, Linear) and op.residual}
     queries = {path for group in groups for path in _queries(group)}
     matrices = [(path, p) for path, op in every if isinstance(op, Experts) for p in op.params if len(p.shape) == 3]
+    tables = [path for path, op in every if isinstance(op, Embedding)]
+    biases = {path for path, op in every if isinstance(op, Embedding) and op.biases}
     cells = (p for _, op in every if isinstance(op, Recurrent) for p in op.params)
     path, last = groups[-1][-1] if groups[-1] else ("", None)
     return InitNames(
         residual=_suffixes(linears, ending),
+        branches=_by_stack(stacks, [stack.n_branches for stack in stacks]),
+        widths=_by_stack(stacks, [stack.d_model for stack in stacks]),
         queries=_suffixes(linears, queries),
+        head_dims=_head_dims(stacks),
         output=path if isinstance(last, Linear) and head.tied_shape is None else "",
-        biases=_once(_tail(path) for path, op in every if isinstance(op, Embedding) and op.biases),
+        biases=_suffixes(tables, biases),
         stacked=_once(p.name for _, p in matrices),
         stacked_residual=_once(p.name for _, p in matrices if p.residual),
         cells=_once("." + p.name.partition(".")[0] for p in cells),
         linear_biases=any(p.name.endswith(".bias") for op in (*patches, *projections) for p in op.params),
         convolutions=bool(patches),
-        tables=any(isinstance(op, Embedding) for _, op in every),
+        tables=bool(tables),
     )
 
 
@@ -48,11 +53,40 @@ def _groups(stacks: Sequence[Stack]) -> Iterator[list[Placed]]:
             yield [(f"{name}.{op.name}", op) for op in part.ops()]
 
 
-def _queries(group: list[Placed]) -> Iterator[str]:
-    """The projections whose outputs are the queries of an attention."""
+def _queries(group: list[Placed]) -> dict[str, int]:
+    """The projections whose outputs are the queries of an attention, and the channels of a head of them."""
     ops = {op.name: op for _, op in group}
-    found = [projection(ops, op.inputs[0]) for op in ops.values() if isinstance(op, Attend)]
-    return (path for path, op in group if op in found)
+    found = [(projection(ops, op.inputs[0]), op.qk_dim) for op in ops.values() if isinstance(op, Attend)]
+    return {path: dim for path, op in group for source, dim in found if op is source}
+
+
+def _by_stack(stacks: Sequence[Stack], numbers: Sequence[int]) -> Numbers:
+    """A number of each stack, by what the names in it start with; nothing where all have the same."""
+    if len(set(numbers)) <= 1:
+        return ()
+    return tuple((f"{stack.name}.", number) for stack, number in zip(stacks, numbers, strict=True))
+
+
+def _head_dims(stacks: Sequence[Stack]) -> Numbers:
+    """The channels of a head of queries: of all, or of those of a stack, or of each projection."""
+    found: dict[str, dict[str, int]] = {}
+    for stack in stacks:
+        start = f"{stack.name}." if len(stacks) > 1 else ""
+        found[start] = {
+            f"{start}blocks.{i}.{path}": dim
+            for i, layer in enumerate(stack.layers)
+            for name, part in layer.block.parts
+            if not isinstance(part, NormComponent)
+            for path, dim in _queries([(f"{name}.{op.name}", op) for op in part.ops()]).items()
+        }
+    every = {dim for own in found.values() for dim in own.values()}
+    if len(every) == 1:
+        return (("", every.pop()),)
+    pairs: list[tuple[str, int]] = []
+    for start, own in found.items():
+        one = set(own.values())
+        pairs += [(start, one.pop())] if len(one) == 1 else own.items()
+    return tuple(pairs)
 
 
 def _suffixes(every: list[str], wanted: set[str]) -> Ends:
@@ -65,11 +99,6 @@ def _suffixes(every: list[str], wanted: set[str]) -> Ends:
             ends = (".".join(pieces[i:]) for i in range(len(pieces) - 1, -1, -1))
             found.append(next((end for end in ends if not any(o.endswith(end) for o in others)), path))
     return _once(end for path in every for end in found if path.endswith(end))
-
-
-def _tail(path: str) -> str:
-    """The last two names of a path, by which a module is known wherever it stands."""
-    return ".".join(path.split(".")[-2:])
 
 
 def _once(names: Iterable[str]) -> Ends:

@@ -313,3 +313,11 @@ class Spec:
         if self.head.tied_shape is not None:
             found.append((f"head.{self.head.tied_weight}", tables[self.main.name]))
         return tuple(found)
+
+    @property
+    def tied(self) -> tuple[tuple[str, ...], ...]:
+        """The names of each tensor that has several, the one that is used first."""
+        others: dict[str, list[str]] = {}
+        for replaced, used in self.ties:
+            others.setdefault(used, []).append(replaced)
+        return tuple((used, *names) for used, names in others.items())

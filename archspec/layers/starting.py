@@ -10,6 +10,7 @@ from archspec.layers.base import Component
 from archspec.layers.ops import Op
 
 Ends = str | tuple[str, ...]  # what `str.endswith` takes
+Numbers = tuple[tuple[str, int], ...]  # (start of a name, number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,10 @@ class InitNames:
 
     Attributes:
         residual: projections that write to the residual stream.
+        branches: residual branches of each stack, where stacks differ.
+        widths: d_model of each stack, where stacks differ.
         queries: projections that give the queries of an attention.
+        head_dims: channels of a head of queries: of all, of those of each stack, or of each projection.
         output: the output layer, where it has weights of its own.
         biases: tables of biases of scores.
         stacked: matrices of all experts in one tensor (n_experts, out, in).
@@ -30,7 +34,10 @@ class InitNames:
     """
 
     residual: Ends = ()
+    branches: Numbers = ()
+    widths: Numbers = ()
     queries: Ends = ()
+    head_dims: Numbers = ()
     output: str = ""
     biases: Ends = ()
     stacked: Ends = ()

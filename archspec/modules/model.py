@@ -1,5 +1,6 @@
 """A whole model run straight from its lowered program: what generated files are compared with."""
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -128,12 +129,35 @@ class Model(Interpreted):
     def __init__(self, spec: Spec):
         super().__init__(lower_model(spec))
         self.__dict__[SPEC] = spec
-        for replaced, used in spec.ties:
-            module, _, leaf = replaced.rpartition(".")
-            setattr(self.get_submodule(module), leaf, self.get_parameter(used))
+        self._tie()
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        spec: Spec = self.__dict__[SPEC]
         import_module(f"archspec.modules.inits.{spec.init.kind}").init_weights(self, spec.init)
 
     forward = atomic(Interpreted.forward)
+
+    def _tie(self) -> None:
+        spec: Spec = self.__dict__[SPEC]
+        for replaced, used in spec.ties:
+            module, _, leaf = replaced.rpartition(".")
+            setattr(self.get_submodule(module), leaf, self.get_parameter(used))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Model":
+        """Tied tensors stay one, also when `to_empty` makes others of them."""
+        super()._apply(fn, recurse)
+        self._tie()
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Tied tensors stay one, also when `load_state_dict(assign=True)` takes others for them."""
+        spec: Spec = self.__dict__[SPEC]
+        for tied in spec.tied:
+            names = [prefix + name for name in tied]
+            if names[0] in state_dict:
+                state_dict.update(dict.fromkeys(names, nn.Parameter(state_dict[names[0]])))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def aux_loss(self, aux: dict[str, Tensor], group: Any = None) -> Tensor:
         """The losses of the routers in one forward pass, which was given `aux`."""

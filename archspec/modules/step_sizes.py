@@ -3,10 +3,14 @@
 from math import log
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from archspec.kernels.precision import wide
 
 
-def step_bias(like: Tensor, smallest: float, largest: float) -> Tensor:
-    """What softplus turns into step sizes drawn log-uniformly from [smallest, largest], in the shape of `like`."""
-    dt = torch.empty_like(like, dtype=torch.float32).uniform_(log(smallest), log(largest)).exp()
-    return dt + torch.log(-torch.expm1(-dt))
+@torch.no_grad()
+def draw_step_bias(bias: Tensor, smallest: float, largest: float) -> None:
+    """Fill a bias with what softplus turns into step sizes drawn log-uniformly from [smallest, largest]."""
+    nn.init.uniform_(bias, log(smallest), log(largest))
+    dt = wide(bias).exp()
+    bias.copy_(dt + torch.log(-torch.expm1(-dt)))

@@ -151,17 +151,16 @@ class LMHead(nn.Module):
 
 
 def init_weights(model: nn.Module) -> None:
-    """Draw matrices and tables, and reset what modules start in their own way."""
+    """Draw matrices and tables, each module before the one that holds it and may start it in its own way."""
     draw = nn.init.normal_
-    for module in model.modules():
+    for module in reversed([*model.modules()]):
         if isinstance(module, nn.Linear):
             draw(module.weight, std=STD)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             draw(module.weight, std=STD)
-    for module in model.modules():
-        if hasattr(module, "reset_parameters") and not type(module).__module__.startswith("torch."):
+        elif hasattr(module, "reset_parameters"):
             module.reset_parameters()
 
 

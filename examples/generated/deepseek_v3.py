@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from archspec.kernels.attention.latent import latent_attention
 from archspec.kernels.attention.softmax import attention
 from archspec.kernels.collect import Scope, collect, record, scope
+from archspec.kernels.computed import CPU, kept, used
 from archspec.kernels.moe.balance import balance_terms, expert_load, move_biases, router_loss
 from archspec.kernels.moe.experts import experts_gated
 from archspec.kernels.moe.router import router_logits, top_k_routing
@@ -86,18 +87,12 @@ class Rope(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # The bits of float32 frequencies: as integers they stay exact when the model is cast to another dtype.
-        self.bits = nn.Buffer(torch.empty(QK_ROPE_HEAD_DIM // 2, dtype=torch.int32), persistent=False)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Compute the frequencies."""
-        self.bits.copy_(self.frequencies(torch.device("cpu")).view(torch.int32))
+        self.bits = kept(self.frequencies(CPU))
 
     def forward(self, q: Tensor, k: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
         """Turn q and k (B, any heads, T, QK_ROPE_HEAD_DIM), which stand at positions start .. start + T - 1."""
         T = q.shape[2]
-        frequencies = self.bits.view(torch.float32)
+        frequencies = used(self.bits, q.device)
         # (T, QK_ROPE_HEAD_DIM / 2)
         cos, sin = rope_tables(torch.arange(start, start + T, device=q.device), frequencies)
         return rotate_pair(q, k, cos, sin, interleaved=True)
@@ -113,6 +108,12 @@ class Rope(nn.Module):
             beta_slow=BETA_SLOW,
             device=device,
         )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Rope":
+        """Wherever the model goes, the frequencies are computed again: `to_empty` would leave them unset."""
+        super()._apply(fn, recurse)
+        self.bits = kept(self.frequencies(CPU), self.bits.device)
+        return self
 
 
 class MLA(nn.Module):
@@ -314,13 +315,12 @@ class LMHead(nn.Module):
 
 
 def init_weights(model: nn.Module) -> None:
-    """Draw matrices and tables, and reset what modules start in their own way."""
+    """Draw matrices and tables, each module before the one that holds it and may start it in its own way."""
     draw = nn.init.normal_
-    for module in model.modules():
+    for module in reversed([*model.modules()]):
         if isinstance(module, nn.Linear | nn.Embedding):
             draw(module.weight, std=STD)
-    for module in model.modules():
-        if hasattr(module, "reset_parameters") and not type(module).__module__.startswith("torch."):
+        elif hasattr(module, "reset_parameters"):
             module.reset_parameters()
     for name, weight in model.named_parameters():
         if name.endswith(("experts.gate_proj", "experts.up_proj", "experts.down_proj")):

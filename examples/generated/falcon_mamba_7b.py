@@ -69,10 +69,12 @@ class MixerRMSNorm(nn.Module):
         return rms_norm(x, None, MIXER_RMS_NORM_EPS)
 
 
-def step_bias(like: Tensor, smallest: float, largest: float) -> Tensor:
-    """What softplus turns into step sizes drawn log-uniformly from [smallest, largest], in the shape of `like`."""
-    dt = torch.empty_like(like, dtype=torch.float32).uniform_(log(smallest), log(largest)).exp()
-    return dt + torch.log(-torch.expm1(-dt))
+@torch.no_grad()
+def draw_step_bias(bias: Tensor, smallest: float, largest: float) -> None:
+    """Fill a bias with what softplus turns into step sizes drawn log-uniformly from [smallest, largest]."""
+    nn.init.uniform_(bias, log(smallest), log(largest))
+    dt = wide(bias).exp()
+    bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
 
 class Mamba(nn.Module):
@@ -97,9 +99,8 @@ class Mamba(nn.Module):
         """Decays 1, 2, ..., D_STATE in every channel and step sizes between dt_min and dt_max."""
         self.A_log.copy_(torch.arange(1, D_STATE + 1, device=self.A_log.device).log().expand(D_INNER, -1))
         nn.init.ones_(self.D)
-        self.conv1d.reset_parameters()
         nn.init.uniform_(self.dt_proj.weight, -DT_SCALE * DT_RANK**-0.5, DT_SCALE * DT_RANK**-0.5)
-        self.dt_proj.bias.copy_(step_bias(self.dt_proj.bias, DT_MIN, DT_MAX))
+        draw_step_bias(self.dt_proj.bias, DT_MIN, DT_MAX)
 
     def forward(self, x: Tensor, state: State | None = None) -> Tensor:
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
@@ -139,17 +140,16 @@ class LMHead(nn.Module):
 
 
 def init_weights(model: nn.Module) -> None:
-    """Draw matrices and tables, and reset what modules start in their own way."""
+    """Draw matrices and tables, each module before the one that holds it and may start it in its own way."""
     draw = nn.init.normal_
-    for module in model.modules():
+    for module in reversed([*model.modules()]):
         if isinstance(module, nn.Linear):
             draw(module.weight, std=STD)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             draw(module.weight, std=STD)
-    for module in model.modules():
-        if hasattr(module, "reset_parameters") and not type(module).__module__.startswith("torch."):
+        elif hasattr(module, "reset_parameters"):
             module.reset_parameters()
 
 

@@ -83,17 +83,16 @@ def uniform(weight: Tensor, std: float) -> None:
 
 
 def init_weights(model: nn.Module) -> None:
-    """Draw matrices and tables, and reset what modules start in their own way."""
+    """Draw matrices and tables, each module before the one that holds it and may start it in its own way."""
     draw = uniform
-    for module in model.modules():
+    for module in reversed([*model.modules()]):
         if isinstance(module, nn.Linear):
             draw(module.weight, std=STD)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             draw(module.weight, std=STD)
-    for module in model.modules():
-        if hasattr(module, "reset_parameters") and not type(module).__module__.startswith("torch."):
+        elif hasattr(module, "reset_parameters"):
             module.reset_parameters()
     for name, weight in model.named_parameters():
         if name.rpartition(".")[0].endswith(".lstm") and weight.dim() == 2:

@@ -9,7 +9,7 @@ from archspec.kernels.attention.mask import distances
 from archspec.kernels.state import State, append
 
 
-def alibi_slopes(n_heads: int) -> Tensor:
+def alibi_slopes(n_heads: int, device: torch.device | None = None) -> Tensor:
     """2^(-8 h / n_heads) for h = 1 .. n_heads (Press et al. 2021), in float32 (n_heads,).
 
     Other than powers of two take the slopes of the power below, then every second slope of the power above.
@@ -17,7 +17,7 @@ def alibi_slopes(n_heads: int) -> Tensor:
     power = 2 ** math.floor(math.log2(n_heads))
     slopes = [2.0 ** (-8.0 * h / power) for h in range(1, power + 1)]
     between = [2.0 ** (-4.0 * h / power) for h in range(1, 2 * (n_heads - power), 2)]
-    return torch.tensor(slopes + between, dtype=torch.float32)
+    return torch.tensor(slopes + between, dtype=torch.float32, device=device)
 
 
 def t5_buckets(

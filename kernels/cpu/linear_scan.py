@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from archspec.kernels.cpu.threads import array, compiled, share, use_wide_vectors
+from archspec.kernels.cpu.threads import array, compiled, memory, share, use_wide_vectors
 
 Array = NDArray[np.float32]
 
@@ -17,7 +17,7 @@ def forward(a: Tensor, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     """h of every token and the last one (B, D)."""
     y, last = torch.empty(x.shape, dtype=h.dtype), torch.empty(h.shape, dtype=h.dtype)
     loop, block = (_scan_complex, BLOCK // 2) if h.is_complex() else (_scan, BLOCK)
-    share(loop, _items(x, block), block, int(a.dim() == 3), *_arrays(_rows(a), x, h), *map(_numbers, (y, last)))
+    share(loop, _items(x, block), block, int(a.dim() == 3), *_arrays(_rows(a), x, h), *map(memory, (y, last)))
     return y.to(x.dtype), last
 
 
@@ -28,7 +28,7 @@ def backward(dy: Tensor, dlast: Tensor, y: Tensor, a: Tensor, x: Tensor, h: Tens
     da = torch.empty_like(dx) if moves else torch.zeros(len(x), 1, *a.shape, dtype=h.dtype)
     loop, block = (_scan_back_complex, BLOCK // 2) if h.is_complex() else (_scan_back, BLOCK)
     given = _arrays(dy, dlast, y, _rows(a), h)
-    share(loop, _items(x, block), block, int(moves), *given, *map(_numbers, (dx, da, dh)))
+    share(loop, _items(x, block), block, int(moves), *given, *map(memory, (dx, da, dh)))
     return da if moves else da.sum((0, 1)), dx, dh
 
 
@@ -42,13 +42,7 @@ def _items(x: Tensor, block: int) -> int:
 
 
 def _arrays(*tensors: Tensor) -> list[Array]:
-    return [_numbers(x) if x.is_complex() else array(x) for x in tensors]
-
-
-def _numbers(x: Tensor) -> Array:
-    """x as NumPy sees it; complex numbers as pairs in a last axis of 2."""
-    x = x.detach().resolve_conj().contiguous()
-    return torch.view_as_real(x).numpy() if x.is_complex() else x.numpy()
+    return [memory(x.detach().resolve_conj().contiguous()) if x.is_complex() else array(x) for x in tensors]
 
 
 @compiled

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from archspec.kernels.cpu.exponential import exp, sigmoid
-from archspec.kernels.cpu.threads import array, compiled, share, use_wide_vectors
+from archspec.kernels.cpu.threads import array, compiled, memory, share, use_wide_vectors
 from archspec.kernels.scans.selective_scan import CHUNK, Inputs
 
 Array = NDArray[np.float32]
@@ -32,7 +32,7 @@ def forward(given: Inputs, train: bool) -> tuple[Tensor, Tensor, Tensor]:
         given.D is not None,
         given.z is not None,
         train,
-        *(tensor.numpy() for tensor in (y, last, kept)),
+        *map(memory, (y, last, kept)),
     )
     return y.to(x.dtype), last, entering
 
@@ -57,7 +57,7 @@ def backward(dy: Tensor, dlast: Tensor, entering: Tensor, given: Inputs) -> list
         *(array(tensor) for tensor in (dy, dlast, entering)),
         *_arrays(given)[:-1],
         given.z is not None,
-        *(tensor.numpy() for tensor in (dx, ddt, dz, dA, dD, dh, dB, dC)),
+        *map(memory, (dx, ddt, dz, dA, dD, dh, dB, dC)),
     )
     of_skip = [] if given.D is None else [dD.sum(0)]
     of_gate = [] if given.z is None else [dz]

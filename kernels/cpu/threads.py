@@ -71,4 +71,25 @@ def share(loop: Callable[..., None], items: int, *arguments: Any) -> None:
 
 def array(x: Tensor) -> NDArray[np.float32]:
     """x in float32 and contiguous, as NumPy sees it; shares memory where nothing had to change."""
-    return x.detach().to(torch.float32).contiguous().numpy()
+    return memory(x.detach().to(torch.float32).contiguous())
+
+
+def memory(x: Tensor) -> NDArray[np.float32]:
+    """The memory of a contiguous float32 tensor, which may be written; complex numbers as pairs in a last axis of 2.
+
+    `Tensor.numpy` would do, but forbids for good to resize the storage, as FSDP does with the parameters it gathers.
+    """
+    return np.asarray(_Memory(torch.view_as_real(x) if x.is_complex() else x))
+
+
+class _Memory:
+    """A tensor by NumPy's protocol; the array keeps it, and so the tensor, alive."""
+
+    def __init__(self, x: Tensor):
+        self.x = x
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": tuple(x.shape),
+            "typestr": "<f4",
+            "data": (x.data_ptr(), False),
+        }

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from archspec.kernels.cpu.exponential import exp
-from archspec.kernels.cpu.threads import array, compiled, share, use_wide_vectors
+from archspec.kernels.cpu.threads import array, compiled, memory, share, use_wide_vectors
 from archspec.kernels.scans.wkv import CHUNK, Inputs
 
 Array = NDArray[np.float32]
@@ -29,7 +29,7 @@ def forward(given: Inputs, train: bool) -> tuple[Tensor, Tensor, Tensor, Tensor,
     kept = entering if train else torch.empty(3, 0, 0, width)
     start = torch.stack((num, den, top))
     given = [array(x) for x in (w, u, k, v, start)]
-    share(_average, batch * -(-width // BLOCK), *given, train, *(x.numpy() for x in (y, last, kept)))
+    share(_average, batch * -(-width // BLOCK), *given, train, *map(memory, (y, last, kept)))
     return y.to(v.dtype), *(x.clone() for x in last), entering
 
 
@@ -41,7 +41,7 @@ def backward(dy: Tensor, dnum: Tensor, dden: Tensor, last: Tensor, entering: Ten
     sums = torch.empty(4, batch, width)  # gradients of w, u, num, den
     carry = torch.stack((dnum, dden, -last))
     given = [array(x) for x in (dy, carry, entering, w, u, k, v)]
-    share(_average_back, batch * -(-width // BLOCK), *given, *(x.numpy() for x in (dk, dv, sums)))
+    share(_average_back, batch * -(-width // BLOCK), *given, *map(memory, (dk, dv, sums)))
     return [sums[0].sum(0), sums[1].sum(0), dk, dv, sums[2].clone(), sums[3].clone()]
 
 

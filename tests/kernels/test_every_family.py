@@ -204,3 +204,12 @@ def test_nan_does_not_vanish(family):
     call = Call(family)
     broken = torch.full_like(call.tensors[0], torch.nan)
     assert call(broken, *call.tensors[1:]).isnan().any()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_memory_of_what_is_given_stays_its_owners(family):
+    """FSDP frees parameters after use by resizing their storage, which `Tensor.numpy` forbids for good."""
+    call = Call(family)
+    leaves = call.leaves()
+    call.gradients(call(*leaves), leaves)
+    assert all(leaf.untyped_storage().resizable() for leaf in leaves)

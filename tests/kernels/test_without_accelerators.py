@@ -7,12 +7,20 @@ import pytest
 import torch
 from test_every_family import FAMILIES, Call
 
-PROGRAM = """
+MISSING = """
 import sys
-import torch
 
 for name in ("numba", "triton"):
     sys.modules[name] = None  # importing it fails, as where it is missing
+"""
+SWITCHED_OFF = """
+import os
+
+os.environ["NUMBA_DISABLE_JIT"] = "1"  # Numba is there, and compiles nothing
+"""
+PROGRAM = """
+import sys
+import torch
 
 sys.path.insert(0, "tests/kernels")
 from test_every_family import FAMILIES, Call
@@ -29,11 +37,11 @@ assert not any(name.startswith(("archspec.kernels.gpu.", "archspec.kernels.cpu."
 """
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[torch.Tensor]]:
-    """Output and gradients of every family, from a process in which neither can be imported."""
+@pytest.fixture(scope="module", params=[MISSING, SWITCHED_OFF], ids=["missing", "switched off"])
+def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[torch.Tensor]]:
+    """Output and gradients of every family, from a process that can import neither, or compile nothing."""
     path = str(tmp_path_factory.mktemp("plain") / "results.pt")
-    subprocess.run([sys.executable, "-c", PROGRAM, path], check=True)
+    subprocess.run([sys.executable, "-c", request.param + PROGRAM, path], check=True)
     return torch.load(path)
 
 

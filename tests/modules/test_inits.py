@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers import GPT2Config, GPT2Model, T5Config, T5ForConditionalGeneration
 
-from archspec import load, loads
+from archspec import init_weights, load, loads
 from archspec.codegen import generate
 from archspec.language.resolve import make
 from archspec.layers.recurrent import RecurrentMixer
@@ -29,6 +29,7 @@ SIZES = {
 NAMES = InitNames(
     residual="o_proj",
     queries="q_proj",
+    head_dims=(("", 16),),
     output="head.proj",
     biases="position.table",
     stacked=("experts.gate_proj", "experts.up_proj", "experts.down_proj"),
@@ -252,3 +253,82 @@ def test_generated_init_mentions_only_what_the_model_has():
         start = source[source.index("def init_weights") :]
         assert ("experts.down_proj" in start) == (ffn == moe)
         assert (".lstm" in start) == (mixer == "lstm")
+
+
+MLP = {"kind": "mlp", "d_ff": 64}
+
+
+def two_stacks(first: str, heads: tuple[int, int] = (32, 16), **init: object) -> dict[str, torch.Tensor]:
+    """The weights of two stacks of other widths, heads and depths, joined by cross-attention."""
+    bias = {"kind": "t5", "n_buckets": 256, "max_distance": 300, "bidirectional": True}
+    mixers = [{"kind": "attention", "n_heads": 64, "head_dim": dim, "scale": 1.0, "position": bias} for dim in heads]
+    mixers[1]["position"] = {**bias, "bidirectional": False}
+    cross = {**mixers[1], "position": None}
+    wide = {"mask": "bidirectional", "d_model": 96, "blocks": [{"repeat": 8, "mixer": mixers[0], "ffn": MLP}]}
+    narrow = {"memory": first, "d_model": 32, "blocks": [{"repeat": 3, "mixer": mixers[1], "cross": cross, "ffn": MLP}]}
+    sizes = {"name": "two", "vocab_size": 400, "max_seq_len": 100, "head": {"kind": "lm"}}
+    spec = load({**sizes, "stacks": {first: wide, "decoder": narrow}, "init": init})
+    torch.manual_seed(0)
+    scope: dict[str, object] = {}
+    exec(compile(generate(spec), "two", "exec"), scope)
+    model, read = scope["Model"](), eager(spec)  # type: ignore[operator]
+    for m in (model, read):
+        init_weights(m, seed=0)
+    found = {name: p.detach() for name, p in model.named_parameters()}
+    assert all(torch.equal(p, found[name]) for name, p in read.named_parameters())
+    return found
+
+
+@pytest.mark.parametrize("first", ["encoder", "text_embedding", "position_bias_", "mixer"])
+def test_t5_knows_the_width_and_the_heads_of_each_stack(first):
+    p = two_stacks(first, kind="t5")
+    assert close(p[f"{first}.position_bias.table.weight"], 96**-0.5)
+    assert close(p["decoder.position_bias.table.weight"], 32**-0.5)
+    for stack, d_model, dim in ((first, 96, 32), ("decoder", 32, 16)):
+        assert close(p[f"{stack}.blocks.1.mixer.q_proj.weight"], (d_model * dim) ** -0.5)
+        assert close(p[f"{stack}.blocks.1.mixer.k_proj.weight"], d_model**-0.5)
+        assert close(p[f"{stack}.embedding.token.weight"], 1.0)
+    assert close(p["decoder.blocks.2.cross.q_proj.weight"], (32 * 16) ** -0.5)
+    assert close(p["decoder.blocks.2.cross.k_proj.weight"], 96**-0.5)
+    given = two_stacks(first, kind="t5", head_dim=64)
+    assert close(given["decoder.blocks.1.mixer.q_proj.weight"], (32 * 64) ** -0.5)
+
+
+def test_t5_knows_heads_that_differ_within_a_stack():
+    mixers = [{"kind": "attention", "n_heads": 64, "head_dim": dim} for dim in (8, 32)]
+    sizes = {"d_model": 64, "vocab_size": 11, "max_seq_len": 8, "head": {"kind": "lm"}, "init": {"kind": "t5"}}
+    model = eager(load({**sizes, "blocks": [{"mixer": mixer, "ffn": MLP} for mixer in (*mixers, mixers[0])]}))
+    for i, dim in enumerate((8, 32, 8)):
+        assert close(model.get_parameter(f"blocks.{i}.mixer.q_proj.weight").detach(), (64 * dim) ** -0.5)
+
+
+def test_t5_tells_its_biases_from_learned_positions():
+    position = {"kind": "t5", "n_buckets": 256, "max_distance": 300, "shared": False}
+    block = {"mixer": {"kind": "attention", "n_heads": 64, "position": position}, "ffn": MLP}
+    embedding = {"kind": "token", "position": "learned"}
+    sizes = {"d_model": 64, "vocab_size": 11, "max_seq_len": 100, "head": {"kind": "lm"}, "init": {"kind": "t5"}}
+    p = dict(eager(load({**sizes, "embedding": embedding, "blocks": [block]})).named_parameters())
+    assert close(p["embedding.position.table.weight"].detach(), 1.0)
+    assert close(p["blocks.0.mixer.position.table.weight"].detach(), 64**-0.5)
+
+
+@pytest.mark.parametrize("kind", ["normal", "pytorch"])
+def test_each_stack_counts_its_own_branches(kind):
+    p = two_stacks("encoder", kind=kind, residual_scale="depth")
+    for stack, n in (("encoder", 16), ("decoder", 9)):
+        weight = p[f"{stack}.blocks.1.ffn.down_proj.weight"]
+        usual = 64**-0.5 / 3**0.5 if kind == "pytorch" else 0.02
+        assert close(weight, usual * n**-0.5), stack
+
+
+@pytest.mark.parametrize(
+    ("kind", "std"), [("normal", 0.02), ("fan_in", 0.8796 * 96**-0.5), ("t5", 96**-0.5), ("xavier", (2 / 160) ** 0.5)]
+)
+def test_experts_start_as_linear_layers_under_every_init(kind, std):
+    torch.manual_seed(0)
+    moe = {"kind": "moe", "n_experts": 4, "top_k": 2, "d_ff": 96, "gated": False, "bias": True}
+    sizes = {"d_model": 64, "vocab_size": 11, "max_seq_len": 8, "head": {"kind": "lm"}, "init": {"kind": kind}}
+    model = eager(load({**sizes, "blocks": [{"mixer": {"kind": "attention", "n_heads": 2}, "ffn": moe}]}))
+    p = {name: t.detach() for name, t in model.named_parameters()}
+    assert close(p["blocks.0.ffn.experts.down_proj"], std)
+    assert not p["blocks.0.ffn.experts.down_bias"].any()

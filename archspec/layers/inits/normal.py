@@ -2,7 +2,7 @@
 
 With `residual_scale: depth` the projections that write to the residual stream (o_proj, down_proj, out_proj) start at
 std / sqrt(n_branches), so that the stream's variance does not grow with depth (two branches a layer for a mixer and a
-feed-forward network, one for a mixer alone).
+feed-forward network, one for a mixer alone). Each of several stacks counts its own branches.
 
 Sources: Radford et al. 2019, "GPT-2" (0.02 and the depth factor); Devlin et al. 2019, "BERT", and Dosovitskiy et al.
 2021, "ViT" (truncated at two standard deviations).
@@ -39,7 +39,7 @@ class NormalInit(InitComponent):
         """A depth factor without a branch or of 1, and a deviation of tables that are not there."""
         if self.residual_scale == "depth" and not (self.names.residual or self.names.stacked_residual):
             yield "residual_scale has no effect: no projection writes to the residual stream"
-        elif self.residual_scale == "depth" and self.n_branches == 1:
+        elif self.residual_scale == "depth" and self.n_branches == 1 and not self.names.branches:
             yield "residual_scale has no effect on one branch, whose factor is 1"
         if self.embedding_std != self.std and not self.names.tables:
             yield "embedding_std has no effect: the model has no embedding table"

@@ -31,9 +31,9 @@ class PyTorchInit(InitComponent):
 
     def idle(self) -> Iterator[str]:
         """A depth factor without a branch or of 1, and what it would do to tensors that are not there."""
-        if self.residual_scale == "depth" and not self.names.residual:
+        if self.residual_scale == "depth" and not (self.names.residual or self.names.stacked_residual):
             yield "residual_scale has no effect: no projection writes to the residual stream"
-        elif self.residual_scale == "depth" and self.n_branches == 1:
+        elif self.residual_scale == "depth" and self.n_branches == 1 and not self.names.branches:
             yield "residual_scale has no effect on one branch, whose factor is 1"
         if self.zero_bias and not self.names.linear_biases:
             yield "zero_bias has no effect: no linear layer has a bias"

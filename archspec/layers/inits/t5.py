@@ -3,13 +3,15 @@
     tables factor; q_proj factor (d_model head_dim)^-0.5; every other linear layer factor fan_in^-0.5;
     the table of relative positions factor d_model^-0.5; an output layer of its own (`head.proj`) factor; biases 0
 
+d_model is that of each stack, and head_dim that of each attention where it is not given.
+
 Source: Raffel et al. 2020, "T5", in the authors' code (mesh-tensorflow).
 """
 
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.fields import Positive, Size, field, inherited
+from archspec.layers.fields import Positive, Size, Width, field, inherited
 from archspec.layers.starting import InitComponent
 
 
@@ -21,9 +23,15 @@ class T5Init(InitComponent):
     kind: Literal["t5"] = "t5"
     d_model: Size = inherited("width of the residual stream")
     factor: Positive = field("factor of every standard deviation", 1.0)
-    head_dim: Size = field("channels of a query or key head", 64)
+    head_dim: Width | None = field("channels of a query head, in place of those that each attention has", None)
+
+    @property
+    def query_dim(self) -> int | None:
+        """Channels of a query head, where all attentions have the same."""
+        widths = {number for _, number in self.names.head_dims}
+        return self.head_dim or (widths.pop() if len(widths) == 1 else None)
 
     def idle(self) -> Iterator[str]:
         """The width of heads that are not there."""
-        if self.head_dim != 64 and not self.names.queries:
+        if self.head_dim is not None and not self.names.queries:
             yield "head_dim has no effect: no attention has queries"

@@ -65,12 +65,19 @@ class Attention(nn.Module):
         if c.position is not None and c.shared_bias is None:
             self.position = submodule(c.position)
         if c.sinks:
-            self.sinks = nn.Parameter(torch.zeros(c.n_heads))
+            self.sinks = nn.Parameter(torch.empty(c.n_heads))
         if c.gate == "head":
             self.gate_proj = linear(c, "gate_proj", c.d_model, c.n_heads, bias=False)
         elif c.gate == "elementwise":
             self.gate_proj = linear(c, "gate_proj", c.d_model, c.n_heads * c.v_head_dim, bias=False)
         self.o_proj = linear(c, "o_proj", c.n_heads * c.v_head_dim, c.d_model, bias=c.out_bias)
+        if c.sinks:
+            self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Sinks start at a score of 0."""
+        if self.c.sinks:
+            nn.init.zeros_(self.sinks)
 
     def forward(
         self,
@@ -117,7 +124,7 @@ class Attention(nn.Module):
         if c.placed and (c.slopes or c.own_bias) and places is not None:
             distances = place_distances(places, state, c.keep, mask if c.padded else None)  # (B, T, S)
             if c.slopes:
-                bias = self.position(distances)  # (B, n_heads, T, S)
+                bias = self.position(distances, device=q.device)  # (B, n_heads, T, S)
             else:
                 bias = self.position(x, distances=distances)  # (B, n_heads, T, S)
         elif c.placed and c.own_bias:
@@ -139,7 +146,7 @@ class Attention(nn.Module):
             scale=c.score_scale,
             softcap=c.softcap,
             sinks=self.sinks if c.sinks else None,
-            alibi=self.position() if c.slopes and (not c.placed or places is None) else None,
+            alibi=self.position(device=q.device) if c.slopes and (not c.placed or places is None) else None,
             bias=bias
             if c.shared_bias is not None or (c.placed and (c.slopes or c.own_bias)) or (c.packed and c.mask == "cross")
             else self.position(x, total=k.shape[2])

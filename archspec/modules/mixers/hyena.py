@@ -50,7 +50,6 @@ class Hyena(nn.Module):
             self.positions.copy_(features(c.filter_len, c.filter_len, c.bands, self.positions))
         if c.modulate and c.train_decay:
             self.decay.copy_(decays(c.filter_dim, c.slow_decay_pct, c.fast_decay_pct, c.decay_target, self.decay))
-        self.short_filter.reset_parameters()
 
     def forward(self, x: Tensor, state: State | None = None, mask: Tensor | None = None) -> Tensor:
         """x (B, T, d_model) -> (B, T, d_model)."""

@@ -12,7 +12,7 @@ from archspec.kernels.state import State
 from archspec.layers.mixers.mamba import Mamba as Config
 from archspec.modules import submodule
 from archspec.modules.projection import linear
-from archspec.modules.step_sizes import step_bias
+from archspec.modules.step_sizes import draw_step_bias
 
 
 class Mamba(nn.Module):
@@ -40,12 +40,11 @@ class Mamba(nn.Module):
         c = self.c
         self.A_log.copy_(torch.arange(1, c.d_state + 1, device=self.A_log.device).log().expand(c.d_inner, -1))
         nn.init.ones_(self.D)
-        self.conv1d.reset_parameters()
         if c.dt_init == "random":
             nn.init.uniform_(self.dt_proj.weight, -c.dt_scale * c.dt_rank**-0.5, c.dt_scale * c.dt_rank**-0.5)
         else:
             nn.init.constant_(self.dt_proj.weight, c.dt_scale * c.dt_rank**-0.5)
-        self.dt_proj.bias.copy_(step_bias(self.dt_proj.bias, c.dt_min, c.dt_max))
+        draw_step_bias(self.dt_proj.bias, c.dt_min, c.dt_max)
 
     def forward(self, x: Tensor, state: State | None = None, mask: Tensor | None = None) -> Tensor:
         """x (B, T, d_model) -> (B, T, d_model)."""

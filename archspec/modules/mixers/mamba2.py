@@ -12,7 +12,7 @@ from archspec.kernels.precision import wide
 from archspec.kernels.state import State
 from archspec.layers.mixers.mamba2 import Mamba2 as Config
 from archspec.modules.projection import linear
-from archspec.modules.step_sizes import step_bias
+from archspec.modules.step_sizes import draw_step_bias
 
 
 class Mamba2(nn.Module):
@@ -37,8 +37,7 @@ class Mamba2(nn.Module):
         c = self.c
         nn.init.uniform_(self.A_log, c.a_min, c.a_max).log_()
         nn.init.ones_(self.D)
-        self.dt_bias.copy_(step_bias(self.dt_bias, c.dt_min, c.dt_max))
-        self.conv1d.reset_parameters()
+        draw_step_bias(self.dt_bias, c.dt_min, c.dt_max)
 
     def forward(self, x: Tensor, state: State | None = None, mask: Tensor | None = None) -> Tensor:
         """x (B, T, d_model) -> (B, T, d_model)."""

@@ -1,9 +1,12 @@
 """ALiBi's slopes, as a module. What it computes is said in `archspec.layers.positions.alibi`."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from archspec.kernels.attention.position_bias import alibi_slopes
+from archspec.kernels.computed import CPU, kept, used
 from archspec.layers.positions.alibi import Alibi as Config
 
 
@@ -13,18 +16,26 @@ class Alibi(nn.Module):
     def __init__(self, c: Config):
         super().__init__()
         self.c = c
-        # The bits of float32 slopes: as integers they stay exact when the model is cast to another dtype.
-        self.bits = nn.Buffer(torch.empty(c.n_heads, dtype=torch.int32), persistent=False)
-        self.reset_parameters()
+        if not c.plain:
+            self.bits = kept(alibi_slopes(c.n_heads, CPU))
 
-    def reset_parameters(self) -> None:
-        """Compute the slopes."""
-        self.bits.copy_(alibi_slopes(self.c.n_heads).view(torch.int32))
-
-    def forward(self, distances: Tensor | None = None) -> Tensor:
-        """The slopes, (n_heads,) in float32."""
+    def forward(self, distances: Tensor | None = None, device: torch.device | None = None) -> Tensor:
+        """The slopes, (n_heads,) in float32, on a device."""
         c = self.c
+        if c.plain:
+            slopes = alibi_slopes(c.n_heads, device)
+        else:
+            slopes = used(self.bits, device)
         if c.placed and distances is not None:
             # What scores lose at distances (B, T, S) of queries from keys: (B, n_heads, T, S).
-            return -self.bits.view(torch.float32).view(-1, 1, 1) * distances.abs().unsqueeze(1)
-        return self.bits.view(torch.float32)
+            return -slopes.view(-1, 1, 1) * distances.abs().unsqueeze(1)
+        return slopes
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Alibi":
+        """Wherever the model goes, the slopes are computed again: `to_empty` would leave them unset."""
+        c = self.c
+        if not c.plain:
+            super()._apply(fn, recurse)
+            self.bits = kept(alibi_slopes(c.n_heads, CPU), self.bits.device)
+            return self
+        return super()._apply(fn, recurse)

@@ -1,8 +1,11 @@
 """Rotary position embedding, as a module. What it computes is said in `archspec.layers.positions.rope`."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
+from archspec.kernels.computed import CPU, kept, used
 from archspec.kernels.pointwise.rope import rope_tables, rotate_pair
 from archspec.kernels.pointwise.rope_frequencies import (
     default_frequencies,
@@ -25,18 +28,7 @@ class Rope(nn.Module):
         super().__init__()
         self.c = c
         if not c.plain:
-            # The bits of float32 frequencies: as integers they stay exact when the model is cast to another dtype.
-            if c.scaling_kind == "longrope":
-                self.bits = nn.Buffer(torch.empty(2, c.dim // 2, dtype=torch.int32), persistent=False)
-            else:
-                self.bits = nn.Buffer(torch.empty(c.dim // 2, dtype=torch.int32), persistent=False)
-            self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Compute the frequencies."""
-        c = self.c
-        if not c.plain:
-            self.bits.copy_(self.frequencies(torch.device("cpu")).view(torch.int32))
+            self.bits = kept(self.frequencies(CPU))
 
     def forward(self, q: Tensor, k: Tensor, start: int = 0, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Turn q and k (B, any heads, T, head_dim), which stand at positions start .. start + T - 1."""
@@ -45,7 +37,7 @@ class Rope(nn.Module):
         if c.plain:
             frequencies = self.frequencies(q.device)
         else:
-            frequencies = self.bits.view(torch.float32)
+            frequencies = used(self.bits, q.device)
         if c.scaling_kind == "dynamic":
             if c.counted and positions is not None:
                 # The length of each row by itself, (B, 1), gives frequencies (B, 1, dim / 2).
@@ -142,3 +134,12 @@ class Rope(nn.Module):
                 )
             )
         return frequencies
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Rope":
+        """Wherever the model goes, the frequencies are computed again: `to_empty` would leave them unset."""
+        c = self.c
+        if not c.plain:
+            super()._apply(fn, recurse)
+            self.bits = kept(self.frequencies(CPU), self.bits.device)
+            return self
+        return super()._apply(fn, recurse)

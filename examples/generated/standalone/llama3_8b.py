@@ -169,12 +169,11 @@ class LMHead(nn.Module):
 
 
 def init_weights(model: nn.Module) -> None:
-    """Draw matrices and tables, and reset what modules start in their own way."""
-    for module in model.modules():
+    """Draw matrices and tables, each module before the one that holds it and may start it in its own way."""
+    for module in reversed([*model.modules()]):
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=STD)
-    for module in model.modules():
-        if hasattr(module, "reset_parameters") and not type(module).__module__.startswith("torch."):
+        elif hasattr(module, "reset_parameters"):
             module.reset_parameters()
 
 
