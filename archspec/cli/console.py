@@ -5,7 +5,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import cycle
@@ -183,6 +183,30 @@ def put(text: str, output: str | None, keep: Collection[str] = ()) -> None:
         click.echo(text, nl=False)
     else:
         write(output, text.encode(), keep)
+
+
+class Steps:
+    """What is being done now, as a `Progress` that is another with each step; lines may be printed between two."""
+
+    def __init__(self, what: str):
+        self.what, self.now = what, ExitStack()
+
+    def __enter__(self) -> "Steps":
+        self.next(self.what)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.now.close()
+
+    def next(self, what: str) -> None:
+        """Begin the next step."""
+        self.now.close()
+        self.now.enter_context(Progress(what))
+
+    def put(self, line: str) -> None:
+        """Print a line at once, when a step is done."""
+        self.now.close()
+        click.echo(line)
 
 
 class Progress:

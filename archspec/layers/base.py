@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from archspec.layers.fields import acts
+from archspec.layers.fields import LENGTH, acts, unit
 from archspec.layers.ops import Norm, Op, Shape
 
 
@@ -125,6 +125,18 @@ class Component(BaseModel):
     def exact_within(self) -> int | None:
         """Tokens up to which a longer text leaves earlier outputs as they were; None where there is no such limit."""
         return min((n for c in self.children() if (n := c.exact_within) is not None), default=None)
+
+    @property
+    def reach(self) -> int:
+        """Tokens of a text from which on every length of it acts: its windows, chunks and limits; at least 1."""
+        own = [getattr(self, name) for name, info in type(self).model_fields.items() if unit(info) == LENGTH]
+        inside = [c.reach for c in self.children()]
+        return max([1, *(n for n in (*own, self.exact_within) if n is not None), *inside])
+
+    @property
+    def crosses(self) -> bool:
+        """Whether what it gives for a sequence depends on the others of the batch."""
+        return False
 
     @property
     def shards(self) -> dict[str, tuple[str, ...]]:

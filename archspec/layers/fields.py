@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 LARGEST = 2**40  # no tensor of any model comes near; bounds what a hostile spec can ask for
 
+PROVABLE = 128  # tokens that a proof reaches on any machine: limits of texts move here in a small copy of a model
 WIDTH, LENGTH = "width", "length"  # what a size is a number of
 Size = Annotated[int, Field(gt=0, le=LARGEST)]
 Width = Annotated[int, Field(gt=0, le=LARGEST), WIDTH]

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from archspec.layers.base import FFNComponent
-from archspec.layers.fields import NotNegative, Positive, Probability, Size, Width, field, inherited
+from archspec.layers.fields import NotNegative, Positive, Probability, Size, Tokens, Width, field, inherited
 
 
 class Routed(FFNComponent):
@@ -103,7 +103,7 @@ class Routed(FFNComponent):
         None,
         when=("assignment", "token"),
     )
-    eval_capacity: Size | None = field(
+    eval_capacity: Tokens | None = field(
         "tokens of a sequence that an expert takes in evaluation; none: all",
         None,
         when=("assignment", "token"),
@@ -233,6 +233,16 @@ class Routed(FFNComponent):
         """Whether places, or the balance, are those of each sequence."""
         of_each = self.assignment == "expert" and self.choice_over == "sequence"
         return of_each or self.has_capacity or (bool(self.balance_loss) and self.balance_over == "sequence")
+
+    @property
+    def crosses(self) -> bool:
+        """Whether an expert chooses among the tokens of the whole batch."""
+        return self.assignment == "expert" and self.choice_over == "batch"
+
+    @property
+    def reach(self) -> int:
+        """Tokens of which some expert must drop one: more choices than there are places."""
+        return 1 if self.eval_capacity is None else self.eval_capacity * self.n_experts // self.top_k + 1
 
     @property
     def aux_loss(self) -> bool:

@@ -1,7 +1,7 @@
 """Proof, on the user's machine, that the built model is what the spec says and behaves as it must."""
 
-from archspec.verify.report import Check, Report
+from archspec.verify.report import Check, Report, Verdict
 from archspec.verify.run import verify
 from archspec.verify.shrink import shrink
 
-__all__ = ["Check", "Report", "shrink", "verify"]
+__all__ = ["Check", "Report", "Verdict", "shrink", "verify"]

@@ -11,7 +11,7 @@ from archspec.decoding.check import dtype_of
 from archspec.decoding.tree import Held, leaves
 from archspec.layers.arguments import ARGUMENTS
 from archspec.layers.base import Component
-from archspec.layers.ops import CONCAT, Attend, Elementwise, FFTConv, Kept, Linear, Norm, Op, Run, Scan
+from archspec.layers.ops import CONCAT, Attend, Elementwise, Embedding, FFTConv, Kept, Linear, Norm, Op, Run, Scan
 from archspec.passes.tensors import registered
 from archspec.verify.trace import Seen, trace
 
@@ -94,7 +94,8 @@ def _op_problems(
     for op in members[:-1]:
         if not _leads_to(op, members, run):
             yield f"{c.kind}: op {op.name} is declared to give {run.shape(op.shape)}, which {last.name} cannot make"
-    if not any(_same_shape(run.shape(last.shape), given) for given in seen.shapes):
+    shapes = [_heads_first(s) if isinstance(last, Embedding) and last.biases else s for s in seen.shapes]
+    if not any(_same_shape(run.shape(last.shape), given) for given in shapes):
         gives = " and ".join(map(str, seen.shapes)) or "nothing"
         yield f"{what} is declared to give {run.shape(last.shape)}, and gives {gives}"
     own = {op.name for op in members}
@@ -136,6 +137,11 @@ def _fact_problems(op: Op, members: Sequence[Op], seen: Seen, run: Run) -> Itera
         inside: set[Any] = {m.activation or m.fn for m in members if isinstance(m, Elementwise)} or {None}
         if seen.settings["activation"] not in inside:
             yield f"applies {seen.settings['activation']} in its kernel, and declares {', '.join(map(str, inside))}"
+
+
+def _heads_first(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of biases as scores take them, (1, H, T, S), of that which a table gives, (T, S, H)."""
+    return (1, shape[-1], *shape[:-1]) if len(shape) == 3 else shape
 
 
 def _leads_to(op: Op, members: Sequence[Op], run: Run) -> bool:

@@ -5,8 +5,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archspec.layers.base import Component, EmbeddingComponent, MixerComponent
+from archspec.language.model import Spec
+from archspec.layers.base import Component, EmbeddingComponent, MixerComponent, NormComponent
 from archspec.layers.ops import Linear, Run
+
+
+def components(spec: Spec) -> list[tuple[Component, int]]:
+    """Every different component that runs by itself, with the width of what it takes; norms apart."""
+    found = {(c, stack.d_model): None for stack in spec.stacks for c in (*stack.parts, stack.embedding)}
+    found |= {(spec.head, spec.main.d_model): None}
+    return [(c, width) for c, width in found if not isinstance(c, NormComponent)]
 
 
 def given(

@@ -1,34 +1,59 @@
 """A model with weights of unit gain, and inputs for it.
 
 At the usual initialisation the logits are nearly equal and real faults show as 1e-6; weights that keep the size of what
-passes through them make any fault plain.
+passes through them make any fault plain. Sequences reach past every window, chunk and limit of the spec, so that what
+begins to act only there is looked at.
 """
 
+from collections.abc import Iterator
+from copy import deepcopy
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from archspec.codegen.load import build
+from archspec.graph import graph
 from archspec.language.model import Argument, Spec
 from archspec.layers.arguments import INPUTS
-from archspec.layers.ops import Run
+from archspec.layers.ops import Conv, Run
 from archspec.modules.model import eager
+from archspec.passes.count import count
+from archspec.verify.places import placed
+from archspec.verify.shrink import LONGEST
 
 BATCH = 2
+TOKENS = 80  # of a sequence where nothing asks for more: past 64, by which states grow and kernels sum
+WORK = 6e9  # multiply-adds of one check, about: with the bounds of `shrink` it bounds the time
+NUMBERS = 2e7  # of one output
+CALLS = 2000  # of layers in decoding
 
 
 class Sample:
     """Inputs and models of one spec; `tokens` is the length of the main stack's input."""
 
     def __init__(self, spec: Spec, seed: int = 0):
-        self.spec = spec
-        self.tokens = min(13, *_limits(spec))
+        self.spec, self.seed = spec, seed
+        self.tokens = _tokens(spec)
         self.generator = torch.Generator().manual_seed(seed)
+
+    def restart(self) -> None:
+        """Draw the same again: weights and inputs of a check do not depend on those before it."""
+        self.generator.manual_seed(self.seed)
+
+    @cached_property
+    def built(self) -> nn.Module:
+        """The generated model as it starts."""
+        return build(self.spec)
 
     def model(self) -> nn.Module:
         """The generated model, at unit gain, in float64 and evaluation mode."""
-        return unit_gain(build(self.spec), self.generator).double().eval()
+        return unit_gain(self.fresh(), self.generator).double().eval()
+
+    def fresh(self) -> nn.Module:
+        """The generated model as it starts."""
+        return deepcopy(self.built, {id(s): s for s in vars(self.built).values() if isinstance(s, Spec)})
 
     def twin(self, model: nn.Module) -> nn.Module:
         """The interpreted model with the same weights."""
@@ -36,21 +61,47 @@ class Sample:
         other.load_state_dict(model.state_dict())
         return other.train(model.training)
 
-    def inputs(self, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    def inputs(self, dtype: torch.dtype = torch.float64, batch: int = BATCH) -> list[Tensor]:
         """What forward must be given, in order."""
-        return [self.input(a, dtype) for a in self.spec.arguments if not a.optional]
+        return [self.input(a, dtype, batch) for a in self.spec.arguments if not a.optional]
 
-    def input(self, argument: Argument, dtype: torch.dtype) -> Tensor:
+    def input(self, argument: Argument, dtype: torch.dtype, batch: int = BATCH) -> Tensor:
         """One input."""
         embedding = next(s for s in self.spec.stacks if s.name == argument.stack).embedding
-        shape = Run(B=BATCH, T=self.tokens).shape(embedding.input_shape)
+        shape = Run(B=batch, T=self.tokens).shape(embedding.input_shape)
         if embedding.n_ids is not None:
-            return torch.randint(embedding.n_ids, shape, generator=self.generator)
+            return self.ids(embedding.n_ids, shape)
         return torch.randn(shape, generator=self.generator, dtype=dtype)
+
+    def ids(self, n_ids: int, shape: tuple[int, ...]) -> Tensor:
+        """Ids at random, (B, T): in each row all ids in some order, then all in another; no two alike side by side.
+
+        Without positions, a text that begins with the same token twice gives the same numbers twice, and an expert that
+        must choose one of two equals may choose either.
+        """
+        found = torch.empty(shape, dtype=torch.long)
+        for row in found:
+            for start in range(0, len(row), n_ids):
+                ids = torch.randperm(n_ids, generator=self.generator)
+                if start and ids[0] == row[start - 1]:
+                    ids = ids.roll(1)
+                row[start : start + n_ids] = ids[: len(row) - start]
+        return found
+
+    def name(self, stack: str, of: str) -> str | None:
+        """What a model that takes all it can calls an input of a stack; None where it does not take it."""
+        return next((a.name for a in self.spec.taking(*INPUTS).arguments if (a.stack, a.of) == (stack, of)), None)
+
+    def prefixes(self) -> Iterator[dict[str, Any]]:
+        """What else forward is given: nothing, and where some tokens may see one another, that a third of them do."""
+        yield {}
+        names = [a.name for a in self.spec.arguments if a.of == "prefix_len"]
+        if names:
+            yield dict.fromkeys(names, self.tokens // 3)
 
     def target(self, output: Tensor) -> Tensor:
         """Something to learn: classes for scores, numbers for anything else."""
-        if self.spec.head.learns == "classes":
+        if self.spec.head.learns == "classes" and output.shape[-1] > 1:
             return torch.randint(output.shape[-1], output.shape[:-1], generator=self.generator)
         return torch.randn(output.shape, generator=self.generator, dtype=output.dtype)
 
@@ -63,18 +114,56 @@ class Sample:
         if target.is_floating_point():
             loss = nn.functional.mse_loss(output, target)
         else:
-            loss = nn.functional.cross_entropy(output.flatten(0, -2).float(), target.flatten())
+            loss = nn.functional.cross_entropy(output.flatten(0, -2), target.flatten())
         if collects:
             extra: Any = model.aux_loss
             loss = loss + extra(aux)
         return loss, target
 
+    # Where to look
 
-def _limits(spec: Spec) -> list[int]:
-    """Lengths that the sample must not pass: of tables and filters, and where frequencies follow the length."""
+    @cached_property
+    def edges(self) -> tuple[int, ...]:
+        """Places around which something begins or ends to act."""
+        found: dict[int, None] = {}
+        for n in _lengths(self.spec):
+            found |= dict.fromkeys((n, n - 1, n + 1, 2 * n, 2 * n + 1, self.tokens - n))
+        return tuple(t for t in found if 0 < t < self.tokens)
+
+    def cuts(self, most: int) -> list[int]:
+        """Places between two tokens, in order: the ends, all edges, and others, spread evenly, so many if there are."""
+        n = self.tokens
+        found = dict.fromkeys((1, n - 1, *self.edges))
+        found |= dict.fromkeys(1 + int(i * 0.618034 % 1 * (n - 1)) for i in range(n))
+        found |= dict.fromkeys(range(1, n))
+        return sorted([t for t in found if 0 < t < n][: max(most, 2 + len(self.edges))])
+
+    @cached_property
+    def rows(self) -> int:
+        """Sequences that one batch may have."""
+        widest = max([self.spec.vocab_size or 1, self.spec.main.d_model])
+        return max(BATCH, int(min(WORK / (self.tokens * count(self.spec).total), NUMBERS / (self.tokens * widest))))
+
+    @property
+    def steps(self) -> int:
+        """Calls that a decoded sequence may take."""
+        return max(8, CALLS // max(self.spec.main.n_layers, 1))
+
+
+def _tokens(spec: Spec) -> int:
+    """Twice past every window, chunk and limit, as far as tables, filters and max_seq_len allow."""
     every = [c for stack in spec.stacks for c in (*stack.parts, stack.embedding)]
-    found = [n for c in every for n in (c.longest, c.exact_within) if n is not None]
-    return [*found, spec.max_seq_len or 13]
+    limits = [c.longest for c in every if c.longest is not None]
+    wanted = max(TOKENS, 2 * max(_lengths(spec), default=0) + 3)
+    return min(wanted, LONGEST, spec.max_seq_len or LONGEST, *limits)
+
+
+def _lengths(spec: Spec) -> list[int]:
+    """Lengths at which something in the spec begins or ends to act, and which a text of it reaches."""
+    found = {c.reach for _, c in placed(spec)}
+    found |= {n.op.taps for n in graph(spec).nodes if isinstance(n.op, Conv) and n.op.d_in is None}
+    reached = (n for n in found if 1 < n < min(LONGEST, spec.max_seq_len or LONGEST))
+    return sorted(reached, reverse=True)
 
 
 @torch.no_grad()

@@ -16,12 +16,12 @@ from archspec.language.init_names import init_names
 from archspec.language.model import Block, Layer, Segment, Spec, Stack
 from archspec.language.resolve import make
 from archspec.layers.base import Component, MixerComponent, NormComponent
-from archspec.layers.fields import LENGTH, WIDTH, acts, extra, unit
+from archspec.layers.fields import LARGEST, LENGTH, WIDTH, acts, extra, unit
 from archspec.passes.count import count
 
 TARGET = 3_000_000
 FEW_LAYERS, SMALL_VOCABULARY = 2, 64
-LONGEST = 48  # tokens of a sequence
+LONGEST = 160  # tokens of a sequence: past PROVABLE, and past 64, by which states and sums of kernels go
 FEW_TOKENS = 8  # of windows, chunks and the like, so that a sample reaches past them
 WIDTHS = (32, 64, 128, 256)
 
@@ -29,12 +29,14 @@ C = TypeVar("C", bound=Component)
 
 
 def shrink(spec: Spec, target: int = TARGET) -> Spec:
-    """The spec itself if it has at most `target` parameters, else the smallest copy that stays valid.
+    """The spec itself where proofs can run on it, else the smallest copy that stays valid.
+
+    They can with at most `target` parameters and with windows, chunks and limits that LONGEST tokens reach past.
 
     Raises:
         SpecError: no smaller copy is valid and the spec is too big. It says which rule broke, of which component.
     """
-    if count(spec).total <= target:
+    if count(spec).total <= target and past(spec) <= LONGEST:
         return spec
     problem: SpecError | None = None
     for width, tokens in product(WIDTHS, (FEW_TOKENS, None)):
@@ -44,6 +46,13 @@ def shrink(spec: Spec, target: int = TARGET) -> Spec:
             problem = error
     assert problem is not None
     raise problem
+
+
+def past(spec: Spec) -> int:
+    """Tokens of a text that goes past every window, chunk and limit which a text of the spec can reach at all."""
+    longest = spec.max_seq_len or LARGEST
+    parts = (c for stack in spec.stacks for c in (*stack.parts, stack.embedding))
+    return 3 + max((c.reach for c in parts if c.reach < longest), default=1)
 
 
 class _Shrinking:
@@ -114,6 +123,8 @@ class _Shrinking:
             elif not ("formula" in marks and self.follows(c, name)):
                 found[name] = self.size(value, unit(info))
         for name, value in c.smaller(self.width).items():
+            if "formula" in extra(type(c).model_fields[name]) and self.follows(c, name):
+                continue
             found[name] = {**found[name], **value} if isinstance(value, dict) else value
         return found
 

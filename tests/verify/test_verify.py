@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from archspec import load, loads
 from archspec.passes.count import count
-from archspec.verify import checks, shrink, verify
+from archspec.verify import Verdict, built, order, shrink, stepwise, training, verify
 from archspec.verify.sample import Sample
 
 HYBRID = """
@@ -36,6 +36,7 @@ def test_a_right_model_passes_every_check() -> None:
     assert report.passed, str(report)
     assert [c.name for c in report.checks] == seen
     assert {"tensors", "causal", "decoding", "loss falls"} <= set(seen)
+    assert {c.verdict for c in report.checks if c.name != "windows"} == {Verdict.HOLDS}
 
 
 @pytest.mark.parametrize("name", ["bert_tiny", "mixtral_8x7b", "t5_small", "vit_base", "jamba_v0_1"])
@@ -75,19 +76,19 @@ def forget(model: nn.Module, x: Tensor, state: Any) -> Tensor:
 @pytest.mark.parametrize(
     ("check", "fault"),
     [
-        (checks.causal, leak),
-        (checks.lengths, linspace),
-        (checks.lengths, leak),
-        (checks.decoding, forget),
-        (checks.decoding, leak),
+        (order.causal, leak),
+        (order.lengths, linspace),
+        (order.lengths, leak),
+        (stepwise.decoding, forget),
+        (stepwise.decoding, leak),
     ],
 )
 def test_a_fault_is_found(check: Any, fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     sample = Sample(loads(HYBRID))
     right = sample.model()
-    assert check(sample)[0]
+    assert check(sample).verdict is Verdict.HOLDS
     monkeypatch.setattr(sample, "model", lambda: Wrong(right, fault))
-    assert not check(sample)[0]
+    assert check(sample).verdict is Verdict.FAILS
 
 
 def test_a_parameter_that_nothing_reads_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,8 +96,8 @@ def test_a_parameter_that_nothing_reads_is_found(monkeypatch: pytest.MonkeyPatch
     model = sample.model()
     model.register_parameter("idle", nn.Parameter(torch.zeros(3, dtype=torch.float64)))
     monkeypatch.setattr(sample, "model", lambda: model)
-    ok, detail = checks.gradients(sample)
-    assert not ok
+    verdict, detail = training.gradients(sample)
+    assert verdict is Verdict.FAILS
     assert "idle" in detail
 
 
@@ -105,28 +106,7 @@ def test_a_parameter_that_is_multiplied_by_zero_is_found(monkeypatch: pytest.Mon
     model = Wrong(sample.model(), lambda model, x, state: model(x) * (1 + 0 * idle))
     idle = model.idle = nn.Parameter(torch.ones((), dtype=torch.float64))
     monkeypatch.setattr(sample, "model", lambda: model)
-    assert checks.gradients(sample) == (False, "no gradient: ['idle']")
-
-
-DYNAMIC = "{kind: dynamic, factor: 4.0, original_max_seq_len: 4}"
-LONGROPE = "{kind: longrope, original_max_seq_len: 4, short_factor: [1.0, 1.5], long_factor: [2.0, 4.0]}"
-
-
-@pytest.mark.parametrize("scaling", [DYNAMIC, LONGROPE])
-def test_frequencies_that_follow_the_length_are_run_where_they_do_not(scaling: str) -> None:
-    spec = loads(HYBRID.replace("position: rope", f"position: {{kind: rope, scaling: {scaling}}}"))
-    assert Sample(spec).tokens == 4
-    report = verify(spec)
-    assert report.passed, str(report)
-
-
-def test_one_token_leaves_nothing_to_compare() -> None:
-    scaling = DYNAMIC.replace("seq_len: 4", "seq_len: 1")
-    spec = loads(HYBRID.replace("position: rope", f"position: {{kind: rope, scaling: {scaling}}}"))
-    for check in (checks.causal, checks.lengths, checks.decoding):
-        ok, detail = check(Sample(spec))  # type: ignore[misc]
-        assert ok
-        assert "not run" in detail
+    assert training.gradients(sample) == (Verdict.FAILS, "no gradient: ['idle']")
 
 
 def test_shrinking_keeps_the_length_of_training() -> None:
@@ -142,13 +122,13 @@ def test_a_generated_model_that_differs_from_the_spec_is_found(monkeypatch: pyte
     other = loads(HYBRID.replace("position: rope", "position: {kind: rope, theta: 500}"))
     model = Sample(other).model()
     monkeypatch.setattr(sample, "model", lambda: model)
-    assert not checks.generated_equals_eager(sample)[0]
+    assert built.generated_equals_eager(sample).verdict is Verdict.FAILS
 
 
 def test_tensors_that_the_module_does_not_have_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = loads(HYBRID)
-    monkeypatch.setattr(checks, "count", lambda _: count(loads(HYBRID.replace("d_ff: 24", "d_ff: 25"))))
-    assert not checks.tensors(spec).ok
+    monkeypatch.setattr(built, "count", lambda _: count(loads(HYBRID.replace("d_ff: 24", "d_ff: 25"))))
+    assert built.tensors(spec).verdict is Verdict.FAILS
 
 
 def test_shrinking_keeps_kinds_wiring_and_options() -> None:

@@ -9,6 +9,7 @@ share the last one. When bidirectional, half of the buckets are for keys ahead; 
 Source: Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer".
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import PositionComponent
@@ -43,6 +44,16 @@ class T5Bias(PositionComponent):
                 f"max_distance = {self.max_distance} must be above {self.n_buckets // step},"
                 " the distances that have a bucket of their own"
             )
+
+    @property
+    def reach(self) -> int:
+        """Where the last bucket begins."""
+        return self.max_distance
+
+    def smaller(self, cut: Callable[[int], int]) -> dict[str, Any]:
+        """A last bucket that begins where a proof can still reach it."""
+        exact = self.n_buckets // (4 if self.bidirectional else 2)
+        return {"max_distance": min(self.max_distance, 2 * exact + 8)}
 
     @property
     def arguments(self) -> tuple[str, ...]:

@@ -9,11 +9,11 @@ differs from running the whole text at once.
 Source: emozilla 2023, "Dynamically Scaled RoPE"; described in Peng et al. 2023, "YaRN", B.3.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import RopeScalingComponent
-from archspec.layers.fields import Positive, Size, derived, field
+from archspec.layers.fields import PROVABLE, Positive, Size, derived, field
 
 
 class DynamicScaling(RopeScalingComponent):
@@ -38,6 +38,10 @@ class DynamicScaling(RopeScalingComponent):
         """Refuse fewer than two pairs: the exponent divides by dim - 2."""
         if dim < 4:
             raise ValueError(f"scaling.kind = '{self.kind}' needs at least 4 rotated channels, found {dim}")
+
+    def smaller(self, cut: Callable[[int], int]) -> dict[str, Any]:
+        """A base that begins to grow where a proof can still reach it."""
+        return {"original_max_seq_len": min(self.original_max_seq_len, PROVABLE)}
 
     @property
     def exact_within(self) -> int:

@@ -11,14 +11,14 @@ and computes it anew with the long set, as running the whole text once more at t
 Sources: Ding et al. 2024, "LongRoPE"; Abdin et al. 2024, "Phi-3 Technical Report" (the switch at the original length).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import log, sqrt
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from archspec.layers.base import RopeScalingComponent
-from archspec.layers.fields import LARGEST, Positive, Size, derived, field, inherited
+from archspec.layers.fields import LARGEST, PROVABLE, Positive, Size, derived, field, inherited
 
 Switch = Annotated[int, Field(gt=1, le=LARGEST)]
 
@@ -69,6 +69,10 @@ class LongRopeScaling(RopeScalingComponent):
     def for_pairs(self, pairs: int) -> dict[str, Any]:
         """The factors of the first pairs."""
         return {"short_factor": list(self.short_factor[:pairs]), "long_factor": list(self.long_factor[:pairs])}
+
+    def smaller(self, cut: Callable[[int], int]) -> dict[str, Any]:
+        """Factors that switch where a proof can still reach it."""
+        return {"original_max_seq_len": min(self.original_max_seq_len, PROVABLE)}
 
     @property
     def exact_within(self) -> int:
