@@ -131,12 +131,15 @@ class Sample:
         return tuple(t for t in found if 0 < t < self.tokens)
 
     def cuts(self, most: int) -> list[int]:
-        """Places between two tokens, in order: the ends, all edges, and others, spread evenly, so many if there are."""
+        """Places between two tokens, in order: the ends, edges, and others, spread evenly, so many if there are.
+
+        There are more where edges would not find room, up to what so many layers can be called for.
+        """
         n = self.tokens
         found = dict.fromkeys((1, n - 1, *self.edges))
         found |= dict.fromkeys(1 + int(i * 0.618034 % 1 * (n - 1)) for i in range(n))
         found |= dict.fromkeys(range(1, n))
-        return sorted([t for t in found if 0 < t < n][: max(most, 2 + len(self.edges))])
+        return sorted([t for t in found if 0 < t < n][: max(most, min(2 + len(self.edges), self.steps))])
 
     @cached_property
     def rows(self) -> int:

@@ -44,7 +44,7 @@ def pieces(sample: Sample, n: int, least: int = 0) -> dict[str, list[int]]:
         "token by token" if singles == n else f"a piece and {singles} single tokens": [n - singles, *[1] * singles],
         "in two": [n // 2, n - n // 2],
         "a prompt, then tokens": [n - 2, 1, 1],
-        "cut at the edges": _sizes([t for t in sample.edges if t < n], n),
+        "cut at the edges": _sizes([t for t in sample.cuts(8) if t < n], n),
     }
     return {name: _begun([s for s in sizes if s > 0], least) for name, sizes in ways.items()}
 
