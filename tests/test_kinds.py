@@ -15,6 +15,10 @@ KINDS = {kind for role in ROLES for kind in kinds(role)}
 WORDS = {
     "none": "nothing is there",
     "linear": "the helper that makes every projection",
+    "archspec/cli/costs.py": "options that say how attention is computed",
+    "archspec/language/expect.py": "the same as settings of a promise",
+    "archspec/passes/bill.py": "the same as arguments",
+    "archspec/report/cost.py": "the same in JSON",
     "archspec/language/problems.py": "words of other configurations",
     "archspec/language/assemble.py": "what stands where a spec says nothing",
     "archspec/language/block.py": "what stands where a spec says nothing",
