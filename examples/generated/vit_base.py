@@ -151,6 +151,12 @@ class Block(nn.Module):
         return x + self.ffn(self.norm2(x))
 
 
+def check_tokens(x: Tensor) -> None:
+    """Raise ValueError for an x (B, T, D) without tokens, of which nothing can be pooled."""
+    if not x.shape[1]:
+        raise ValueError("there are no tokens (T = 0), and the head makes one vector of them: give at least one")
+
+
 class ClassificationHead(nn.Module):
     """One vector for the sequence, then a score for each class."""
 
@@ -160,6 +166,7 @@ class ClassificationHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D_MODEL) -> scores (B, N_CLASSES)."""
+        check_tokens(x)
         x = x[:, 0]  # (B, D_MODEL)
         return self.proj(x)  # (B, N_CLASSES)
 

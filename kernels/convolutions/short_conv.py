@@ -160,6 +160,8 @@ def _zeros_beside(x: Tensor, n: int) -> Tensor:
 
 def _slide(seen: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(B, K - 1 + T, D) -> (B, T, D). An image of height 1 has the tokens in channels-last order."""
+    if seen.shape[1] < weight.shape[2]:
+        return seen[:, :0]  # no token, for which PyTorch has no convolution
     image = seen.transpose(1, 2).unsqueeze(2)
     return F.conv2d(image, weight.unsqueeze(2), bias, groups=weight.shape[0]).squeeze(2).transpose(1, 2)
 

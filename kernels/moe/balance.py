@@ -64,7 +64,12 @@ def balance_terms(
 def router_z_loss(logits: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean of logsumexp(logits)^2 over real tokens, which keeps router logits small; logits (..., E), mask (...)."""
     squares = logits.logsumexp(-1).square()
-    return squares.mean() if mask is None else squares.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
+    return _mean(squares) if mask is None else squares.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
+
+
+def _mean(x: Tensor) -> Tensor:
+    """The mean of all; 0 where there is nothing, so that a batch without tokens has a loss of 0."""
+    return x.sum() / max(x.numel(), 1)
 
 
 def router_loss(aux: dict[str, Tensor], group: Any = None) -> Tensor:
@@ -83,7 +88,7 @@ def router_loss(aux: dict[str, Tensor], group: Any = None) -> Tensor:
     for names in together.values():
         fraction = torch.stack([fractions[name] for name in names]).mean(0)
         weight = torch.stack([aux[name.removesuffix(FRACTION) + WEIGHT] for name in names]).mean(0)
-        losses.append((fraction * weight).sum(-1).mean())
+        losses.append(_mean((fraction * weight).sum(-1)))
     return torch.stack(losses).sum()
 
 
