@@ -89,7 +89,8 @@ def check_place(layout: Layout, device: torch.device | None, dtype: torch.dtype 
             f"this is a state on {device}, and {layout.reads} is on {x.device}: bring it there with"
             f" state.to({str(x.device)!r}), or make one with device={str(x.device)!r}"
         )
-    if None not in (dtype, model) and dtype != model and not torch.is_autocast_enabled(x.device.type):
+    cast = torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
+    if None not in (dtype, model) and dtype != model and not cast:
         raise StateError(
             f"this is a state of {dtype}, and the model is {model}: bring it there with state.to(dtype={model}), or"
             f" make one with dtype={model}"

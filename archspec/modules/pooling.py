@@ -4,12 +4,6 @@ import torch
 from torch import Tensor
 
 
-def check_tokens(x: Tensor) -> None:
-    """Raise ValueError for an x (B, T, D) without tokens, of which nothing can be pooled."""
-    if not x.shape[1]:
-        raise ValueError("there are no tokens (T = 0), and the head makes one vector of them: give at least one")
-
-
 def first_token(x: Tensor, mask: Tensor | None = None) -> Tensor:
     """The first real token of x (B, T, D) by mask (B, T) -> (B, D)."""
     if mask is None:

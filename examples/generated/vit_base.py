@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kernels.attention.softmax import attention
+from archspec.kernels.inputs import check_tokens, require_tensor
 from archspec.kernels.pointwise.norm import layer_norm
 
 D_MODEL = 768  # width of the residual stream
@@ -49,6 +50,7 @@ class Learned(nn.Module):
 
 def check_size(images: Tensor, channels: int, size: int) -> None:
     """Raise ValueError for images of another shape than the patches were laid out for."""
+    require_tensor("images", images, f"(B, {channels}, {size}, {size})")
     if images.dim() != 4 or tuple(images.shape[1:]) != (channels, size, size):
         raise ValueError(f"images are {tuple(images.shape)}; they must be (B, {channels}, {size}, {size})")
 
@@ -149,12 +151,6 @@ class Block(nn.Module):
         """x (B, T, D_MODEL) -> (B, T, D_MODEL)."""
         x = x + self.mixer(self.norm1(x))
         return x + self.ffn(self.norm2(x))
-
-
-def check_tokens(x: Tensor) -> None:
-    """Raise ValueError for an x (B, T, D) without tokens, of which nothing can be pooled."""
-    if not x.shape[1]:
-        raise ValueError("there are no tokens (T = 0), and the head makes one vector of them: give at least one")
 
 
 class ClassificationHead(nn.Module):

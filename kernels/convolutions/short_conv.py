@@ -25,8 +25,9 @@ from archspec.kernels.backend import gpu
 from archspec.kernels.contract import require, require_choice
 from archspec.kernels.library import Shape, operator
 from archspec.kernels.padding import hide
+from archspec.kernels.plain.state import close_gap
 from archspec.kernels.precision import wide_type
-from archspec.kernels.state import State, close_gap, recall
+from archspec.kernels.state import State, recall
 
 CACHED = 1 << 16  # products that are summed while they lie in the second-level cache
 UNROLLED = 8  # taps that the Triton kernels take

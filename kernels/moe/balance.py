@@ -75,8 +75,11 @@ def _mean(x: Tensor) -> Tensor:
 def router_loss(aux: dict[str, Tensor], group: Any = None) -> Tensor:
     """The sum of the losses of all routers, from what one forward pass collected.
 
-    group: the processes that share the batch; all of them must call this. Raises ValueError where aux is empty.
+    group: the processes that share the batch; all of them must call this. Raises TypeError for what is no dict,
+    ValueError where aux is empty.
     """
+    if not isinstance(aux, dict):
+        raise TypeError(f"aux: expected the dict that the model was given, found a {type(aux).__name__}")
     if not aux:
         raise ValueError("aux is empty: call the model with aux={} in training, and give that dict")
     losses = [value for name, value in aux.items() if name.endswith(Z_LOSS)]

@@ -21,11 +21,10 @@ def balance_terms(
         chosen = (experts.unsqueeze(-1) == torch.arange(probs.shape[-1], device=probs.device)).to(probs.dtype).mean(2)
     else:
         chosen = (experts.unsqueeze(-1) == torch.arange(probs.shape[-1], device=probs.device)).sum(2).to(probs.dtype)
-    dims = (1,) if per_sequence else (0, 1)
     if mask is None:
-        tokens = probs.shape[1] if per_sequence else probs.shape[0] * probs.shape[1]
-        return chosen.sum(dims) / max(tokens, 1), probs.sum(dims) / max(tokens, 1)
+        return (chosen.mean(1), probs.mean(1)) if per_sequence else (chosen.mean((0, 1)), probs.mean((0, 1)))
     # Padding takes no part, and has chosen nobody.
+    dims = (1,) if per_sequence else (0, 1)
     n = mask.sum(dims).clamp(min=1).unsqueeze(-1)
     total = probs.masked_fill(~mask.unsqueeze(-1), 0).sum(dims)
     if per_sequence:
@@ -37,11 +36,7 @@ def balance_terms(
 def router_z_loss(logits: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean of logsumexp(logits)^2 over the real tokens, which keeps router logits small (ST-MoE, Zoph et al. 2022)."""
     squares = logits.logsumexp(-1).square()
-    return (
-        squares.sum() / max(squares.numel(), 1)
-        if mask is None
-        else squares.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
-    )
+    return squares.mean() if mask is None else squares.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
 
 
 def entries(aux: dict[str, Any], path: str = "") -> Iterator[tuple[str, Tensor]]:

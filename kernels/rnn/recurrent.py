@@ -22,8 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archspec.kernels.contract import require
+from archspec.kernels.inputs import is_mapped
+from archspec.kernels.plain.packed import over_real
 from archspec.kernels.precision import autocast_type
-from archspec.kernels.rnn.packed import over_real
 from archspec.kernels.state import State, recall
 
 EXAMPLES = (
@@ -166,6 +167,11 @@ def _over(
     bidirectional: bool,
 ) -> tuple[Tensor, ...]:
     """Outputs of one of PyTorch's operations over all tokens, or over the real ones, and what it ends in."""
+    if mask is not None and (torch.compiler.is_exporting() or is_mapped(mask)):
+        raise NotImplementedError(
+            "a recurrent network over padded rows takes no torch.export and no torch.vmap: how long they are"
+            " is data. Give it rows of one length, and no mask"
+        )
     if mask is not None:
         return over_real(run, x, mask, start, weights, bias, depth, dropout, bidirectional)
     if not x.shape[1]:  # PyTorch wants a token: one is thrown away, so that gradients are zeros and not absent

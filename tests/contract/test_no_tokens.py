@@ -36,7 +36,7 @@ def documents() -> dict[str, Document]:
 def chosen() -> list[tuple[str, str]]:
     """Eager models of all, generated and plain ones of the first example of each kind.
 
-    Plain heads check nothing: the first of no tokens is PyTorch's error, and their mean its NaN.
+    Plain files check nothing: the first of no tokens is PyTorch's error, and their mean its NaN.
     """
     first = [key for key in documents() if key.startswith(("mixer", "ffn")) and key.endswith("-0")]
     others = [*first, "ffn-moe-6", "rope_scaling-dynamic-0", "rope_scaling-longrope-0", "position-t5-0"]
@@ -61,6 +61,7 @@ class Case:
     """One model, and what no tokens give."""
 
     def __init__(self, document: str, form: str):
+        self.form = form
         self.spec, self.model = made(document, form)
         kinds = {part.kind for stack in self.spec.stacks for part in stack.parts}
         self.refused: tuple[type[Exception], str] | None = None
@@ -94,7 +95,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 def check_nothing(case: Case, given: dict[str, Any]) -> None:
-    """The output has no tokens; the losses and all gradients are zero."""
+    """The output has no tokens; the losses (but of a plain file, a mean of nothing) and all gradients are zero."""
     if case.refused is not None:
         with pytest.raises(case.refused[0], match=case.refused[1]):
             run(case.model, case.spec, given)
@@ -103,8 +104,8 @@ def check_nothing(case: Case, given: dict[str, Any]) -> None:
     one = run(case.model, case.spec, case.tokens(1))[0]
     assert y.shape == (one.shape[0], 0, *one.shape[2:])
     case.model.zero_grad()
-    (y.sum() + loss).backward()
-    assert loss == 0
+    (y.sum() if case.form == "plain" else y.sum() + loss).backward()
+    assert case.form == "plain" or loss == 0
     assert all(p.grad is None or not p.grad.any() for p in case.model.parameters())
 
 
@@ -154,3 +155,20 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, tuple):
         return len(a) == len(b) and all(map(same, a, b))
     return torch.allclose(a, b, rtol=0, atol=1e-11) if isinstance(a, Tensor) else bool(a == b)
+
+
+@pytest.mark.parametrize("document", [key for key in documents() if key.startswith("ffn-moe")])
+@pytest.mark.parametrize("packed", [False, True])
+def test_padding_alone_has_no_losses(document: str, packed: bool) -> None:
+    spec, model = made(document, "eager")
+    x = torch.randint(11, (2, 6), generator=torch.Generator().manual_seed(0))
+    given: dict[str, Any] = {"tokens": x, "mask": torch.zeros(2, 6, dtype=torch.bool)}
+    if packed:
+        given["documents"] = torch.tensor([[0, 0, 0, 1, 1, 1], [2] * 6])
+    y, loss, aux = run(model.train(), spec, given)
+    assert loss == 0
+    assert y.isfinite().all()
+    assert all(value.isfinite().all() for value in aux.values())
+    model.zero_grad()
+    (y.sum() + loss).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

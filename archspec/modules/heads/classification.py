@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from archspec.kernels.inputs import check_tokens
 from archspec.layers.heads.classification import ClassificationHead as Config
-from archspec.modules.pooling import check_tokens, first_token, last_token, mean_token, middle_token
+from archspec.modules.pooling import first_token, last_token, mean_token, middle_token
 from archspec.modules.projection import linear
 
 

@@ -239,15 +239,6 @@ def wide(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(torch.float32, x.dtype))  # float64 stays
 
 
-def balance_terms(probs: Tensor, experts: Tensor) -> tuple[Tensor, Tensor]:
-    """The fraction of tokens that chose each expert, and its mean probability, from probs (B, T, E)."""
-    # Fractions sum to 1 and not to the number of choices.
-    chosen = (experts.unsqueeze(-1) == torch.arange(probs.shape[-1], device=probs.device)).to(probs.dtype).mean(2)
-    dims = (1,)
-    tokens = probs.shape[1]
-    return chosen.sum(dims) / max(tokens, 1), probs.sum(dims) / max(tokens, 1)
-
-
 def experts_gated(x: Tensor, weights: Tensor, experts: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
     """sum_j weights[:, j] W_down (activation(W_gate x) * W_up x) over the experts (N, k) of the rows x (N, d_model)."""
     y = torch.zeros_like(wide(x))
@@ -329,7 +320,9 @@ class MoE(nn.Module):
         """The fraction of tokens that chose each expert, and what it weighs in the balance loss, their product."""
         probs = F.normalize(logits.sigmoid(), p=1, dim=-1)
         experts = probs.topk(TOP_K).indices
-        fraction, probability = balance_terms(probs, experts)
+        # Fractions sum to 1 and not to the number of choices.
+        chosen = (experts.unsqueeze(-1) == torch.arange(probs.shape[-1], device=probs.device)).to(probs.dtype).mean(2)
+        fraction, probability = chosen.mean(1), probs.mean(1)
         return fraction, BALANCE_LOSS * N_EXPERTS * probability
 
     @torch.no_grad()

@@ -128,14 +128,6 @@ def wide(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(torch.float32, x.dtype))  # float64 stays
 
 
-def balance_terms(probs: Tensor, experts: Tensor) -> tuple[Tensor, Tensor]:
-    """The fraction of tokens that chose each expert, and its mean probability, from probs (B, T, E)."""
-    chosen = (experts.unsqueeze(-1) == torch.arange(probs.shape[-1], device=probs.device)).sum(2).to(probs.dtype)
-    dims = (0, 1)
-    tokens = probs.shape[0] * probs.shape[1]
-    return chosen.sum(dims) / max(tokens, 1), probs.sum(dims) / max(tokens, 1)
-
-
 def experts_gated(x: Tensor, weights: Tensor, experts: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
     """sum_j weights[:, j] W_down (activation(W_gate x) * W_up x) over the experts (N, k) of the rows x (N, d_model)."""
     y = torch.zeros_like(wide(x))
@@ -190,7 +182,8 @@ class MoE(nn.Module):
     def balance(self, logits: Tensor, experts: Tensor) -> tuple[Tensor, Tensor]:
         """The fraction of tokens that chose each expert, and what it weighs in the balance loss, their product."""
         probs = logits.softmax(-1)
-        fraction, probability = balance_terms(probs, experts)
+        chosen = (experts.unsqueeze(-1) == torch.arange(probs.shape[-1], device=probs.device)).sum(2).to(probs.dtype)
+        fraction, probability = chosen.mean((0, 1)), probs.mean((0, 1))
         return fraction, BALANCE_LOSS * N_EXPERTS * probability
 
 
