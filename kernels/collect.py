@@ -41,8 +41,11 @@ class Scope:
 def collect(aux: dict[str, Tensor] | None) -> Scope | None:
     """The scope of a whole model, at the start of its forward; None collects nothing.
 
-    Raises ValueError for a dict that is not empty, unless this call computes an earlier one again.
+    Raises TypeError for what is no dict, ValueError for one that is not empty, unless this call computes an earlier one
+    again.
     """
+    if aux is not None and not isinstance(aux, dict):
+        raise TypeError(f"aux: expected an empty dict, found a {type(aux).__name__}")
     if aux and not recomputing():
         raise ValueError(f"aux holds {len(aux)} tensors of an earlier forward pass; give each pass an empty dict")
     return None if aux is None else Scope(aux)

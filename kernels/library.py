@@ -40,7 +40,8 @@ def operator(
     fake(*inputs): empty contiguous tensors of the shapes and types that forward gives.
     flops, backward_flops: FLOPs of matrix products, from the inputs with shapes (tuples) in place of tensors.
     selective: backward and backward_flops also take `needed`, a bool for each present floating input in their order;
-    where it is False, backward may give None. torch.func.grad takes no operator of torch.library.
+    where it is False, backward may give None. torch.func.grad takes no operator of torch.library, which one clear
+    RuntimeError says.
     """
     schema = torch.library.infer_schema(forward, mutates_args=())
     if "=" in schema:  # autograd would not see an argument that equals its default
@@ -94,6 +95,7 @@ def operator(
             return backward_flops(*inputs, **({"needed": needed} if selective else {}))
 
         _count(f"{name}_backward", count_backward)
+    main.__class__ = _Operator  # the library makes its own class alone
     return main
 
 
@@ -144,6 +146,28 @@ def _as_written(inputs: Sequence[Any]) -> AbstractContextManager[Any]:
     context.enter_context(torch.cuda.device(device))
     context.enter_context(torch.autocast(device.type, enabled=False))
     return context
+
+
+class _Operator(torch.library.CustomOpDef):
+    """An operator that says what it does not take."""
+
+    def __call__(self, *inputs: Any) -> Any:
+        if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+            _refuse_gradients(self._name)
+        return super().__call__(*inputs)
+
+
+def _refuse_gradients(name: str) -> None:
+    """Raise RuntimeError inside torch.func.grad and its like, where PyTorch takes no operator of torch.library."""
+    inner = torch._C._functorch.peek_interpreter_stack()
+    if inner is not None and inner.key() in (
+        torch._C._functorch.TransformType.Grad,
+        torch._C._functorch.TransformType.Jvp,
+    ):
+        raise RuntimeError(
+            f"{name}: torch.func.grad, vjp and jvp take no operator of torch.library: take gradients with"
+            " torch.autograd, for each sequence by itself where each needs its own"
+        )
 
 
 def _one_by_one(op: Callable[..., Any]) -> Callable[..., Any]:

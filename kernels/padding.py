@@ -12,28 +12,44 @@ moved together with the new ones (`append` of `kernels.state`), so that they too
 Packed documents are runs of one number in a row of `documents` (B, T), or `cu_seqlens` (N + 1,), the cumulative lengths
 of the documents in one row. Attention is told their numbers; for layers that cannot be told, `by_document` lays the
 documents out as rows of their own (`rows_of`), which is done once for a model.
+
+What checks nothing and claims no key of a state stands in `kernels.plain.padding` alone.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from archspec.kernels.inputs import is_known, require_tensor
+from archspec.kernels.plain.padding import (
+    Rows,
+    by_document,
+    count_real,
+    given_or,
+    hide,
+    reorder,
+    restore,
+    rows_of,
+    separate,
+)
 from archspec.kernels.state import State, advance, recall
 
-
-class Rows(NamedTuple):
-    """Where N documents of at most L tokens stand when each has a row of its own.
-
-    Attributes:
-        index: (N, L) places among the B * T tokens of the batch; 0 where `mask` is False.
-        mask: (N, L), True for real tokens, which stand at the end of each row.
-    """
-
-    index: Tensor
-    mask: Tensor
+__all__ = [
+    "Rows",
+    "align",
+    "by_document",
+    "checked_documents",
+    "checked_ends",
+    "checked_mask",
+    "checked_positions",
+    "count_real",
+    "given_or",
+    "hide",
+    "of_one_document",
+    "reorder",
+    "restore",
+    "rows_of",
+    "separate",
+]
 
 
 # What is given
@@ -51,8 +67,7 @@ def checked_mask(mask: Tensor | None, x: Tensor) -> Tensor | None:
     _fits("mask", mask, x)
     if mask.is_floating_point() or mask.is_complex():
         raise TypeError(f"mask is {mask.dtype}, expected torch.bool with True for real tokens")
-    known = mask.dtype == torch.bool or torch.compiler.is_compiling()
-    if not known and bool(((mask != 0) & (mask != 1)).any()):
+    if mask.dtype != torch.bool and is_known(mask) and bool(((mask != 0) & (mask != 1)).any()):
         raise ValueError("mask holds other numbers than 0 and 1, expected 1 for real tokens and 0 for padding")
     return mask.bool()
 
@@ -63,7 +78,7 @@ def checked_ends(mask: Tensor | None, x: Tensor) -> Tensor | None:
     Raises ValueError for padding between real tokens; not while compiling, where the values of a mask are not known.
     """
     mask = checked_mask(mask, x)
-    if mask is None or torch.compiler.is_compiling():
+    if mask is None or not is_known(mask):
         return mask
     runs = mask[:, :1].sum(1) + (mask[:, 1:] & ~mask[:, :-1]).sum(1)
     if bool((runs > 1).any()):
@@ -83,6 +98,7 @@ def checked_positions(positions: Tensor | None, x: Tensor, state: State | None =
         _fits("positions", positions, x)
         if positions.dtype == torch.bool or positions.is_complex():
             raise TypeError(f"positions are {positions.dtype}, expected numbers")
+        positions = positions if positions.is_floating_point() else positions.long()  # small types wrap around
     if state is not None:
         before = state.setdefault("placed", positions is not None)
         if before and positions is None:
@@ -103,11 +119,20 @@ def checked_documents(documents: Tensor | None, x: Tensor, state: State | None =
         return None
     if state is not None:
         raise ValueError("documents are packed in rows, and a state goes on with one sequence a row; give either")
-    if documents.is_floating_point() or documents.dtype == torch.bool:
+    require_tensor("documents", documents, "(B, T), or cu_seqlens (N + 1,)")
+    if documents.is_floating_point() or documents.is_complex() or documents.dtype == torch.bool:
         raise TypeError(f"documents are {documents.dtype}, expected whole numbers")
+    documents = documents.long()  # small types wrap around
     if documents.dim() == 1:
+        _is_beside("documents", documents, x)
         T = x.shape[1]
-        if x.shape[0] != 1 or int(documents[0]) != 0 or int(documents[-1]) != T or bool((documents.diff() < 0).any()):
+        if (
+            x.shape[0] != 1
+            or not len(documents)
+            or int(documents[0]) != 0
+            or int(documents[-1]) != T
+            or bool((documents.diff() < 0).any())
+        ):
             raise ValueError(
                 f"cu_seqlens must rise from 0 to T = {T} in a batch of one row; found {documents.tolist()}"
             )
@@ -117,8 +142,24 @@ def checked_documents(documents: Tensor | None, x: Tensor, state: State | None =
 
 
 def _fits(name: str, given: Tensor, x: Tensor) -> None:
+    require_tensor(name, given, "(B, T)")
+    _is_beside(name, given, x)
     if given.shape != x.shape[:2]:
         raise ValueError(f"{name} has shape {tuple(given.shape)}, expected {tuple(x.shape[:2])} like the tokens")
+
+
+def _is_beside(name: str, given: Tensor, x: Tensor) -> None:
+    """Refuse what is on another device than x, or an x that has no tokens."""
+    _has_tokens(x)
+    if given.device != x.device:
+        raise ValueError(f"{name} is on {given.device}, expected {x.device}, where the tokens are")
+
+
+def _has_tokens(x: Tensor) -> None:
+    """Refuse what is no input of a model at all; its embedding asks for more."""
+    require_tensor("the input", x, "(B, T, ...)")
+    if x.dim() < 2:
+        raise ValueError(f"the input: expected the shape (B, T, ...), found {tuple(x.shape)}")
 
 
 # Padding
@@ -132,6 +173,7 @@ def align(
     Returns the order (B, T) for `reorder`, the mask (B, T) in that order, a mask (B, S) of all tokens so far as their
     keys are kept, and positions (B, T); each None where it says nothing.
     """
+    _has_tokens(x)
     T = x.shape[1]
     start = advance(state, T)
     padding, order = recall(state, "padding"), None  # padding is (B,)
@@ -149,55 +191,7 @@ def align(
     return order, mask, column >= padding.unsqueeze(1), positions
 
 
-def reorder(x: Tensor | None, order: Tensor | None) -> Tensor | None:
-    """x (B, T, ...) with its tokens in another order (B, T)."""
-    if x is None or order is None:
-        return x
-    return x.gather(1, order.view(*order.shape, *(1,) * (x.dim() - 2)).expand_as(x))
-
-
-def restore(x: Tensor, order: Tensor | None) -> Tensor:
-    """x (B, T, ...) with its tokens where they stood before `reorder`."""
-    if order is None:
-        return x
-    return reorder(x, order.argsort(dim=1))
-
-
-def count_real(mask: Tensor | None) -> Tensor | None:
-    """The position (B, T) of each real token among those of its row."""
-    return None if mask is None else (mask.cumsum(dim=1) - 1).clamp(min=0)
-
-
-def given_or(given: Tensor | None, counted: Tensor | None, mask: Tensor | None) -> Tensor | None:
-    """Positions (B, T) that were given, 0 at padding, or else those that were counted."""
-    return counted if given is None else hide(given, mask)
-
-
-def hide(x: Tensor, mask: Tensor | None) -> Tensor:
-    """x (B, T, ...) with zeros for padding."""
-    return x if mask is None else x.masked_fill(~mask.view(*mask.shape, *(1,) * (x.dim() - 2)), 0)
-
-
 # Documents
-
-
-def separate(
-    documents: Tensor | None, x: Tensor, order: Tensor | None, mask: Tensor | None, positions: Tensor | None
-) -> tuple[Tensor | None, Tensor | None]:
-    """The documents (B, T) numbered from 0 in each row, and the position of each token in its own.
-
-    order and mask are those of `align`, positions those that are counted where there are no documents. Tokens of one
-    number are one document where no other number stands between them, at padding or not.
-    """
-    if documents is None:
-        return None, positions
-    changes = documents[:, 1:] != documents[:, :-1]
-    documents = reorder(F.pad(changes.cumsum(dim=1), (1, 0)), order)
-    real = torch.ones_like(documents) if mask is None else mask.long()
-    before = real.cumsum(dim=1) - real  # real tokens before this one
-    begins = F.pad(documents[:, 1:] != documents[:, :-1], (1, 0), value=True)
-    first = torch.where(begins, before, 0).cummax(dim=1).values
-    return documents, before - first
 
 
 def of_one_document(ids: Tensor | None, memory_ids: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -210,32 +204,3 @@ def of_one_document(ids: Tensor | None, memory_ids: Tensor | None, dtype: torch.
         return None
     same = ids.unsqueeze(2) == memory_ids.unsqueeze(1)
     return torch.zeros(same.shape, dtype=dtype, device=ids.device).masked_fill(~same, -torch.inf).unsqueeze(1)
-
-
-def rows_of(documents: Tensor | None, mask: Tensor | None) -> Rows | None:
-    """Documents (B, T), as `separate` numbers them, in rows of their own; padding by mask (B, T) is in none."""
-    if documents is None:
-        return None
-    B, T = documents.shape
-    numbers = (documents + T * torch.arange(B, device=documents.device).unsqueeze(1)).flatten()
-    real = torch.arange(B * T, device=documents.device) if mask is None else mask.flatten().nonzero().squeeze(1)
-    lengths = numbers[real].unique_consecutive(return_counts=True)[1]  # (N,)
-    L = int(lengths.max()) if len(lengths) else 0
-    within = torch.arange(L, device=documents.device) >= L - lengths.unsqueeze(1)  # (N, L)
-    index = real.new_zeros(within.shape)
-    index[within] = real
-    return Rows(index, within)
-
-
-def by_document(layer: Callable[..., Tensor], x: Tensor, rows: Rows | None, **given: Any) -> Tensor:
-    """`layer` on x (B, T, D), or on each document of it by itself; `given` is what it takes beside x."""
-    if rows is None:
-        return layer(x, **given)
-    if not rows.index.numel():
-        return torch.zeros_like(x)  # padding alone
-    own = dict.fromkeys(("mask", "key_mask"), rows.mask)
-    if given.get("positions") is not None:
-        own["positions"] = hide(given["positions"].flatten()[rows.index], rows.mask)
-    y = layer(x.flatten(0, 1)[rows.index], **given | {name: own[name] for name in own.keys() & given.keys()})
-    flat = y.new_zeros(x.shape[0] * x.shape[1], *y.shape[2:])
-    return flat.index_put((rows.index[rows.mask],), y[rows.mask]).view(*x.shape[:2], *y.shape[2:])

@@ -16,6 +16,8 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from archspec.kernels.plain.state import close_gap
+
 State = dict[str, Any]
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -84,18 +86,6 @@ def append(
         return tuple(new.values())
     claim(state, *new)
     return tuple(_append(state, name, tokens, keep, mask) for name, tokens in new.items())
-
-
-def close_gap(x: Tensor, mask: Tensor) -> Tensor:
-    """Tokens kept (B, H, S, D), of which the last T are new, with the padding of those as zeros before all others.
-
-    mask (B, T) is that of the new ones, whose padding stands before what is real.
-    """
-    S, T = x.shape[2], mask.shape[1]
-    column = torch.arange(S, device=x.device)
-    gap = (~mask).sum(1, keepdim=True)  # (B, 1)
-    source = torch.where(column >= S - T + gap, column, (column - gap) % S)  # (B, S)
-    return x.take_along_dim(source[:, None, :, None], dim=2).masked_fill((column < gap)[:, None, :, None], 0)
 
 
 def _append(state: State, name: str, tokens: Tensor, keep: int | None, mask: Tensor | None) -> Tensor:
@@ -188,6 +178,7 @@ def atomic(forward: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         by_order = args if place is None else args[place : place + 1]
         state = next((x for x in (*by_order, kwargs.get("state")) if isinstance(x, dict)), None)
+        _check_state(kwargs.get("state") if place is None else next(iter(by_order), kwargs.get("state")))
         if state is None or torch.compiler.is_compiling():
             return forward(*args, **kwargs)
         if hasattr(state, "expect"):
@@ -202,6 +193,14 @@ def atomic(forward: Callable[P, R]) -> Callable[P, R]:
             raise
 
     return run
+
+
+def _check_state(given: Any) -> None:
+    if given is not None and not isinstance(given, dict):
+        raise TypeError(
+            f"state: expected a dict, empty at the start of a sequence (archspec.new_state makes one), found a"
+            f" {type(given).__name__}"
+        )
 
 
 def _contents(state: State) -> list[tuple[State, State]]:

@@ -189,6 +189,8 @@ class Writer:
 
     def helper(self, module: str, name: str) -> str:
         """A helper function or value, copied; returns what it is called here."""
+        if path_of(module).is_file() and name not in source(module).statements and (origin := home(module, name)):
+            return self.helper(*origin)  # it is handed on by a module that does not define it
         found = self.source(module, name)
         if m.matches(found.statements[name], m.SimpleStatementLine([m.Assign(value=m.Name())])):
             origin = home(module, found.statements[name].body[0].value.value)

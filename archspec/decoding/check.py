@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from archspec.decoding.cut import length
 from archspec.decoding.layout import SPEC, Layout
 from archspec.decoding.tree import Tree, leaves
 from archspec.errors import StateError
@@ -22,7 +23,10 @@ def dtype_of(kept: Kept, model: torch.dtype) -> torch.dtype:
 
 
 def check_tensors(tree: Tree, layout: Layout, batch: int, model: torch.dtype | None) -> None:
-    """Refuse tensors that are not declared, or of other shapes or types; `model` is its dtype, where that is known."""
+    """Refuse tensors that are not declared, or of other shapes or types; `model` is its dtype, where that is known.
+
+    Where a token has been seen, every tensor of the model must be there.
+    """
     for held in leaves(tree):
         entry = layout.entry(held.path)
         shape, wanted = tuple(held.tensor.shape), entry.sizes(batch)
@@ -32,6 +36,11 @@ def check_tensors(tree: Tree, layout: Layout, batch: int, model: torch.dtype | N
         type_ = None if model is None or entry.kept.name == "places" else dtype_of(entry.kept, model)
         if type_ is not None and held.tensor.dtype != type_:  # places are as the caller gives them
             raise StateError(f"{entry.layer}: {held.path} is {held.tensor.dtype}, expected {type_}")
+    paths = {held.path for held in leaves(tree) if not held.unused}
+    if paths and length(tree, layout) != 0:
+        for path, entry in layout.entries:
+            if entry.counted and path not in paths:
+                raise StateError(f"{entry.layer}: the state holds no {path}, which this layer keeps beside the others")
 
 
 def check_file(
@@ -65,10 +74,11 @@ def check_model(layout: Layout, model: nn.Module, padded: bool) -> None:
 
 def check_batch(layout: Layout, batch: int, x: Tensor) -> None:
     """Refuse an input of another batch."""
-    if x.shape[0] != batch:
+    if not x.dim() or x.shape[0] != batch:
+        other = f", or make a state with batch={x.shape[0]}" if x.dim() and x.shape[0] else ""
         raise StateError(
             f"this is a state of {batch} sequences, and {layout.reads} has the shape {tuple(x.shape)}: give it"
-            f" ({batch}, ...), or make a state with batch={x.shape[0]}"
+            f" ({batch}, ...){other}"
         )
 
 
@@ -79,7 +89,8 @@ def check_place(layout: Layout, device: torch.device | None, dtype: torch.dtype 
             f"this is a state on {device}, and {layout.reads} is on {x.device}: bring it there with"
             f" state.to({str(x.device)!r}), or make one with device={str(x.device)!r}"
         )
-    if None not in (dtype, model) and dtype != model and not torch.is_autocast_enabled(x.device.type):
+    cast = torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
+    if None not in (dtype, model) and dtype != model and not cast:
         raise StateError(
             f"this is a state of {dtype}, and the model is {model}: bring it there with state.to(dtype={model}), or"
             f" make one with dtype={model}"

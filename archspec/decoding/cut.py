@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from archspec.decoding.given import MOST, whole
 from archspec.decoding.layout import Entry, Layout
 from archspec.decoding.tree import Held, Tree, counters, leaves, noted, rebuilt
 from archspec.errors import StateError
@@ -30,8 +31,8 @@ def truncated(tree: Tree, layout: Layout, n: int) -> Tree:
     Raises StateError where n is more than it has seen, or something in it cannot go back, the first such layer named.
     """
     seen = length(tree, layout)
-    if n < 0 or (seen is not None and n > seen):
-        raise StateError(f"expected 0 to {seen} tokens, those that the state has seen, found {n}")
+    limit = "or more" if seen is None else f"to {seen}"
+    n = whole(n, f"0 {limit} tokens, those that the state has seen", most=MOST if seen is None else seen)
     if n == seen:
         return tree
     if n:

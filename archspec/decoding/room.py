@@ -24,10 +24,8 @@ def reserve(
         device: where to; PyTorch's default where it is None, as the dtype is.
 
     Raises:
-        StateError: tokens is not at least 1.
+        StateError: there is no memory for so many.
     """
-    if tokens < 1:
-        raise StateError(f"expected max_len of at least 1 token, found {tokens}")
     present = {held.path for held in leaves(tree)}
     for path, entry in layout.entries:
         if entry.token_axis is None or not entry.counted or path in present:
@@ -39,4 +37,8 @@ def reserve(
         for key in parents:
             held = held.setdefault(key, {})
         kind = dtype_of(entry.kept, dtype or torch.get_default_dtype())
-        held[f"{name}{ROOM}"] = torch.empty(shape, dtype=kind, device=device)
+        try:
+            held[f"{name}{ROOM}"] = torch.empty(shape, dtype=kind, device=device)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise StateError(f"no room for max_len = {tokens} tokens of {batch} sequences: {reason}") from error

@@ -15,14 +15,20 @@ def numbers(given: Sequence[int] | Tensor, batch: int) -> Tensor:
 
     Raises StateError where they are not whole numbers from 0 to batch - 1, at least one.
     """
-    found = torch.as_tensor(given)
-    if found.dim() != 1 or not found.numel() or found.is_floating_point() or found.dtype == torch.bool:
-        kind = f"a tensor of {found.dtype} with shape {tuple(found.shape)}"
-        raise StateError(f"expected a list or tensor (n,) of whole numbers of sequences, found {kind}")
+    right = "expected a list or tensor (n,) of whole numbers of sequences"
+    try:
+        found = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError):  # PyTorch says each case in another way
+        raise StateError(f"{right}, found {given!r}") from None
+    odd = found.is_floating_point() or found.is_complex() or found.dtype == torch.bool
+    if found.dim() != 1 or not found.numel() or odd or found.is_meta:
+        where = " on meta, which has no values" if found.is_meta else ""
+        raise StateError(f"{right}, found a tensor of {found.dtype} with shape {tuple(found.shape)}{where}")
+    found = found.long()
     low, high = int(found.min()), int(found.max())
     if low < 0 or high >= batch:
         raise StateError(f"expected numbers of sequences from 0 to {batch - 1}, found {low if low < 0 else high}")
-    return found.long()
+    return found
 
 
 def picked(tree: Tree, layout: Layout, rows: Tensor) -> Tree:

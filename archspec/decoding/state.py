@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from archspec.decoding.check import check_batch, check_file, check_model, check_place, check_tensors, dtype_of
 from archspec.decoding.cut import length, truncated
 from archspec.decoding.file import read, write
+from archspec.decoding.given import device_of, type_of, whole
 from archspec.decoding.layout import Layout, layout, spec_of
 from archspec.decoding.padding import padding, shifted, trimmed
 from archspec.decoding.room import reserve
 from archspec.decoding.rows import joined, numbers, picked
-from archspec.decoding.tree import Held, Tree, leaves, rebuilt, refilled
+from archspec.decoding.tree import Held, Tree, check_tree, leaves, rebuilt, refilled
 from archspec.errors import StateError
 from archspec.language.model import Spec
 
@@ -40,9 +41,9 @@ class State(dict[str, Any]):
         max_len: int | None = None,
     ):
         super().__init__()
-        if batch < 1:
-            raise StateError(f"expected at least 1 sequence, found batch = {batch}")
-        self.layout, self.batch, self.max_len = layout, batch, max_len
+        self.layout = layout
+        self.batch = whole(batch, "at least 1 sequence", "batch = ", least=1)
+        self.max_len = None if max_len is None else whole(max_len, "max_len of at least 1 token", least=1)
         self._given = device, dtype
         self._first: tuple[torch.device | None, torch.dtype | None] = None, None  # those of the first call
 
@@ -58,12 +59,13 @@ class State(dict[str, Any]):
             StateError: the dict holds what such a model does not leave there.
         """
         found = layout(spec_of(of))
+        check_tree(filled)
         held = [x for x in leaves(filled) if found.entry(x.path).batch_axis is not None]
         if not held:
             raise StateError("the dict is empty, so that nothing says how many sequences it is for; use new_state")
         batch = held[0].tensor.shape[found.entry(held[0].path).batch_axis or 0]
         model = [x.tensor.dtype for x in held if found.entry(x.path).kept.dtype == "model"]
-        made = State(found, batch, held[0].tensor.device, model[0] if model else None)
+        made = State(found, batch, held[0].tensor.device, type_of(model[0]) if model else None)
         check_tensors(filled, found, batch, made.dtype)
         made.update(filled)
         return made
@@ -128,9 +130,8 @@ class State(dict[str, Any]):
 
     def repeat(self, n: int) -> "State":
         """Each sequence n times, one beside the other: a prompt for n answers."""
-        if n < 1:
-            raise StateError(f"expected to repeat each sequence at least 1 time, found {n}")
-        return self.select([i for i in range(self.batch) for _ in range(n)])
+        n = whole(n, "to repeat each sequence at least 1 time", least=1)
+        return self.select(torch.arange(self.batch).repeat_interleave(n))
 
     def select(self, indices: Sequence[int] | Tensor) -> "State":
         """The sequences of these numbers, in this order and as often as they are named.
@@ -145,8 +146,7 @@ class State(dict[str, Any]):
 
         Raises StateError where the model takes no mask, and so knows of no padding.
         """
-        if n < 0:
-            raise StateError(f"expected 0 or more columns of padding, found {n}")
+        n = whole(n, "0 or more columns of padding")
         return self._with(shifted(self, self.layout, n, self.batch))
 
     @staticmethod
@@ -159,9 +159,7 @@ class State(dict[str, Any]):
             StateError: there is none, or they are of different models, devices, dtypes, memories, or of different
                 lengths where the model takes no mask.
         """
-        every = list(states)
-        if not every:
-            raise StateError("expected at least one state to join, found none")
+        every = _listed(states)
         first = every[0]
         if other := next((s for s in every if s.layout.digest != first.layout.digest), None):
             raise StateError(f"a state of {first.layout.name} and one of {other.layout.name} cannot be joined")
@@ -172,7 +170,8 @@ class State(dict[str, Any]):
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "State":
         """A copy on another device or for a model of another dtype; numbers kept wider than the model's stay so."""
-        where = None if device is None else _device(device)
+        where = None if device is None else device_of(device)
+        dtype = None if dtype is None else type_of(dtype)
 
         def moved(held: Held) -> Held:
             entry = self.layout.entry(held.path)
@@ -184,8 +183,12 @@ class State(dict[str, Any]):
     # Files
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write it to a file of safetensors, which is there whole or not at all; needs the extra `[safetensors]`."""
-        about = {"batch": self.batch, "dtype": str(self.dtype).removeprefix("torch."), "max_len": self.max_len}
+        """Write it to a file of safetensors, which is there whole or not at all; needs the extra `[safetensors]`.
+
+        Raises WriteError where it cannot be written; a file that was there is as it was.
+        """
+        kind = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
+        about = {"batch": self.batch, "dtype": kind, "max_len": self.max_len}
         write(path, self, self.layout, about)
 
     @staticmethod
@@ -211,15 +214,16 @@ class State(dict[str, Any]):
         """
         found = layout(spec_of(of))
         first = _parameter(of)
-        where = _device(device or (first.device if first is not None else "cpu"))
+        where = device_of(device if device is not None else "cpu" if first is None else first.device)
+        wanted = type_of(dtype) if dtype is not None else None if first is None else first.dtype
+        batch = None if batch is None else whole(batch, "at least 1 sequence", "batch = ", least=1)
         tree, about = read(path, found, where)
-        have = getattr(torch, about["dtype"], None)
-        check_file(path, about["batch"], have, batch, dtype or (None if first is None else first.dtype))
-        check_tensors(tree, found, about["batch"], have)
-        made = State(found, about["batch"], where, have, about["max_len"])
+        check_file(path, about.batch, about.dtype, batch, wanted)
+        check_tensors(tree, found, about.batch, about.dtype)
+        made = State(found, about.batch, where, about.dtype, about.max_len)
         made.update(tree)
         if made.max_len is not None:
-            reserve(made, found, made.batch, made.max_len, have, where)
+            reserve(made, found, made.batch, made.max_len, made.dtype, where)
         return made
 
     # What models ask
@@ -284,24 +288,34 @@ def new_state(
 
     Raises:
         TypeError: `of` is neither a spec nor a model that knows its own.
-        StateError: batch or max_len is not at least 1.
+        StateError: batch or max_len is no whole number of at least 1, or device or dtype is none, or there is no memory
+            for so much room.
     """
     found, first = layout(spec_of(of)), _parameter(of)
+    where = None if device is None else device_of(device)
+    kind = None if dtype is None else type_of(dtype)
     if first is not None:
-        device, dtype = device or first.device, dtype or first.dtype
+        where, kind = where or first.device, kind or first.dtype
     elif max_len is not None:
-        device, dtype = device or torch.get_default_device(), dtype or torch.get_default_dtype()
-    made = State(found, batch, None if device is None else _device(device), dtype, max_len)
-    if max_len is not None:
-        reserve(made, found, batch, max_len, made.dtype, made.device)
+        where, kind = where or device_of(torch.get_default_device()), kind or torch.get_default_dtype()
+    made = State(found, batch, where, kind, max_len)
+    if made.max_len is not None:
+        reserve(made, found, made.batch, made.max_len, made.dtype, made.device)
     return made
+
+
+def _listed(states: Any) -> list[State]:
+    """At least one state, in a list."""
+    if isinstance(states, dict | Tensor) or not isinstance(states, Iterable):
+        raise StateError(f"expected a list of states to join, found a {type(states).__name__}")
+    every = list(states)
+    if odd := [type(state).__name__ for state in every if not isinstance(state, State)]:
+        raise StateError(f"expected states to join, found a {odd[0]} among them")
+    if not every:
+        raise StateError("expected at least one state to join, found none")
+    return every
 
 
 def _parameter(of: Spec | nn.Module) -> Tensor | None:
     """The first parameter of a model."""
     return None if isinstance(of, Spec) else next(of.parameters(), None)
-
-
-def _device(given: str | torch.device) -> torch.device:
-    """A device with its number, as tensors on it say it."""
-    return torch.empty(0, device=given).device

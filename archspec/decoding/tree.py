@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from archspec.decoding.given import MOST
 from archspec.decoding.layout import Entry
 from archspec.errors import StateError
 from archspec.kernels.state import NOTES, USED
@@ -17,6 +18,7 @@ from archspec.kernels.state import NOTES, USED
 Tree = dict[str, Any]
 Span = tuple[int, int]
 SPAN, ROOM = "_span", "_room"
+COUNTS = ("seen", *NOTES)  # what stands for numbers of tokens
 
 
 class Held(NamedTuple):
@@ -38,6 +40,35 @@ class Held(NamedTuple):
 
 
 Change = Callable[[Held], Held | None]
+
+
+def check_tree(tree: Any, path: str = "") -> None:
+    """Refuse what no model leaves in a state: other keys than names, other values, spans beyond their buffers."""
+    if not isinstance(tree, dict):
+        raise StateError(f"expected a dict that a model has filled, found a {type(tree).__name__}")
+    for key, value in tree.items():
+        if not isinstance(key, str):
+            raise StateError(
+                f"the state has the key {key!r} under {path or 'its top'}, and the keys of models are names"
+            )
+        if key in COUNTS and not (isinstance(value, int) and 0 <= value <= MOST):
+            raise StateError(f"{path}{key} is {value!r}, expected a number of tokens")
+        if isinstance(value, dict):
+            check_tree(value, f"{path}{key}.")
+        elif key.endswith(SPAN):
+            _check_span(value, tree.get(key.removesuffix(SPAN)), f"{path}{key}")
+        elif not (value is None or isinstance(value, int | Tensor | tuple)):
+            raise StateError(f"the state holds a {type(value).__name__} under {path}{key}, which no model leaves there")
+
+
+def _check_span(span: Any, buffer: Any, path: str) -> None:
+    """Refuse what are not the first and last place that is filled of a buffer (B, H, S, D)."""
+    room = buffer.shape[2] if isinstance(buffer, Tensor) and buffer.dim() == 4 else -1
+    ends = span if isinstance(span, tuple) and len(span) == 2 and all(type(n) is int for n in span) else (1, 0)
+    if not 0 <= ends[0] <= ends[1] <= room:
+        raise StateError(
+            f"{path} is {span!r}, expected (start, end) within the tokens of a tensor (B, H, S, D) beside it"
+        )
 
 
 def leaves(tree: Tree, path: str = "") -> Iterator[Held]:

@@ -39,7 +39,7 @@ def lower_model(spec: Spec) -> Function:
     runs = tuple(
         statement
         for stack in spec.stacks
-        for statement in (*_numbered(spec, stack), *_remembered(spec, stack), _run(spec, stack))
+        for statement in (*_numbered(spec, stack), *_masked(spec, stack), *_remembered(spec, stack), _run(spec, stack))
     )
     return Function(spec, spec.main, (*members, head), arguments, (*first, *runs), _headed(spec, Value("x")))
 
@@ -93,6 +93,19 @@ def _numbered(spec: Spec, stack: Stack) -> tuple[Assign, ...]:
         return ()
     check = Apply("checked_documents", (own["documents"], own[stack.embedding.reads]))
     return (Assign(own["documents"].name, check, checks=True),)
+
+
+def _masked(spec: Spec, stack: Stack) -> tuple[Assign, ...]:
+    """The mask of a stack as booleans, where another stack reads its output; of an image it is known afterwards."""
+    own = {a.of: Value(a.name) for a in spec.arguments if a.stack == stack.name}
+    others = (s for s in spec.stacks if s.memory == stack.name)
+    if (
+        "mask" not in own
+        or stack.embedding.n_tokens != "T"
+        or not any("memory_mask" in _takes(spec, s) for s in others)
+    ):
+        return ()
+    return (Assign(own["mask"].name, Apply("checked_mask", (own["mask"], own[stack.embedding.reads])), checks=True),)
 
 
 def _remembered(spec: Spec, stack: Stack) -> tuple[Assign, ...]:

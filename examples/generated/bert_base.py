@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kernels.attention.softmax import attention
+from archspec.kernels.inputs import check_ids
 from archspec.kernels.padding import checked_mask, count_real
 from archspec.kernels.pointwise.norm import layer_norm
 
@@ -85,6 +86,9 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor, positions: Tensor | None = None, token_types: Tensor | None = None) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
+        check_ids("tokens", tokens, VOCAB_SIZE)
+        if token_types is not None:
+            check_ids("token_types", token_types, TOKEN_TYPES, tokens)
         x = self.token(tokens)  # (B, T, D_MODEL)
         # Without segments (B, T), all tokens are of segment 0.
         x = x + (self.token_type.weight[0] if token_types is None else self.token_type(token_types))

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kernels.attention.softmax import attention
+from archspec.kernels.inputs import check_ids
 from archspec.kernels.padding import checked_mask, count_real
 from archspec.kernels.pointwise.norm import layer_norm
 
@@ -58,6 +59,7 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
+        check_ids("tokens", tokens, VOCAB_SIZE)
         x = self.token(tokens)  # (B, T, D_MODEL)
         return x + self.position(x, positions=positions)
 

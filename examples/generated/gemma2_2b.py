@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from archspec.kernels.attention.softmax import attention
 from archspec.kernels.computed import CPU, kept, used
+from archspec.kernels.inputs import check_ids
 from archspec.kernels.pointwise.activation import geglu
 from archspec.kernels.pointwise.norm import rms_norm
 from archspec.kernels.pointwise.rope import rope_tables, rotate_pair
@@ -42,6 +43,7 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
+        check_ids("tokens", tokens, VOCAB_SIZE)
         x = self.token(tokens)  # (B, T, D_MODEL)
         return x * TOKEN_EMBEDDING_SCALE
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kernels.attention.softmax import attention
+from archspec.kernels.inputs import check_ids
 from archspec.kernels.pointwise.norm import layer_norm
 from archspec.kernels.state import State, advance, append, atomic, substate
 
@@ -61,6 +62,7 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor, state: State | None = None) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
+        check_ids("tokens", tokens, VOCAB_SIZE)
         x = self.token(tokens)  # (B, T, D_MODEL)
         x = x + self.position(x, advance(state, tokens.shape[1]))
         return F.dropout(x, TOKEN_EMBEDDING_DROPOUT, self.training)

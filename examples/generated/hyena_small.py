@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from archspec.kernels.convolutions.long_conv import long_conv
 from archspec.kernels.convolutions.short_conv import short_conv
+from archspec.kernels.inputs import check_ids
 from archspec.kernels.pointwise.norm import layer_norm
 from archspec.kernels.precision import wide, wide_type
 from archspec.kernels.state import State, advance, atomic, once, substate
@@ -48,6 +49,7 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
+        check_ids("tokens", tokens, VOCAB_SIZE)
         x = self.token(tokens)  # (B, T, D_MODEL)
         return F.dropout(x, TOKEN_EMBEDDING_DROPOUT, self.training)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from archspec.kernels.attention.softmax import attention
 from archspec.kernels.computed import CPU, kept, used
+from archspec.kernels.inputs import check_ids
 from archspec.kernels.pointwise.activation import swiglu
 from archspec.kernels.pointwise.norm import rms_norm
 from archspec.kernels.pointwise.rope import rope_tables, rotate_pair
@@ -35,6 +36,7 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
+        check_ids("tokens", tokens, VOCAB_SIZE)
         return self.token(tokens)  # (B, T, D_MODEL)
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kernels.convolutions.short_conv import short_conv
+from archspec.kernels.inputs import check_ids
 from archspec.kernels.memory.ssd import ssd
 from archspec.kernels.pointwise.norm import gated_rms_norm, rms_norm
 from archspec.kernels.precision import wide
@@ -47,6 +48,7 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
+        check_ids("tokens", tokens, VOCAB_SIZE)
         return self.token(tokens)  # (B, T, D_MODEL)
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kernels.convolutions.short_conv import short_conv
+from archspec.kernels.inputs import check_ids
 from archspec.kernels.pointwise.norm import rms_norm
 from archspec.kernels.precision import wide
 from archspec.kernels.scans.selective_scan import selective_scan
@@ -40,6 +41,7 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
+        check_ids("tokens", tokens, VOCAB_SIZE)
         return self.token(tokens)  # (B, T, D_MODEL)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from archspec.kernels.attention.softmax import attention
 from archspec.kernels.collect import Scope, collect, record, scope
 from archspec.kernels.computed import CPU, kept, used
+from archspec.kernels.inputs import check_ids
 from archspec.kernels.moe.balance import balance_terms, expert_load, router_loss
 from archspec.kernels.moe.experts import experts_gated
 from archspec.kernels.moe.router import top_k_routing
@@ -45,6 +46,7 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
+        check_ids("tokens", tokens, VOCAB_SIZE)
         return self.token(tokens)  # (B, T, D_MODEL)
 
 

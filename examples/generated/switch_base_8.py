@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from archspec.kernels.attention.position_bias import t5_buckets
 from archspec.kernels.attention.softmax import attention
 from archspec.kernels.collect import Scope, collect, record, scope
+from archspec.kernels.inputs import check_ids
 from archspec.kernels.moe.balance import balance_terms, expert_load, router_loss
 from archspec.kernels.moe.experts import experts_plain
 from archspec.kernels.moe.router import admitted, places, places_by_length, router_logits, top_k_routing
-from archspec.kernels.padding import checked_ends
+from archspec.kernels.padding import checked_ends, checked_mask
 from archspec.kernels.pointwise.norm import rms_norm
 from archspec.kernels.precision import wide
 from archspec.kernels.state import State, advance, append, atomic, once, substate
@@ -56,6 +57,7 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
+        check_ids("tokens", tokens, VOCAB_SIZE)
         x = self.token(tokens)  # (B, T, D_MODEL)
         return F.dropout(x, TOKEN_EMBEDDING_DROPOUT, self.training)
 
@@ -504,6 +506,7 @@ class Model(nn.Module):
         `aux` is a dict, empty, which is filled with losses and counts of this pass by name, for `aux_loss`.
         """
         aux = collect(aux)
+        encoder_mask = checked_mask(encoder_mask, encoder_tokens)
         encoder = once(
             state, "encoder_output", lambda: self.encoder(encoder_tokens, mask=encoder_mask, aux=scope(aux, "encoder"))
         )

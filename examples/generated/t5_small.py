@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from archspec.kernels.attention.position_bias import t5_buckets
 from archspec.kernels.attention.softmax import attention
-from archspec.kernels.padding import checked_ends
+from archspec.kernels.inputs import check_ids
+from archspec.kernels.padding import checked_ends, checked_mask
 from archspec.kernels.pointwise.norm import rms_norm
 from archspec.kernels.state import State, advance, append, atomic, once, substate
 
@@ -43,6 +44,7 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
+        check_ids("tokens", tokens, VOCAB_SIZE)
         x = self.token(tokens)  # (B, T, D_MODEL)
         return F.dropout(x, TOKEN_EMBEDDING_DROPOUT, self.training)
 
@@ -346,6 +348,7 @@ class Model(nn.Module):
         `encoder_mask` (B, T) is True for real tokens.
         `state` is read and brought up to date: a dict, empty at the start of a sequence.
         """
+        encoder_mask = checked_mask(encoder_mask, encoder_tokens)
         encoder = once(state, "encoder_output", lambda: self.encoder(encoder_tokens, mask=encoder_mask))
         encoder_mask = once(state, "encoder_mask", lambda: encoder_mask)
         x = self.decoder(decoder_tokens, state=substate(state, "decoder"), memory=encoder, memory_mask=encoder_mask)

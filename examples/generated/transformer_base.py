@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kernels.attention.softmax import attention
+from archspec.kernels.inputs import check_ids
 from archspec.kernels.padding import checked_mask, count_real
 from archspec.kernels.pointwise.norm import layer_norm
 from archspec.kernels.pointwise.positions import sinusoidal_half
@@ -53,6 +54,7 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor, state: State | None = None, positions: Tensor | None = None) -> Tensor:
         """tokens (B, T) -> (B, T, D_MODEL)."""
+        check_ids("tokens", tokens, VOCAB_SIZE)
         x = self.token(tokens)  # (B, T, D_MODEL)
         x = x * TOKEN_EMBEDDING_SCALE
         x = x + self.position(x, advance(state, tokens.shape[1]), positions=positions)
@@ -309,6 +311,7 @@ class Model(nn.Module):
         `encoder_mask` (B, T) is True for real tokens.
         `state` is read and brought up to date: a dict, empty at the start of a sequence.
         """
+        encoder_mask = checked_mask(encoder_mask, encoder_tokens)
         encoder = once(state, "encoder_output", lambda: self.encoder(encoder_tokens, mask=encoder_mask))
         encoder_mask = once(state, "encoder_mask", lambda: encoder_mask)
         x = self.decoder(decoder_tokens, state=substate(state, "decoder"), memory=encoder, memory_mask=encoder_mask)

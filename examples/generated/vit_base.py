@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kernels.attention.softmax import attention
+from archspec.kernels.inputs import check_tokens, require_tensor
 from archspec.kernels.pointwise.norm import layer_norm
 
 D_MODEL = 768  # width of the residual stream
@@ -49,6 +50,7 @@ class Learned(nn.Module):
 
 def check_size(images: Tensor, channels: int, size: int) -> None:
     """Raise ValueError for images of another shape than the patches were laid out for."""
+    require_tensor("images", images, f"(B, {channels}, {size}, {size})")
     if images.dim() != 4 or tuple(images.shape[1:]) != (channels, size, size):
         raise ValueError(f"images are {tuple(images.shape)}; they must be (B, {channels}, {size}, {size})")
 
@@ -160,6 +162,7 @@ class ClassificationHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D_MODEL) -> scores (B, N_CLASSES)."""
+        check_tokens(x)
         x = x[:, 0]  # (B, D_MODEL)
         return self.proj(x)  # (B, N_CLASSES)
 

@@ -41,7 +41,7 @@ def masked(
     if bias is not None:
         mask = bias.to(q.dtype) if mask is None else bias.to(q.dtype).masked_fill(~mask, -torch.inf)
         mask = mask.expand(B, H, T, S)
-    if T > 1:
+    if T != 1:
         return _attended(q, k, v, mask, False, scale, dropout)
     grouped = q.reshape(B, shared, H // shared, q.shape[3])
     mask = mask if bias is None else mask.reshape(B, shared, H // shared, S)

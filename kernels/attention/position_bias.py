@@ -34,8 +34,11 @@ def t5_buckets(
     Half of the buckets are single distances, the others grow logarithmically up to max_distance. With bidirectional the
     upper half of all buckets is for keys after the query; without it those share bucket 0. The queries are the last T
     of S positions, unless `distance` says otherwise: position of the query minus that of the key, of any shape.
+    Raises TypeError for distances that are no whole numbers.
     """
     distance = distances(T, S, device) if distance is None else distance
+    if distance.is_floating_point():
+        raise TypeError(f"positions are {distance.dtype}; the buckets of T5 are those of whole numbers")
     offset = torch.zeros_like(distance)
     if bidirectional:
         n_buckets //= 2

@@ -25,8 +25,9 @@ from archspec.kernels.backend import gpu
 from archspec.kernels.contract import require, require_choice
 from archspec.kernels.library import Shape, operator
 from archspec.kernels.padding import hide
+from archspec.kernels.plain.state import close_gap
 from archspec.kernels.precision import wide_type
-from archspec.kernels.state import State, close_gap, recall
+from archspec.kernels.state import State, recall
 
 CACHED = 1 << 16  # products that are summed while they lie in the second-level cache
 UNROLLED = 8  # taps that the Triton kernels take
@@ -160,6 +161,8 @@ def _zeros_beside(x: Tensor, n: int) -> Tensor:
 
 def _slide(seen: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(B, K - 1 + T, D) -> (B, T, D). An image of height 1 has the tokens in channels-last order."""
+    if seen.shape[1] < weight.shape[2]:
+        return seen[:, :0]  # no token, for which PyTorch has no convolution
     image = seen.transpose(1, 2).unsqueeze(2)
     return F.conv2d(image, weight.unsqueeze(2), bias, groups=weight.shape[0]).squeeze(2).transpose(1, 2)
 

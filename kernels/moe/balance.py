@@ -64,14 +64,22 @@ def balance_terms(
 def router_z_loss(logits: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean of logsumexp(logits)^2 over real tokens, which keeps router logits small; logits (..., E), mask (...)."""
     squares = logits.logsumexp(-1).square()
-    return squares.mean() if mask is None else squares.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
+    return _mean(squares) if mask is None else squares.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
+
+
+def _mean(x: Tensor) -> Tensor:
+    """The mean of all; 0 where there is nothing, so that a batch without tokens has a loss of 0."""
+    return x.sum() / max(x.numel(), 1)
 
 
 def router_loss(aux: dict[str, Tensor], group: Any = None) -> Tensor:
     """The sum of the losses of all routers, from what one forward pass collected.
 
-    group: the processes that share the batch; all of them must call this. Raises ValueError where aux is empty.
+    group: the processes that share the batch; all of them must call this. Raises TypeError for what is no dict,
+    ValueError where aux is empty.
     """
+    if not isinstance(aux, dict):
+        raise TypeError(f"aux: expected the dict that the model was given, found a {type(aux).__name__}")
     if not aux:
         raise ValueError("aux is empty: call the model with aux={} in training, and give that dict")
     losses = [value for name, value in aux.items() if name.endswith(Z_LOSS)]
@@ -83,7 +91,7 @@ def router_loss(aux: dict[str, Tensor], group: Any = None) -> Tensor:
     for names in together.values():
         fraction = torch.stack([fractions[name] for name in names]).mean(0)
         weight = torch.stack([aux[name.removesuffix(FRACTION) + WEIGHT] for name in names]).mean(0)
-        losses.append((fraction * weight).sum(-1).mean())
+        losses.append(_mean((fraction * weight).sum(-1)))
     return torch.stack(losses).sum()
 
 

@@ -136,7 +136,7 @@ def tokens_by_expert(
     sizes = require("tokens_by_expert", scores=(scores, "B T E"), by=(by, "B T E"))
     require_integers("tokens_by_expert", scores, mask=mask, taken=taken)
     B, T, E = scores.shape
-    if not 0 < n_places <= T:
+    if not min(T, 1) <= n_places <= T:
         raise ValueError(f"tokens_by_expert: n_places is {n_places}, expected 1 to {sizes['T']}, the tokens")
     by = scores if by is None else by
     by = by if mask is None else by.masked_fill(~mask.unsqueeze(-1), -torch.inf)
@@ -150,8 +150,8 @@ def tokens_by_expert(
 
 
 def places(tokens: float) -> int:
-    """How many places an expert has for that many tokens: rounded up, but not for an error of rounding; at least 1."""
-    return max(1, math.ceil(tokens - 1e-6))
+    """How many places an expert has for that many tokens: rounded up, but not for an error of rounding; 0 for none."""
+    return max(int(tokens > 0), math.ceil(tokens - 1e-6))
 
 
 def places_by_length(mask: Tensor, share: float) -> Tensor:

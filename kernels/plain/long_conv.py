@@ -19,6 +19,8 @@ def long_conv(
     mask: Tensor | None = None,
 ) -> Tensor:
     """Causal convolution of u (B, T, D) with k (S or longer, D), plus the skip d (D,); the state keeps all S inputs."""
+    if u.shape[1] == 0:
+        return u  # no tokens
     dtype = u.dtype
     if mask is not None:
         u = hide(u, mask)

@@ -95,10 +95,10 @@ def separate(
     if documents is None:
         return None, positions
     changes = documents[:, 1:] != documents[:, :-1]
-    documents = reorder(F.pad(changes.cumsum(dim=1), (1, 0)), order)
+    documents = reorder(F.pad(changes.cumsum(dim=1), (1, 0))[:, : documents.shape[1]], order)
     real = torch.ones_like(documents) if mask is None else mask.long()
     before = real.cumsum(dim=1) - real  # real tokens before this one
-    begins = F.pad(documents[:, 1:] != documents[:, :-1], (1, 0), value=True)
+    begins = F.pad(documents[:, 1:] != documents[:, :-1], (1, 0), value=True)[:, : documents.shape[1]]
     first = torch.where(begins, before, 0).cummax(dim=1).values
     return documents, before - first
 
@@ -130,8 +130,6 @@ def by_document(layer: Callable[..., Tensor], x: Tensor, rows: Rows | None, **gi
     """`layer` on x (B, T, D), or on each document of it by itself; `given` is what it takes beside x."""
     if rows is None:
         return layer(x, **given)
-    if not rows.index.numel():
-        return torch.zeros_like(x)  # padding alone
     own = dict.fromkeys(("mask", "key_mask"), rows.mask)
     if given.get("positions") is not None:
         own["positions"] = hide(given["positions"].flatten()[rows.index], rows.mask)

@@ -99,8 +99,8 @@ def tokens_by_expert(
 
 
 def places(tokens: float) -> int:
-    """How many places an expert has for that many tokens: rounded up, but not for an error of rounding; at least 1."""
-    return max(1, math.ceil(tokens - 1e-6))
+    """How many places an expert has for that many tokens: rounded up, but not for an error of rounding; 0 for none."""
+    return max(int(tokens > 0), math.ceil(tokens - 1e-6))
 
 
 def places_by_length(mask: Tensor, share: float) -> Tensor:

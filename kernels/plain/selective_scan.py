@@ -26,6 +26,8 @@ def selective_scan(
     state: State | None = None,
 ) -> Tensor:
     """y (B, T, D) of x, dt, z (B, T, D), A (D, N), B, C (B, T, N) and D (D,); the state keeps h (B, D, N) as "ssm"."""
+    if x.shape[1] == 0:
+        return x  # no tokens
     h = wide(x).new_zeros(len(x), *A.shape)
     if state is not None and "ssm" in state:
         h = state["ssm"]

@@ -19,6 +19,8 @@ def short_conv(
     mask: Tensor | None = None,
 ) -> Tensor:
     """Causal convolution of x (B, T, D) with weight (D, 1, K); the state keeps the last K - 1 inputs under "conv"."""
+    if x.shape[1] == 0:
+        return x  # no tokens
     before = weight.shape[2] - 1
     if gate_in is not None:
         x = x * gate_in

@@ -24,6 +24,8 @@ def ssd(
 
     Tokens of a chunk see one another through a masked product, and those before the chunk through S.
     """
+    if x.shape[1] == 0:
+        return x  # no tokens
     heads_per_group = x.shape[2] // B.shape[2]
     S = wide(x).new_zeros(len(x), *x.shape[2:], B.shape[3])
     if state is not None and "ssm" in state:

@@ -14,7 +14,7 @@ Sources: Elman 1990; Hochreiter and Schmidhuber 1997; Gers et al. 2000 (forget g
 Paliwal 1997 (both directions).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,8 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archspec.kernels.contract import require
+from archspec.kernels.inputs import is_mapped
+from archspec.kernels.plain.packed import over_real
 from archspec.kernels.precision import autocast_type
-from archspec.kernels.rnn.packed import over_real
 from archspec.kernels.state import State, recall
 
 EXAMPLES = (
@@ -85,12 +86,7 @@ def lstm(
     """
     bias = _check("lstm", 4, x, weights, state, depth, bidirectional)
     start = _start("lstm", x, weights, state, depth, bidirectional, "h", "c")
-    if mask is not None:
-        y, h, c = over_real(torch.lstm, x, mask, start, weights, bias, depth, dropout, bidirectional)
-    elif torch.compiler.is_compiling():  # the fused kernel of a CPU does not go through the compiler
-        y, h, c = _lstm_by_steps(x, *start, weights, bias, depth, dropout, bidirectional)
-    else:
-        y, h, c = torch.lstm(x, start, list(weights), bias, depth, dropout, _train(dropout), bidirectional, True)
+    y, h, c = _over(torch.lstm, x, mask, start, weights, bias, depth, dropout, bidirectional)
     if state is not None:
         state["h"], state["c"] = h, c
     return y
@@ -108,11 +104,8 @@ def gru(
 ) -> Tensor:
     """PyTorch's GRU; arguments are those of `lstm`."""
     bias = _check("gru", 3, x, weights, state, depth, bidirectional)
-    (h,) = _start("gru", x, weights, state, depth, bidirectional, "h")
-    if mask is not None:
-        y, h = over_real(torch.gru, x, mask, [h], weights, bias, depth, dropout, bidirectional)
-    else:
-        y, h = torch.gru(x, h, list(weights), bias, depth, dropout, _train(dropout), bidirectional, True)
+    start = _start("gru", x, weights, state, depth, bidirectional, "h")
+    y, h = _over(torch.gru, x, mask, start, weights, bias, depth, dropout, bidirectional)
     if state is not None:
         state["h"] = h
     return y
@@ -131,12 +124,9 @@ def rnn(
 ) -> Tensor:
     """PyTorch's RNN with tanh, or with relu; other arguments are those of `lstm`."""
     bias = _check("rnn", 1, x, weights, state, depth, bidirectional)
-    (h,) = _start("rnn", x, weights, state, depth, bidirectional, "h")
+    start = _start("rnn", x, weights, state, depth, bidirectional, "h")
     run = torch.rnn_relu if relu else torch.rnn_tanh
-    if mask is not None:
-        y, h = over_real(run, x, mask, [h], weights, bias, depth, dropout, bidirectional)
-    else:
-        y, h = run(x, h, list(weights), bias, depth, dropout, _train(dropout), bidirectional, True)
+    y, h = _over(run, x, mask, start, weights, bias, depth, dropout, bidirectional)
     if state is not None:
         state["h"] = h
     return y
@@ -165,9 +155,34 @@ def _check(
     return each == 4
 
 
-def _train(dropout: float) -> bool:
-    """cuDNN keeps what a backward pass needs only when it is told that this is training."""
-    return dropout > 0 or torch.is_grad_enabled()
+def _over(
+    run: Callable[..., Any],
+    x: Tensor,
+    mask: Tensor | None,
+    start: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    bias: bool,
+    depth: int,
+    dropout: float,
+    bidirectional: bool,
+) -> tuple[Tensor, ...]:
+    """Outputs of one of PyTorch's operations over all tokens, or over the real ones, and what it ends in."""
+    if mask is not None and (torch.compiler.is_exporting() or is_mapped(mask)):
+        raise NotImplementedError(
+            "a recurrent network over padded rows takes no torch.export and no torch.vmap: how long they are"
+            " is data. Give it rows of one length, and no mask"
+        )
+    if mask is not None:
+        return over_real(run, x, mask, start, weights, bias, depth, dropout, bidirectional)
+    if not x.shape[1]:  # PyTorch wants a token: one is thrown away, so that gradients are zeros and not absent
+        y, *_ = _over(run, F.pad(x, (0, 0, 0, 1)), None, start, weights, bias, depth, dropout, bidirectional)
+        return y[:, :0], *start
+    if run is torch.lstm and torch.compiler.is_compiling():  # the fused kernel of a CPU does not go through a compiler
+        return _lstm_by_steps(x, *start, weights, bias, depth, dropout, bidirectional)
+    given = tuple(start) if len(start) > 1 else start[0]
+    train = dropout > 0 or torch.is_grad_enabled()  # cuDNN keeps what a backward pass needs only when it is told
+    found: tuple[Tensor, ...] = run(x, given, list(weights), bias, depth, dropout, train, bidirectional, True)
+    return found
 
 
 def _start(

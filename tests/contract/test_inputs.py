@@ -292,3 +292,111 @@ def test_a_file_has_no_word_of_what_its_model_is_not_given(name: str) -> None:
         text = archspec.generate(spec, standalone=form)
         for word in ("mask: Tensor | None", "positions: Tensor | None", "documents", "padding", "reorder", "hide("):
             assert word not in text, f"{word} in {form}"
+
+
+# What is no input
+
+WRONG: list[tuple[str, Any, type[Exception], str]] = [
+    *(("tokens", x, TypeError, "the input: expected a tensor (B, T, ...), found a")
+      for x in (None, 2.5, "ab", [[1]], {})),
+    ("tokens", torch.tensor(1), ValueError, "the input: expected the shape (B, T, ...), found ()"),
+    ("tokens", torch.ones(7), ValueError, "the input: expected the shape (B, T, ...), found (7,)"),
+    ("tokens", torch.ones(2, 7, 2).long(), ValueError, "tokens: expected the shape (B, T), found (2, 7, 2)"),
+    ("tokens", torch.ones(2, 7).long().to_sparse(), TypeError, "found one of torch.sparse_coo"),
+    *(("tokens", torch.ones(2, 7, dtype=t), TypeError, f"whole numbers of torch.int64 or torch.int32, found {t}")
+      for t in (torch.float32, torch.bool, torch.complex64, torch.uint8, torch.int16)),
+    ("tokens", torch.full((2, 7), -1), IndexError, "tokens: expected ids from 0 to 10, found -1"),
+    ("tokens", torch.full((2, 7), 11), IndexError, "tokens: expected ids from 0 to 10, found 11"),
+    *((name, x, TypeError, f"{name}: expected a tensor (B, T)") for name in ("mask", "positions", "documents")
+      for x in (2, True, "ab", [[1]], {})),
+    *((name, torch.ones(2, 7, device="meta").long(), ValueError, f"{name} is on meta, expected cpu, where the tokens")
+      for name in ("mask", "positions", "documents")),
+    ("mask", torch.ones(2, 7).long().to_sparse(), TypeError, "mask: expected a dense tensor"),
+    ("documents", torch.ones(2, 7, dtype=torch.complex64), TypeError, "documents are torch.complex64, expected whole"),
+    ("documents", torch.tensor([], dtype=torch.long), ValueError, "in a batch of one row"),
+    *(("state", x, TypeError, "state: expected a dict, empty at the start of a sequence") for x in ([], 3, "ab", ())),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "given", "error", "said"), WRONG)
+@pytest.mark.parametrize("model", ["rope", "learned"])
+def test_what_is_no_input_is_one_clear_error(
+    model: str, name: str, given: Any, error: type[Exception], said: str
+) -> None:
+    import re
+
+    with pytest.raises(error, match=re.escape(said)):
+        made(model)[1](**{"tokens": tokens(), name: given})
+
+
+@pytest.mark.parametrize("form", ["interpreted", "generated"])
+def test_aux_is_an_empty_dict(form: str) -> None:
+    spec = archspec.load(models()["encoder_decoder"])
+    model = eager(spec) if form == "interpreted" else archspec.build(spec)
+    given = {"encoder_tokens": tokens(), "decoder_tokens": tokens()}
+    for wrong in ([], (), 3, "ab", torch.zeros(2)):
+        with pytest.raises(TypeError, match="aux: expected an empty dict, found a "):
+            model(**given, aux=wrong)
+        with pytest.raises(TypeError, match="aux: expected the dict that the model was given, found a "):
+            model.aux_loss(wrong)
+
+
+def test_segments_number_their_table() -> None:
+    model, x = made("bert")[1], tokens()
+    assert far(model(x, token_types=torch.zeros_like(x)), model(x)) < 1e-12
+    with pytest.raises(IndexError, match="token_types: expected ids from 0 to 1, found 2"):
+        model(x, token_types=torch.full((2, 7), 2))
+    with pytest.raises(ValueError, match=r"token_types: expected the shape \(2, 7\) like the tokens, found \(1, 7\)"):
+        model(x, token_types=torch.zeros(1, 7, dtype=torch.long))
+    with pytest.raises(TypeError, match=r"token_types: expected whole numbers of .*, found torch.float32"):
+        model(x, token_types=torch.zeros(2, 7))
+
+
+def test_features_are_those_of_the_model() -> None:
+    model, x = made("signal")[1], torch.randn(2, 7, 3, dtype=torch.float64)
+    assert model(x).shape == (2, 2)
+    for wrong, error, said in (
+        (x.float(), TypeError, "expected torch.float64 like the model, found torch.float32"),
+        (x.long(), TypeError, "expected torch.float64 like the model, found torch.int64"),
+        (x[..., :2], ValueError, r"expected the shape \(B, T, 3\), found \(2, 7, 2\)"),
+        (x[0], ValueError, r"expected the shape \(B, T, 3\), found \(7, 3\)"),
+    ):
+        with pytest.raises(error, match=said):
+            model(wrong)
+
+
+def test_images_are_tensors() -> None:
+    for wrong in (None, 3, [[1.0]]):
+        with pytest.raises(TypeError, match="images: expected a tensor"):
+            made("vit")[1](wrong)
+
+
+@pytest.mark.parametrize("name", ["t5", "t5_own"])
+def test_buckets_are_of_whole_distances(name: str) -> None:
+    with pytest.raises(TypeError, match=r"positions are torch.float32; the buckets of T5 are those of whole numbers"):
+        made(name)[1](tokens(), positions=torch.arange(7.0).expand(2, 7) / 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+@pytest.mark.parametrize("name", ["rope", "alibi_both", "t5", "learned"])
+def test_positions_are_of_any_whole_type(name: str, dtype: torch.dtype) -> None:
+    model, x, where = made(name)[1], tokens(), torch.tensor([[0, 2, 3, 7, 8, 9, 12], [6, 5, 4, 3, 2, 1, 0]])
+    assert torch.equal(model(x, positions=where.to(dtype)), model(x, positions=where))
+
+
+def test_cumulative_lengths_of_small_types_must_rise_too() -> None:
+    with pytest.raises(ValueError, match="must rise from 0 to T = 7"):
+        made("rope")[1](tokens(B=1), documents=torch.tensor([0, 5, 3, 7], dtype=torch.uint8))
+
+
+def test_the_mask_of_a_memory_may_be_of_zeros_and_ones() -> None:
+    model, x = made("encoder_decoder")[1], tokens()
+    mask = torch.tensor([[1, 1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1]])
+    whole = [model(encoder_tokens=x, decoder_tokens=x, encoder_mask=m) for m in (mask, mask.bool())]
+    assert torch.equal(*whole)
+
+
+@pytest.mark.parametrize("given", ["ab", {}, [1, 2], torch.tensor([1j, 0])], ids=str)
+def test_a_prefix_of_other_types_is_refused(given: Any) -> None:
+    with pytest.raises(TypeError, match="expected a whole number of tokens"):
+        prefixed()(tokens(), prefix_len=given)

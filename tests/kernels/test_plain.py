@@ -13,7 +13,7 @@ from torch import Tensor
 from archspec.kernels import backend
 
 FILES = [path for path in sorted(Path("kernels/plain").glob("*.py")) if path.stem != "__init__"]
-HELPERS = {"decay", "collect"}  # files of plain forms without a family of their own, or whose dicts are nested
+HELPERS = {"decay", "collect", "packed"}  # no families of their own, or with dicts that are nested
 # A file that is made to be read puts no state back, collects in nested dicts, and knows of one process.
 WITHOUT = {"atomic", "Scope", "collect", "record", "scope", "router_loss", "move_biases"}
 LIBRARIES = {"math", "typing", "collections.abc"} | {

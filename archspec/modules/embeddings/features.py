@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from archspec.kernels.inputs import check_features
 from archspec.kernels.state import State, advance
 from archspec.layers.embeddings.features import FeatureEmbedding as Config
 from archspec.modules import submodule
@@ -24,6 +25,8 @@ class FeatureEmbedding(nn.Module):
     def forward(self, features: Tensor, state: State | None = None, positions: Tensor | None = None) -> Tensor:
         """features (B, T, d_input) -> (B, T, d_model)."""
         c = self.c
+        if not c.plain:
+            check_features(features, c.d_input, self.project.weight)
         x = self.project(features)  # (B, T, d_model)
         if c.position is not None:
             x = x + self.position(x, advance(state, features.shape[1]), positions=positions if c.counted else None)

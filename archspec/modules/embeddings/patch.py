@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from archspec.kernels.inputs import require_tensor
 from archspec.layers.embeddings.patch import PatchEmbedding as Config
 from archspec.modules import submodule
 
@@ -67,6 +68,7 @@ class PatchEmbedding(nn.Module):
 
 def check_patches(images: Tensor, channels: int, patch_size: int) -> None:
     """Raise ValueError for images that are not whole patches of that many channels."""
+    require_tensor("images", images, f"(B, {channels}, height, width)")
     if images.dim() != 4 or images.shape[1] != channels or images.shape[2] % patch_size or images.shape[3] % patch_size:
         right = f"(B, {channels}, height, width), both multiples of {patch_size}"
         raise ValueError(f"images are {tuple(images.shape)}; they must be {right}")
@@ -74,5 +76,6 @@ def check_patches(images: Tensor, channels: int, patch_size: int) -> None:
 
 def check_size(images: Tensor, channels: int, size: int) -> None:
     """Raise ValueError for images of another shape than the patches were laid out for."""
+    require_tensor("images", images, f"(B, {channels}, {size}, {size})")
     if images.dim() != 4 or tuple(images.shape[1:]) != (channels, size, size):
         raise ValueError(f"images are {tuple(images.shape)}; they must be (B, {channels}, {size}, {size})")

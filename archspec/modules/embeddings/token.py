@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from archspec.kernels.inputs import check_ids
 from archspec.kernels.state import State, advance
 from archspec.layers.embeddings.token import TokenEmbedding as Config
 from archspec.modules import submodule
@@ -37,6 +38,10 @@ class TokenEmbedding(nn.Module):
     ) -> Tensor:
         """tokens (B, T) -> (B, T, d_model)."""
         c = self.c
+        if not c.plain:
+            check_ids("tokens", tokens, c.vocab_size)
+        if c.token_types is not None and not c.plain and token_types is not None:
+            check_ids("token_types", token_types, c.token_types, tokens)
         if c.d_factor is None:
             x = self.token(tokens)  # (B, T, d_model)
         else:

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from archspec.kernels.inputs import check_tokens
 from archspec.layers.heads.classification import ClassificationHead as Config
 from archspec.modules.pooling import first_token, last_token, mean_token, middle_token
 from archspec.modules.projection import linear
@@ -24,6 +25,8 @@ class ClassificationHead(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (B, T, d_model) -> scores (B, n_classes)."""
         c = self.c
+        if not c.plain:
+            check_tokens(x)
         if c.pool == "first" and c.padded:
             x = first_token(x, mask)  # (B, d_model)
         elif c.pool == "first":

@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from archspec.kernels.inputs import check_tokens
 from archspec.layers.heads.regression import RegressionHead as Config
 from archspec.modules.pooling import first_token, last_token, mean_token
 from archspec.modules.projection import linear
@@ -19,6 +20,8 @@ class RegressionHead(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (B, T, d_model) -> numbers (B, n_outputs), or of each token (B, T, n_outputs)."""
         c = self.c
+        if c.pool != "none" and not c.plain:
+            check_tokens(x)
         if c.pool == "first" and c.padded:
             x = first_token(x, mask)  # (B, d_model)
         elif c.pool == "first":

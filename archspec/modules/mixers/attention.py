@@ -22,8 +22,8 @@ def check_prefix(
     """
     first = S == T
     if prefix_len is not None and not torch.compiler.is_compiling():
-        lengths = torch.as_tensor(prefix_len)
-        if lengths.is_floating_point() or lengths.dtype == torch.bool:
+        lengths = torch.as_tensor(prefix_len if isinstance(prefix_len, int | Tensor) else 0.0)
+        if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
             raise TypeError(f"prefix_len is {prefix_len}, expected a whole number of tokens, or one a row")
         least, most = (int(lengths.min()), int(lengths.max())) if lengths.numel() else (0, 0)
         if least < 0:

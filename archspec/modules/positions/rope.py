@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kernels.computed import CPU, kept, used
@@ -41,7 +42,7 @@ class Rope(nn.Module):
         if c.scaling_kind == "dynamic":
             if c.counted and positions is not None:
                 # The length of each row by itself, (B, 1), gives frequencies (B, 1, dim / 2).
-                length = positions.amax(dim=1, keepdim=True) + 1
+                length = F.pad(positions, (1, 0)).amax(dim=1, keepdim=True) + 1
                 frequencies = dynamic_frequencies_of_rows(
                     c.dim, c.theta, c.scaling.factor, c.scaling.original_max_seq_len, length
                 )
@@ -53,7 +54,7 @@ class Rope(nn.Module):
             short, long = frequencies
             if c.counted and positions is not None:
                 # The length of each row by itself, (B, 1, 1), chooses frequencies (B, 1, dim / 2).
-                is_long = positions.amax(dim=1)[:, None, None] + 1 > c.scaling.original_max_seq_len
+                is_long = F.pad(positions, (1, 0)).amax(dim=1)[:, None, None] + 1 > c.scaling.original_max_seq_len
                 frequencies = torch.where(is_long, long, short)
             else:
                 frequencies = long if start + T > c.scaling.original_max_seq_len else short

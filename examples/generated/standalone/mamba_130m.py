@@ -89,6 +89,8 @@ def selective_scan(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, state: State | None
 ) -> Tensor:
     """y (B, T, D) of x, dt, z (B, T, D), A (D, N), B, C (B, T, N) and D (D,); the state keeps h (B, D, N) as "ssm"."""
+    if x.shape[1] == 0:
+        return x  # no tokens
     h = wide(x).new_zeros(len(x), *A.shape)
     if state is not None and "ssm" in state:
         h = state["ssm"]
@@ -107,6 +109,8 @@ def selective_scan(
 
 def short_conv(x: Tensor, weight: Tensor, bias: Tensor, state: State | None) -> Tensor:
     """Causal convolution of x (B, T, D) with weight (D, 1, K); the state keeps the last K - 1 inputs under "conv"."""
+    if x.shape[1] == 0:
+        return x  # no tokens
     before = weight.shape[2] - 1
     if state is not None and "conv" in state:
         seen = torch.cat((state["conv"], x), dim=1)  # (B, K - 1 + T, D)
