@@ -29,11 +29,11 @@ from archspec.layers.ops.pointwise import (
 )
 from archspec.layers.ops.products import Embedding, Linear, Norm
 from archspec.layers.ops.recurrences import Recurrent, Scan
-from archspec.layers.tensors import How, Kept, Param, Run, Shape
+from archspec.layers.tensors import How, Kept, Param, Run, Saved, Shape
 
 __all__ = [
     "ADD", "CLASSES", "CONCAT", "CONVOLUTION", "ELEMENTWISE", "MATMUL", "MULTIPLY", "SCALE", "SCAN", "SOFTCAP",
     "SUBTRACT", "Attend", "Conv", "Elementwise", "Embedding", "Experts", "FFTConv", "How", "Kept", "LatentAttend",
-    "Linear", "Norm", "Op", "Param", "Recurrent", "Route", "Run", "Scan", "Shape", "elementwise", "gate", "linear",
+    "Linear", "Norm", "Op", "Param", "Recurrent", "Route", "Run", "Saved", "Scan", "Shape", "elementwise", "gate", "linear",
     "projection", "split",
 ]  # fmt: skip
