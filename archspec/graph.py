@@ -38,7 +38,7 @@ NOWHERE = ""  # what an argument that carries no data of the model stands for
 
 
 class Node(NamedTuple):
-    """An op, the component, stack and part that it belongs to, how often it stands there, and where its inputs come from.
+    """An op, the component, stack and part that it belongs to, how often it stands there, and what it reads.
 
     `reads` names the node of each input of the op; nothing where it carries no data of the model.
     """

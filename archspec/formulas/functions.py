@@ -32,6 +32,13 @@ def ceil_div(a: int, b: int) -> int:
     return _function(ROUNDED_UP, a, b) if _is_formula(a, b) else -(-a // b)
 
 
+def at_least(a: int, bound: int) -> bool:
+    """Whether a number reaches a bound; a formula that grows does: its form is that of long sequences."""
+    if isinstance(a, Formula):
+        return a.number is None or a.number >= bound
+    return a >= bound
+
+
 def half(a: int) -> int:
     """The half of an even number."""
     return cast(int, Formula.of(a) * HALF) if _is_formula(a) else a // 2

@@ -218,6 +218,11 @@ class PositionComponent(Component):
     slopes: ClassVar[bool] = False  # it gives a slope a head: forward() gives (n_heads,)
 
     @property
+    def pairs(self) -> int:
+        """Pairs of channels of a head that it turns."""
+        return 0
+
+    @property
     def for_stack(self) -> bool:
         """Whether one table of the stack serves all layers: forward(x, state) gives (1, n_heads, T, S)."""
         return False

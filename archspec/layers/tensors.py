@@ -42,11 +42,14 @@ class How(NamedTuple):
             the package's kernels do on a CPU for these sizes.
         input_learns: whether the input of the op has a gradient (token ids and features have none).
         width: bytes of an element in the type of the model.
+        scattered: for each input of the op, whether the heads of a token lie side by side in memory, as projections
+            leave them, and not the tokens of a head.
     """
 
     attention: Literal["flash", "eager", "cpu"] = "flash"
     input_learns: bool = True
     width: int = 4
+    scattered: tuple[bool, ...] = ()
 
     @property
     def on_cpu(self) -> bool:

@@ -103,9 +103,18 @@ class Op:
 
     # What it leaves in memory: rules that are compared with what autograd keeps, to the byte
 
+    @property
+    def proved(self) -> bool:
+        """Whether `saved` is what is kept on a CPU, to the byte; otherwise it is an estimate."""
+        return True
+
     def gives(self, run: Run, how: How) -> Saved:
         """Where its output stands as others read it: in memory of its own, or in that of an input (a view)."""
         return Saved("", self.shape, "model")
+
+    def scattered(self, run: Run, how: How) -> bool:
+        """Whether the heads of a token lie side by side in its output, and not the tokens of a head."""
+        return True
 
     def saved(self, run: Run, how: How) -> tuple[Saved, ...]:
         """What its backward pass needs, beside weights."""

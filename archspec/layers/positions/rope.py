@@ -75,6 +75,11 @@ class Rope(PositionComponent):
         return round(self.fraction * self.head_dim)
 
     @property
+    def pairs(self) -> int:
+        """Pairs of channels that turn."""
+        return self.dim // 2
+
+    @property
     def scaling_kind(self) -> str:
         """The kind of the scaling, or "none"."""
         return "none" if self.scaling is None else str(self.scaling.kind)
