@@ -15,6 +15,7 @@ from math import prod
 from typing import Literal, NamedTuple
 
 from archspec.errors import CostError
+from archspec.formulas import Formula, Size
 from archspec.graph import Graph, Node, graph
 from archspec.language.model import Spec, need_spec
 from archspec.layers.ops import How, Param, Run
@@ -43,7 +44,7 @@ class Memory:
 
     Attributes:
         weight_bytes, gradient_bytes, optimizer_bytes: of the trained parameters; master weights are with the optimizer.
-        buffer_bytes: of persistent buffers.
+        buffer_bytes: of buffers, constants that no file saves included (frequencies of RoPE).
         saved_bytes: what the forward pass of the model leaves for the backward pass.
         recomputed_bytes: with checkpoints, the most that one layer holds while it is run again; 0 without.
         loss_bytes: what cross-entropy (or the squared error) keeps beside it.
@@ -120,13 +121,13 @@ def memory(
     gradients = (width if gradient_dtype is None else bytes_of(gradient_dtype)) * _numbers(trained)
     master = 0 if master_dtype is None else stepped * _numbers(trained)
     states = master + sum(n * chosen.bytes_of(p, stepped) for n, p in trained)
-    buffers = sum(n * p.numel * (4 if p.buffer else 0) for n, p in params)
+    buffers = sum(4 * n * p.numel for n, p in params if p.buffer) + 4 * _constants(every)
     saved, again = sum(map(found.total, kept)), _recomputed(found, kept) if checkpoint == "block" else 0
     output = width * _outputs(every, runs)
     loss = _loss(spec, output, width)
     workspace = stepped * (chosen.workspace or 0) * max((p.numel for _, p in trained), default=0)
     held = weights + buffers + states
-    moments = {BACKWARD: held + saved + loss + max(2 * output, again), STEP: held + gradients + workspace}
+    moments = {BACKWARD: held + saved + loss + width + max(2 * output, again), STEP: held + gradients + workspace}
     moment: Moment = STEP if moments[STEP] > moments[BACKWARD] else BACKWARD
     return Memory(
         name=spec.name,
@@ -183,10 +184,53 @@ def _loss(spec: Spec, output: int, width: int) -> int:
 
 
 def _estimates(spec: Spec, every: Graph, how: How) -> Iterable[str]:
-    proved = how.on_cpu and all(node.op.proved for node in every.nodes)
-    if not proved:
+    if not how.on_cpu or unproved(every) or draws(spec, every):
         yield from ("saved_bytes", "by_node", "recomputed_bytes", "loss_bytes")
     yield from ("workspace_bytes", "peak_bytes")
+
+
+def unproved(every: Graph) -> list[str]:
+    """The ops that keep what no rule knows to the byte."""
+    return [node.name for node in every.nodes if not node.op.proved]
+
+
+def draws(spec: Spec, every: Graph) -> bool:
+    """Whether training draws random numbers, whose masks are kept and not counted: dropout, noise of routers."""
+    components = (node.component for node in every.nodes if node.component is not None)
+    return bool(every.dropped) or any(c.draws for c in components)
+
+
+def _constants(every: Graph) -> int:
+    """Numbers that the modules of all components hold and no file saves."""
+    parts = {(n.stack, n.segment, n.layer, n.part): n for n in every.nodes if n.component is not None}
+    return sum(n.copies * n.component.constants for n in parts.values() if n.component is not None)
+
+
+def saved_formula(
+    spec: Spec,
+    *,
+    batch: int = 1,
+    seq: int | None = None,
+    memory_tokens: int | None = None,
+    dtype: str = "bfloat16",
+    attention: Attention = "cpu",
+) -> Formula:
+    """`saved_bytes` as a formula in B, T (and M), in the form that the kernels take at these sizes.
+
+    Raises:
+        CostError: as `memory`.
+    """
+    need_spec(spec)
+    runs = workload(spec, batch=batch, seq=seq, memory=memory_tokens).runs(spec)
+    named = {name: _named(run, "T" if name == spec.main.name else "M") for name, run in runs.items()}
+    found = storages(graph(spec), named, How(attention=attention, width=bytes_of(dtype)))
+    return sum((Formula.of(found.total(key)) for key in found.kept), Formula({}))
+
+
+def _named(run: Run, length: str) -> Run:
+    """A run whose sizes know their names."""
+    T, memory = Size.of(run.T, length), Size.of(run.M, "M") if run.M else 0
+    return run._replace(B=Size.of(run.B, "B"), T=T, S=T, M=memory)
 
 
 def _by_node(every: Graph, found: Storages, kept: Mapping[Key, str]) -> Iterable[OfNode]:

@@ -122,7 +122,7 @@ def _written(op: "Attend", run: Run, how: How) -> Found:
         *(Saved(name, ("T", op.keys), "bool") for name in ("hidden", "hidden again") if hides),
         Saved("softmax", pairs, "float32"),
         *((Saved("softmax of sinks", (*pairs[:-1], 1), "float32"),) if op.sinks else ()),
-        Saved("weights" if hides or op.sinks else "softmax", pairs, "model"),
+        Saved("weights" if hides else "softmax", pairs, "model"),
     )
     return kept, Saved("", op.shape, "model")
 
