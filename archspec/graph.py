@@ -38,7 +38,10 @@ NOWHERE = ""  # what an argument that carries no data of the model stands for
 
 
 class Node(NamedTuple):
-    """An op, the component, stack and part that it belongs to, and how often it stands there."""
+    """An op, the component, stack and part that it belongs to, how often it stands there, and what it reads.
+
+    `reads` names the node of each input of the op; nothing where it carries no data of the model.
+    """
 
     op: Op
     stack: str
@@ -49,6 +52,7 @@ class Node(NamedTuple):
     period: int = 1
     repeat: int = 1
     copies: int = 1
+    reads: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -61,8 +65,17 @@ class Node(NamedTuple):
         return self.op.params
 
 
+class Loop(NamedTuple):
+    """A segment of a stack whose period repeats: the nodes that the first period reads and the last one ends in."""
+
+    stack: str
+    segment: int
+    enters: str
+    leaves: str
+
+
 class Graph(NamedTuple):
-    """The nodes in order of the forward pass, and the edges by name: (from, to).
+    """The nodes in order of the forward pass, the edges by name, (from, to), and the loops over layers.
 
     `dropped` names the nodes of whose results dropout takes a share in training.
     """
@@ -70,6 +83,7 @@ class Graph(NamedTuple):
     nodes: tuple[Node, ...]
     edges: tuple[tuple[str, str], ...]
     dropped: frozenset[str] = frozenset()
+    loops: tuple[Loop, ...] = ()
 
 
 def graph(spec: Spec) -> Graph:
@@ -124,6 +138,7 @@ class _Expansion:
         self.nodes: dict[str, Node] = {}
         self.edges: dict[tuple[str, str], None] = {}
         self.dropped: set[str] = set()
+        self.loops: list[Loop] = []
         self.owned = {name for name, _ in spec.ties}  # a tied or reused tensor counts once
 
     def graph(self) -> Graph:
@@ -137,14 +152,15 @@ class _Expansion:
             op = Elementwise(name=name, fn="input", shape=shape, inputs=())
             given[argument.name] = self.add(op, (), stack=argument.stack, part="input", component=None)
         _Scope(self, program, "", given, {"stack": spec.main.name}).run()
-        return Graph(tuple(self.nodes.values()), tuple(self.edges), frozenset(self.dropped))
+        return Graph(tuple(self.nodes.values()), tuple(self.edges), frozenset(self.dropped), tuple(self.loops))
 
     def add(self, op: Op, sources: Iterable[str], **place: Any) -> str:
         """Add a node and the edges to it; returns its name."""
         kept = tuple(p for p in op.params if p.name not in self.owned)
         self.owned |= {p.name for p in kept}
-        self.nodes[op.name] = Node(op if kept == op.params else replace(op, params=kept), **place)
-        self.edges |= {(source, op.name): None for source in sources if source != NOWHERE}
+        reads = tuple(sources)
+        self.nodes[op.name] = Node(op if kept == op.params else replace(op, params=kept), reads=reads, **place)
+        self.edges |= {(source, op.name): None for source in reads if source != NOWHERE}
         return op.name
 
     def component(self, c: Component, path: str, given: dict[str, str], **place: Any) -> str:
@@ -228,10 +244,12 @@ class _Scope:
         for index, period in enumerate(layers.periods):
             copies = 1 if period.shared else period.repeat
             times = {"segment": index, "period": len(period.layers), "repeat": period.repeat, "copies": copies}
+            entered = x
             for i, layer in enumerate(period.layers):
                 place = {**self.place, **times, "layer": i}
                 path = f"{self.path}{each.member}.{period.start + i}."
                 x = _Scope(self.expansion, layer, path, {**named, "x": x}, place).run()
+            self.expansion.loops.append(Loop(self.place["stack"], index, entered, x))
         return x
 
     def elementwise(self, fn: str, sources: tuple[str, ...]) -> str:

@@ -8,6 +8,7 @@ from math import ceil, log2
 from typing import Any, cast
 
 from archspec.formulas.polynomial import LESSER, LEVELS, LOG, ROUNDED_UP, Formula
+from archspec.formulas.sizes import Size
 
 HALF = Formula({(): Fraction(1, 2)})
 
@@ -29,7 +30,18 @@ def greatest(a: int, b: int) -> int:
 
 def ceil_div(a: int, b: int) -> int:
     """A quotient rounded up."""
-    return _function(ROUNDED_UP, a, b) if _is_formula(a, b) else -(-a // b)
+    if _is_formula(a, b):
+        return _function(ROUNDED_UP, a, b)
+    if isinstance(a, Size) or isinstance(b, Size):
+        return Size.of(-(-int(a) // int(b)), Formula.function(ROUNDED_UP, Formula.of(a), Formula.of(b)))
+    return -(-a // b)
+
+
+def at_least(a: int, bound: int) -> bool:
+    """Whether a number reaches a bound; a formula that grows does: its form is that of long sequences."""
+    if isinstance(a, Formula):
+        return a.number is None or a.number >= bound
+    return a >= bound
 
 
 def half(a: int) -> int:

@@ -117,6 +117,17 @@ class Component(BaseModel):
         return False
 
     @property
+    def constants(self) -> int:
+        """Numbers of 32 bits that its module holds and no file saves, those in its slots included."""
+        return sum(c.constants for c in self.children())
+
+    @property
+    def draws(self) -> bool:
+        """Whether training draws random numbers in it: dropout, or noise."""
+        drawn = any(getattr(self, name, 0) for name in ("dropout", "expert_dropout", "jitter"))
+        return drawn or any(c.draws for c in self.children())
+
+    @property
     def longest(self) -> int | None:
         """The longest sequence that it takes, in tokens; None where any will do."""
         return min((n for c in self.children() if (n := c.longest) is not None), default=None)
@@ -216,6 +227,11 @@ class PositionComponent(Component):
     role: ClassVar[str] = "position"
     rotates: ClassVar[bool] = False  # it turns queries and keys: forward(q, k, start) gives both
     slopes: ClassVar[bool] = False  # it gives a slope a head: forward() gives (n_heads,)
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of channels of a head that it turns."""
+        return 0
 
     @property
     def for_stack(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 from archspec.formulas.functions import ceil_div, least
 
 Shape = tuple[int | str, ...]
+Dtype = Literal["model", "float32", "int64", "int32", "bool"]
 
 GROWTH = 64  # tokens by which what is kept grows in memory at a time (archspec.kernels.state says why)
 
@@ -40,10 +41,20 @@ class How(NamedTuple):
         attention: flash computes scores again in the backward pass, eager keeps them, and cpu is whichever of the two
             the package's kernels do on a CPU for these sizes.
         input_learns: whether the input of the op has a gradient (token ids and features have none).
+        width: bytes of an element in the type of the model.
+        scattered: for each input of the op, whether the heads of a token lie side by side in memory, as projections
+            leave them, and not the tokens of a head.
     """
 
     attention: Literal["flash", "eager", "cpu"] = "flash"
     input_learns: bool = True
+    width: int = 4
+    scattered: tuple[bool, ...] = ()
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it is what the package's kernels do on a CPU, not what their operators do on a GPU."""
+        return self.attention == "cpu"
 
 
 class Param(NamedTuple):
@@ -69,6 +80,20 @@ class Param(NamedTuple):
         return prod(self.shape)
 
 
+class Saved(NamedTuple):
+    """A tensor that a forward pass leaves in memory: kept for the backward pass, or what an op gives.
+
+    Attributes:
+        tensor: an input of the op by its name, "" for its output, any other name for one of its own.
+        shape: what is made where there is no such tensor yet; None for an input, or the output, as it is.
+        dtype: its type; an input of another type is copied into it. None for an input as it is.
+    """
+
+    tensor: str
+    shape: Shape | None = None
+    dtype: Dtype | None = None
+
+
 class Kept(NamedTuple):
     """A tensor that an op keeps from one call to the next: one entry of the decoding state.
 
@@ -82,7 +107,7 @@ class Kept(NamedTuple):
 
     name: str
     shape: Shape
-    dtype: Literal["model", "float32", "int64", "bool"] = "model"
+    dtype: Dtype = "model"
     limit: int | None = None
 
     @property
@@ -122,7 +147,12 @@ class Kept(NamedTuple):
 
     def width(self, model: int = 2) -> int:
         """Bytes of an element, those of the model's dtype given."""
-        return {"model": model, "float32": max(model, 4), "int64": 8, "bool": 1}[self.dtype]
+        return width_of(self.dtype, model)
+
+
+def width_of(dtype: Dtype, model: int) -> int:
+    """Bytes of an element of a type, those of the model's type given; float32 is wider where the model is."""
+    return {"model": model, "float32": max(model, 4), "int64": 8, "int32": 4, "bool": 1}[dtype]
 
 
 def round_up(tokens: int) -> int:

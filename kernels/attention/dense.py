@@ -7,8 +7,7 @@ from torch import Tensor
 from archspec.kernels.attention.blocks import padded
 from archspec.kernels.backend import on_cpu
 from archspec.kernels.precision import wide_type
-
-PAIRS_UNPADDED = 256 * 256  # of a query and a key, of one key head, from which on channels of zeros pay
+from archspec.kernels.thresholds import PAIRS_UNPADDED
 
 
 def left_open(size: int) -> bool:

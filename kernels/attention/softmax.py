@@ -44,9 +44,7 @@ from archspec.kernels.attention.blocks import Scores
 from archspec.kernels.attention.dense import left_open, masked, plain, with_alibi, written_out
 from archspec.kernels.attention.mask import Rules, distances, seen
 from archspec.kernels.attention.operators import attend, attend_one
-
-PAIRS_AT_ONCE = 512 * 512  # of a query and a key: up to here one mask for all of them is cheaper than tiles
-PAIRS_WRITTEN_OUT = 192 * 192  # the same where scores would be written out
+from archspec.kernels.thresholds import PAIRS_AT_ONCE, PAIRS_WRITTEN_OUT
 
 
 def reference(

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from archspec.kernels.cpu.exponential import exp, sigmoid
 from archspec.kernels.cpu.threads import array, compiled, memory, share, use_wide_vectors
-from archspec.kernels.scans.selective_scan import CHUNK, Inputs
+from archspec.kernels.scans.selective_scan import Inputs
+from archspec.kernels.thresholds import SCAN_CHUNK as CHUNK
 
 Array = NDArray[np.float32]
 

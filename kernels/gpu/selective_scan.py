@@ -11,7 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from archspec.kernels.scans.selective_scan import CHUNK, Inputs
+from archspec.kernels.scans.selective_scan import Inputs
+from archspec.kernels.thresholds import SCAN_CHUNK as CHUNK
 
 BLOCK = 32  # channels: a warp
 

@@ -25,8 +25,7 @@ from archspec.kernels.backend import gpu, on_gpu
 from archspec.kernels.contract import require
 from archspec.kernels.library import operator
 from archspec.kernels.precision import wide
-
-MANY = 2**18  # numbers of an RMS norm whose backward pass is worth the call of an operator on a CPU
+from archspec.kernels.thresholds import NUMBERS_NORMED
 
 EXAMPLES = (
     {"B": 2, "T": 63, "D": 48},
@@ -122,7 +121,7 @@ def _trains_many(x: Tensor, weight: Tensor | None) -> bool:
     trained = x.requires_grad or (weight is not None and weight.requires_grad)
     if torch.compiler.is_compiling():  # first, as a question about the size would bind a graph of any size to some
         return False
-    return x.numel() >= MANY and trained and torch.is_grad_enabled()
+    return x.numel() >= NUMBERS_NORMED and trained and torch.is_grad_enabled()
 
 
 def _rms_norm(x: Tensor, weight: Tensor | None, eps: float, one_plus: bool) -> Tensor:

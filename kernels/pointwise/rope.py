@@ -23,8 +23,7 @@ from archspec.kernels.backend import gpu, on_gpu
 from archspec.kernels.contract import require
 from archspec.kernels.library import operator
 from archspec.kernels.precision import wide_type
-
-SMALL = 2**18  # numbers; with fewer the formulas cost a CPU less than a call of the operator
+from archspec.kernels.thresholds import NUMBERS_TURNED
 
 EXAMPLES = (
     {"B": 2, "H": 3, "T": 63, "D": 16, "R": 8},
@@ -80,7 +79,7 @@ def rotate_pair(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, interleaved: boo
 
 def _is_small(*tensors: Tensor) -> bool:
     """Whether the formulas do; for a compiler they do, whose graph a question about the size would bind to some."""
-    return torch.compiler.is_compiling() or sum(x.numel() for x in tensors) < SMALL
+    return torch.compiler.is_compiling() or sum(x.numel() for x in tensors) < NUMBERS_TURNED
 
 
 def _require_tables(op: str, cos: Tensor, sin: Tensor, **tensors: Tensor) -> None:

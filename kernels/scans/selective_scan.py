@@ -5,7 +5,7 @@
 
 Shapes: x, dt, z (B, T, D), dt after softplus; A (D, N) negative; B, C (B, T, N); D (D,) -> y (B, T, D); the state is
 (B, D, N). Nothing of size (T, D, N) is ever kept: the forward pass for training saves the state entering each chunk of
-CHUNK tokens, and the backward pass recomputes the states of one chunk at a time, last chunk first:
+SCAN_CHUNK tokens, and the backward pass recomputes the states of one chunk at a time, last chunk first:
 
     s[t, d] = dy[t, d] silu(z[t, d])
     g[t, d, n] = C[t, n] s[t, d] + exp(dt[t+1, d] A[d, n]) g[t+1, d, n]     the gradient of h[t]
@@ -28,8 +28,8 @@ from archspec.kernels.contract import require
 from archspec.kernels.library import Shape, operator
 from archspec.kernels.precision import wide_type
 from archspec.kernels.state import State, recall
+from archspec.kernels.thresholds import SCAN_CHUNK
 
-CHUNK = 16  # tokens; (CHUNK, N, D) float32 products of a usual layer fit the second-level cache
 EXAMPLES: tuple[dict[str, int], ...] = (
     {"B": 2, "T": 63},
     {"T": 1, "D": 5, "N": 3},
@@ -161,8 +161,8 @@ def vectorised_forward(given: Inputs, train: bool) -> tuple[Tensor, Tensor, Tens
     x, dt, A, B, C, h = (tensor.to(h.dtype) for tensor in (x, dt, A.mT, B, C, h.mT))  # h is (B, N, D) here
     y = torch.empty_like(x)
     entering = h.new_empty(_entering(x.shape, A.shape[0], train))
-    for index, start in enumerate(range(0, x.shape[1], CHUNK)):
-        now = slice(start, start + CHUNK)
+    for index, start in enumerate(range(0, x.shape[1], SCAN_CHUNK)):
+        now = slice(start, start + SCAN_CHUNK)
         _, states = _chunk_states(x[:, now], dt[:, now], A, B[:, now], h)
         y[:, now] = _read(C[:, now], states)
         if train:
@@ -194,7 +194,7 @@ def vectorised_backward(dy: Tensor, dlast: Tensor, entering: Tensor, given: Inpu
     dx, ddt, dB, dC, dA = (torch.empty_like(tensor) for tensor in (x, dt, B, C, A))
     dA.zero_()
     for index in range(entering.shape[1] - 1, -1, -1):
-        now = slice(index * CHUNK, (index + 1) * CHUNK)
+        now = slice(index * SCAN_CHUNK, (index + 1) * SCAN_CHUNK)
         decay, states = _chunk_states(x[:, now], dt[:, now], A, B[:, now], entering[:, index])
         if dz is not None:
             dz[:, now] = _read(C[:, now], states)
@@ -246,7 +246,7 @@ def _backward(grads: list[Tensor | None], outputs: list[Tensor], *inputs: Any) -
 
 def _entering(x: Shape, N: int, train: bool) -> Shape:
     """The shape of the states that training keeps."""
-    return (x[0], -(-x[1] // CHUNK), N, x[2]) if train else (0,)
+    return (x[0], -(-x[1] // SCAN_CHUNK), N, x[2]) if train else (0,)
 
 
 def _fake(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:

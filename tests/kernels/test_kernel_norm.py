@@ -173,7 +173,7 @@ def test_rms_norm_is_that_of_llama_and_gemma_to_the_bit(dtype):
 @pytest.mark.parametrize("one_plus", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_the_operator_gives_the_bits_of_torch(monkeypatch, dtype, one_plus):
-    monkeypatch.setattr(norm, "MANY", 10)
+    monkeypatch.setattr(norm, "NUMBERS_NORMED", 10)
     x, w = normal(7, 3, 100).to(dtype).requires_grad_(), normal(100).to(dtype).requires_grad_()
     y = norm.rms_norm(x, w, EPS, one_plus)
     assert "archspec_norm" in y.grad_fn.name()
@@ -277,5 +277,5 @@ def test_a_graph_of_any_length():
     lengths = {"x": {1: torch.export.Dim("T", min=2, max=1 << 30)}}
     module = Norm()
     exported = torch.export.export(module, (torch.randn(2, 5, 8),), dynamic_shapes=lengths).module()
-    x = torch.randn(2, norm.MANY // 16 + 3, 8)
+    x = torch.randn(2, norm.NUMBERS_NORMED // 16 + 3, 8)
     assert_close("norm", exported(x), module(x), 1e-6)

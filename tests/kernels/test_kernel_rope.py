@@ -14,7 +14,7 @@ def face(request, monkeypatch):
     if face.name == "triton":
         pytest.importorskip("triton")
     monkeypatch.setattr(backend, "on_gpu", lambda x: face.name == "triton")
-    monkeypatch.setattr(rope, "SMALL", 2**40 if request.param == "formulas" else 0)
+    monkeypatch.setattr(rope, "NUMBERS_TURNED", 2**40 if request.param == "formulas" else 0)
     return face
 
 
@@ -118,7 +118,7 @@ def test_rotate_is_that_of_llama_to_the_bit(monkeypatch):
     cos, sin = rope.rope_tables(torch.arange(11), default_frequencies(16, 10000.0))
     wanted, _ = llama.apply_rotary_pos_emb(x, x, torch.cat((cos, cos), -1)[None], torch.cat((sin, sin), -1)[None])
     for small in (0, 2**40):
-        monkeypatch.setattr(rope, "SMALL", small)
+        monkeypatch.setattr(rope, "NUMBERS_TURNED", small)
         assert torch.equal(rope.rotate(x, cos, sin), wanted)
 
 
@@ -162,7 +162,7 @@ def test_meta_and_16_bits():
 
 @pytest.mark.parametrize("small", [0, 2**40])
 def test_compile(monkeypatch, small):
-    monkeypatch.setattr(rope, "SMALL", small)
+    monkeypatch.setattr(rope, "NUMBERS_TURNED", small)
 
     def f(x):
         cos, sin = rope.rope_tables(torch.arange(9), default_frequencies(8, 1e4))
@@ -186,6 +186,6 @@ def test_a_graph_of_any_length():
             return rope.rotate(x, cos, sin)
 
     T = torch.export.Dim("T", min=2, max=1 << 30)
-    given = [(torch.randn(2, n, 8), torch.randn(n, 4), torch.randn(n, 4)) for n in (5, rope.SMALL // 16 + 3)]
+    given = [(torch.randn(2, n, 8), torch.randn(n, 4), torch.randn(n, 4)) for n in (5, rope.NUMBERS_TURNED // 16 + 3)]
     exported = torch.export.export(Turn(), given[0], dynamic_shapes=({1: T}, {0: T}, {0: T})).module()
     assert_close("rotate", exported(*given[1]), rope.rotate(*given[1]), 1e-6)

@@ -102,7 +102,8 @@ class MoE(Routed):
     def ops(self) -> tuple[Op, ...]:
         """Router, choice, routed experts, shared experts, sum."""
         router = linear("router", self.d_model, self.n_experts, self.router_bias)
-        router = replace(router, kernel="router_logits" if self.router_dtype == "float32" else "")
+        if self.router_dtype == "float32":
+            router = replace(router, kernel="router_logits", wide=True)
         experts = [self._experts()] if self.assignment == "token" else [self._experts(), self._gathered()]
         return (router, self._route(), *experts, *self._shared(experts[-1].name))
 
@@ -121,6 +122,10 @@ class MoE(Routed):
             score=self.score,
             by_expert=self.assignment == "expert",
             rules=self.rules,
+            scores_last=self.order == "top_k_then_score",
+            renormalise=self.renormalise,
+            scale=self.routed_scale,
+            over_batch=self.choice_over == "batch",
         )
 
     def _experts(self) -> Experts:
@@ -148,6 +153,8 @@ class MoE(Routed):
             matrices=3 if self.gated else 2,
             activation=self.activation,
             scale=self.routed_scale,
+            by_expert=self.assignment == "expert",
+            over_batch=self.choice_over == "batch",
         )
 
     def _gathered(self) -> Op:
@@ -172,6 +179,6 @@ class MoE(Routed):
         last = "shared_down_proj"
         if self.shared_gate:
             ops.append(linear("shared_gate", self.d_model, 1))
-            ops.append(gate("shared_gated", out, (last, "shared_gate"), "sigmoid"))
+            ops.append(gate("shared_gated", out, (last, "shared_gate"), "sigmoid", gates=("B", "T", 1)))
             last = "shared_gated"
         return [*ops, elementwise(ADD, out, (routed, last), "combine")]

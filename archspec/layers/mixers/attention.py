@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import MixerComponent, NormComponent, PositionComponent
 from archspec.layers.fields import Positive, Probability, Size, Tokens, Width, derived, field, inherited, slot
-from archspec.layers.ops import Attend, Kept, Linear, Op, Param, elementwise, gate, linear, split
+from archspec.layers.ops import Attend, Kept, Linear, Op, Param, gate, linear, rotations, split
 
 
 class Attention(MixerComponent):
@@ -237,10 +237,8 @@ class Attention(MixerComponent):
         if found:
             q_last, k_last = "q_norm", "k_norm"
         if self.rotates:
-            found += [
-                elementwise("rope", q_shape, (q_last,), "q_rope"),
-                elementwise("rope", k_shape, (k_last,), "k_rope"),
-            ]
+            assert self.position is not None
+            found += rotations((q_shape, q_last), (k_shape, k_last), self.position.pairs)
             q_last, k_last = "q_rope", "k_rope"
         return found, q_last, k_last
 
@@ -265,6 +263,7 @@ class Attention(MixerComponent):
             bias=bias,
             softcap=self.softcap,
             sinks=self.sinks,
+            joined=self.gate != "head",
         )
 
     def _kept(self) -> tuple[Kept, ...]:
@@ -287,4 +286,4 @@ class Attention(MixerComponent):
             return []
         width = self.n_heads * (self.v_head_dim if self.gate == "elementwise" else 1)
         proj = linear("gate_proj", self.d_model, width)
-        return [*self._split(proj), gate("gate", heads, ("attention", "gate_proj"), "sigmoid")]
+        return [*self._split(proj), gate("gate", heads, ("attention", "gate_proj"), "sigmoid", gates=("B", "T", width))]

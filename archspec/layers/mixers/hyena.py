@@ -18,7 +18,7 @@ from pydantic import Field
 
 from archspec.layers.base import MixerComponent
 from archspec.layers.fields import Number, Positive, Probability, Size, Width, derived, field, inherited
-from archspec.layers.ops import MULTIPLY, Conv, Elementwise, FFTConv, Kept, Op, Param, elementwise, linear
+from archspec.layers.ops import MULTIPLY, Conv, Decay, Features, FFTConv, Kept, Op, Param, Sine, elementwise, linear
 
 Order = Annotated[int, Field(ge=2, le=64)]
 Layers = Annotated[int, Field(ge=0, le=64)]
@@ -133,32 +133,37 @@ class Hyena(MixerComponent):
             own.append(Param("positions", (self.filter_len, self.emb_dim)))
         if self.modulate and self.train_decay:
             own.append(Param("decay", (self.filter_dim,)))
-        return Elementwise(
-            name="features",
-            fn="t, cos, sin",
-            shape=("T", self.emb_dim),
-            inputs=(),
-            params=tuple(own),
-            fixed=not self.train_positions,
-        )
+        return Features(
+            name="features", fn="t, cos, sin", shape=("T", self.emb_dim), inputs=(), params=tuple(own), dtype="float32",
+            learned="positions" if self.train_positions else "", fixed=not self.train_positions,
+        )  # fmt: skip
+
+    def _sine(self, name: str, source: str) -> Op:
+        return Sine(
+            name=name, fn="sin", shape=("T", self.filter_order), inputs=(source,), dtype="float32",
+            learned=self.train_freq,
+        )  # fmt: skip
 
     def _filter(self) -> list[Op]:
         """The filter network, which runs once for all sequences: its rows are positions."""
-        width, last = ("T", self.filter_order), "filter_in_sin"
+        last = "filter_in_sin"
         found: list[Op] = [
-            linear("filter_in", self.emb_dim, self.filter_order, True, inputs=("features",), rows=("T",)),
-            elementwise("sin", width, ("filter_in",), last),
+            linear("filter_in", self.emb_dim, self.filter_order, True, inputs=("features",), rows=("T",), wide=True),
+            self._sine(last, "filter_in"),
         ]
         for i in range(self.num_inner_mlps):
             name = f"filter_inner.{i}"
             found += [
-                linear(name, self.filter_order, self.filter_order, True, inputs=(last,), rows=("T",)),
-                elementwise("sin", width, (name,), f"{name}_sin"),
+                linear(name, self.filter_order, self.filter_order, True, inputs=(last,), rows=("T",), wide=True),
+                self._sine(f"{name}_sin", name),
             ]
             last = f"{name}_sin"
-        found.append(linear("filter_out", self.filter_order, self.filter_dim, inputs=(last,), rows=("T",)))
+        found.append(linear("filter_out", self.filter_order, self.filter_dim, inputs=(last,), rows=("T",), wide=True))
         if self.modulate:
-            found.append(elementwise("decay", ("T", self.filter_dim), ("filter_out",), "filter_decay"))
+            found.append(Decay(
+                name="filter_decay", fn="decay", shape=("T", self.filter_dim), inputs=("filter_out",), dtype="float32",
+                learned=self.train_decay,
+            ))  # fmt: skip
         return found
 
     def _recurrence(self) -> list[Op]:

@@ -77,7 +77,7 @@ class Mamba(MixerComponent):
             linear("x_proj", self.d_inner, sum(w for _, w in selected), inputs=("silu",), outputs=selected),
             *self._norms(),
             self._step(),
-            elementwise("softplus", inner, ("dt_proj",), "dt"),
+            elementwise("softplus", inner, ("dt_proj",), "dt", dtype="float32"),
             self._scan(),
             gate("gate", inner, ("scan", "in_proj"), "silu", within="scan", takes=("z",)),
             linear("out_proj", self.d_inner, self.d_model, self.bias, inputs=("gate",), residual=True),
@@ -91,6 +91,7 @@ class Mamba(MixerComponent):
         return Elementwise(
             name="A",
             fn="-exp(A_log)",
+            dtype="float32",
             shape=(self.d_inner, self.d_state),
             inputs=(),
             params=(Param("A_log", (self.d_inner, self.d_state)), Param("D", (self.d_inner,), note="skip of the scan")),

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import MixerComponent
 from archspec.layers.fields import NotNegative, Positive, Size, Tokens, Width, derived, field, inherited
-from archspec.layers.ops import Conv, Elementwise, Kept, Norm, Op, Param, Scan, elementwise, gate, linear
+from archspec.layers.ops import Conv, Elementwise, GatedNorm, Kept, Op, Param, Scan, StepSize, elementwise, gate, linear
 
 
 class Mamba2(MixerComponent):
@@ -111,13 +111,17 @@ class Mamba2(MixerComponent):
 
     def _step(self) -> Op:
         fn = "softplus, clamp" if self.limits_dt else "softplus"
-        return elementwise(fn, ("B", "T", self.n_heads), ("in_proj", "A"), "dt", takes=("dt",))
+        return StepSize(
+            name="dt", fn=fn, shape=("B", "T", self.n_heads), inputs=("in_proj", "A"), takes=("dt",), dtype="float32",
+            limited=self.limits_dt,
+        )  # fmt: skip
 
     def _own(self) -> Op:
         names = (("A_log", ""), ("D", "skip of the scan"), ("dt_bias", "bias of the step size"))
         return Elementwise(
             name="A",
             fn="-exp(A_log)",
+            dtype="float32",
             shape=(self.n_heads,),
             inputs=(),
             params=tuple(Param(name, (self.n_heads,), note=note) for name, note in names),
@@ -158,7 +162,7 @@ class Mamba2(MixerComponent):
         if self.norm_place == "none":
             return (gate("gate", inner, ("scan", "in_proj"), "silu", takes=("z",)),)
         before = self.norm_place == "before_gate"
-        norm = Norm(
+        norm = GatedNorm(
             name="norm",
             shape=inner,
             inputs=("scan",) if before else ("gate",),
@@ -167,6 +171,7 @@ class Mamba2(MixerComponent):
             kernel="gated_rms_norm",
             dim=self.norm_group_size,
             kind="rmsnorm",
+            gate_first=not before,
         )
         gated = gate("gate", inner, ("norm" if before else "scan", "in_proj"), "silu", within="norm", takes=("z",))
         return (norm, gated) if before else (gated, norm)

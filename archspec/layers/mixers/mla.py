@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import MixerComponent, NormComponent, PositionComponent
 from archspec.layers.fields import Positive, Probability, Size, Width, derived, field, inherited, slot
-from archspec.layers.ops import Kept, LatentAttend, Op, elementwise, linear, split
+from archspec.layers.ops import Kept, LatentAttend, Op, linear, rotations, split
 
 
 class MLA(MixerComponent):
@@ -112,8 +112,7 @@ class MLA(MixerComponent):
         q_last, k_rope = query[-1].name, "kv_a_proj"
         if self.position is not None:
             q_shape, k_shape = (("B", n, "T", self.qk_rope_head_dim) for n in (self.n_heads, 1))
-            keys.append(elementwise("rope", q_shape, (q_last,), "q_rope"))
-            keys.append(elementwise("rope", k_shape, (k_rope,), "k_rope", takes=("k rope",)))
+            keys += rotations((q_shape, q_last), (k_shape, k_rope), self.position.pairs, ("k rope",))
             q_last, k_rope = "q_rope", "k_rope"
         out = linear("o_proj", self.n_heads * self.v_head_dim, self.d_model, self.bias, inputs=("attention",),
                      residual=True)  # fmt: skip

@@ -48,4 +48,5 @@ class LayerNorm(NormComponent):
         tensors = [t for t, there in (("weight", self.affine), ("bias", self.shifted)) if there]
         params = tuple(Param(f"{name}.{t}", (dim,)) for t in tensors)
         return Norm(name=name, shape=shape or ("B", "T", dim), inputs=inputs, params=params, label=self.title, dim=dim,
-                    kind=self.kind)  # fmt: skip
+                    kind=self.kind, weighted=self.affine,
+                    one_plus=self.affine and self.one_plus)  # fmt: skip

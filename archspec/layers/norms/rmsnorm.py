@@ -33,4 +33,5 @@ class RMSNorm(NormComponent):
         """The op of this norm over `dim` channels, as a sub-module called `name`."""
         params = (Param(f"{name}.weight", (dim,)),) if self.weight else ()
         return Norm(name=name, shape=shape or ("B", "T", dim), inputs=inputs, params=params, label=self.title, dim=dim,
-                    kind=self.kind)  # fmt: skip
+                    kind=self.kind, weighted=self.weight,
+                    one_plus=self.weight and self.one_plus)  # fmt: skip

@@ -23,17 +23,23 @@ from archspec.layers.ops.pointwise import (
     SCALE,
     SOFTCAP,
     SUBTRACT,
+    Decay,
     Elementwise,
+    Features,
+    Rotate,
+    Sine,
+    StepSize,
     elementwise,
     gate,
+    rotations,
 )
-from archspec.layers.ops.products import Embedding, Linear, Norm
+from archspec.layers.ops.products import Embedding, GatedNorm, Linear, Norm
 from archspec.layers.ops.recurrences import Recurrent, Scan
-from archspec.layers.tensors import How, Kept, Param, Run, Shape
+from archspec.layers.tensors import How, Kept, Param, Run, Saved, Shape
 
 __all__ = [
     "ADD", "CLASSES", "CONCAT", "CONVOLUTION", "ELEMENTWISE", "MATMUL", "MULTIPLY", "SCALE", "SCAN", "SOFTCAP",
-    "SUBTRACT", "Attend", "Conv", "Elementwise", "Embedding", "Experts", "FFTConv", "How", "Kept", "LatentAttend",
-    "Linear", "Norm", "Op", "Param", "Recurrent", "Route", "Run", "Scan", "Shape", "elementwise", "gate", "linear",
-    "projection", "split",
+    "SUBTRACT", "Attend", "Conv", "Decay", "Elementwise", "Embedding", "Experts", "FFTConv", "Features", "GatedNorm",
+    "How", "Kept", "LatentAttend", "Linear", "Norm", "Op", "Param", "Recurrent", "Rotate", "Route", "Run", "Saved",
+    "Scan", "Shape", "Sine", "StepSize", "elementwise", "gate", "linear", "projection", "rotations", "split",
 ]  # fmt: skip

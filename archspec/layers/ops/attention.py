@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from archspec.formulas.functions import greatest, half, least
+from archspec.layers.ops.attention_memory import memory
 from archspec.layers.ops.op import Op
-from archspec.layers.tensors import How, Run
+from archspec.layers.tensors import How, Run, Saved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -13,7 +14,7 @@ class Attend(Op):
 
     Its first three inputs are queries, keys and values, of which there are `n_kv_heads`. FLOPs are those of all pairs
     of a query and a key that is kept, as counters have it; `mask` and `window` say how many of them matter. `bias` is
-    what is added to the scores ("alibi", "t5").
+    what is added to the scores ("alibi", "t5"). Its reader has the results of all heads `joined`, side by side.
     """
 
     n_heads: int
@@ -26,6 +27,7 @@ class Attend(Op):
     bias: str = ""
     softcap: float | None = None
     sinks: bool = False
+    joined: bool = True
 
     def flops(self, run: Run) -> int:
         """Scores and weighted mean over all pairs."""
@@ -68,6 +70,23 @@ class Attend(Op):
         missing = greatest(0, seen - 1 - (S - run.T))  # keys that the first query lacks, the next one fewer
         return run.B * (run.T * seen - half(missing * (missing + 1)))
 
+    def gives(self, run: Run, how: How) -> Saved:
+        """The result of all heads, in a copy where they do not lie side by side."""
+        return memory(self, run, how)[1]
+
+    def saved(self, run: Run, how: How) -> tuple[Saved, ...]:
+        """As its form in these sizes has it."""
+        return memory(self, run, how)[0]
+
+    def operands(self) -> tuple[Saved, Saved, Saved]:
+        """Queries, keys and values as its kernel is given them."""
+        q, k, v = self.inputs[:3]
+        return Saved(q), Saved(k), Saved(v)
+
+    def laid(self, how: How) -> tuple[bool, ...]:
+        """Of queries, keys and values whether the heads of a token lie side by side."""
+        return how.scattered[:3]
+
     def recomputes(self, run: Run, how: How) -> bool:
         """Whether the backward pass computes the scores again instead of keeping them."""
         return how.attention == "flash"
@@ -85,6 +104,15 @@ class LatentAttend(Attend):
     latent: int
     rope: int
     latents: tuple[str, str]
+
+    def operands(self) -> tuple[Saved, Saved, Saved]:
+        """Queries and keys put together of their two parts, and the values beside the keys."""
+        queries = Saved("queries", ("B", self.n_heads, "T", self.qk_dim), "model")
+        return queries, Saved("joined keys", ("B", self.n_heads, "T", self.qk_dim), "model"), Saved(self.inputs[2])
+
+    def laid(self, how: How) -> tuple[bool, ...]:
+        """What is put together is written head by head."""
+        return (False, False, True)
 
     def flops(self, run: Run) -> int:
         """Scores and weighted mean over all pairs, in the form that runs."""

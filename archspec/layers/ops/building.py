@@ -21,6 +21,7 @@ def linear(
     heads: int | None = None,
     outputs: tuple[tuple[str, int], ...] = (),
     residual: bool = False,
+    wide: bool = False,
     note: str = "",
 ) -> Linear:
     """The op of a projection `linear(c, name, d_in, d_out, bias=bias)`; arguments as the attributes of `Linear`."""
@@ -28,7 +29,7 @@ def linear(
     params += [Param(f"{name}.bias", (d_out,), residual=residual)] if bias else []
     return Linear(
         name=name, shape=(*rows, d_out), inputs=inputs, params=tuple(params), note=note, outputs=outputs,
-        takes=takes, d_in=d_in, d_out=d_out, rows=rows, heads=heads,
+        takes=takes, d_in=d_in, d_out=d_out, rows=rows, heads=heads, wide=wide,
     )  # fmt: skip
 
 

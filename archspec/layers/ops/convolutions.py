@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from archspec.formulas.functions import levels, log, whole
 from archspec.layers.ops.op import CONVOLUTION, Op
-from archspec.layers.tensors import How, Run
+from archspec.layers.tensors import How, Run, Saved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -21,6 +21,10 @@ class Conv(Op):
     def flops(self, run: Run) -> int:
         """Two for each output element, tap and input channel."""
         return 2 * run.size(self.shape) * self.taps * (self.d_in or 1)
+
+    def saved(self, run: Run, how: How) -> tuple[Saved, ...]:
+        """Its input, of which it computes the rest again."""
+        return (Saved(self.inputs[0]),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -47,6 +51,10 @@ class FFTConv(Op):
             return 2 * run.B * run.S * self.channels
         n = 2 * run.T
         return run.B * self.channels * (3 * 2.5 * n * log(n) + 6 * run.T)
+
+    def saved(self, run: Run, how: How) -> tuple[Saved, ...]:
+        """Its inputs and its taps: spectra are computed again."""
+        return tuple(map(Saved, self.inputs))
 
     def steps(self, run: Run) -> int:
         """The levels of an FFT of 2T points."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
-from archspec.layers.tensors import How, Kept, Param, Run, Shape
+from archspec.layers.tensors import How, Kept, Param, Run, Saved, Shape
 
 MATMUL, CONVOLUTION, SCAN, ELEMENTWISE = CLASSES = ("matmul", "convolution", "scan", "elementwise")
 
@@ -100,6 +100,25 @@ class Op:
     def learns(self) -> bool:
         """Whether its result has a gradient because of its own tensors, which may be tied to others."""
         return any(not p.buffer for p in self.params)
+
+    # What it leaves in memory: rules that are compared with what autograd keeps, to the byte
+
+    @property
+    def proved(self) -> bool:
+        """Whether `saved` is what is kept on a CPU, to the byte; otherwise it is an estimate."""
+        return True
+
+    def gives(self, run: Run, how: How) -> Saved:
+        """Where its output stands as others read it: in memory of its own, or in that of an input (a view)."""
+        return Saved("", self.shape, "model")
+
+    def scattered(self, run: Run, how: How) -> bool:
+        """Whether the heads of a token lie side by side in its output, and not the tokens of a head."""
+        return True
+
+    def saved(self, run: Run, how: How) -> tuple[Saved, ...]:
+        """What its backward pass needs, beside weights."""
+        return ()
 
     def under(self, prefix: str, outer: tuple[str, ...] = ("x",)) -> "Op":
         """The same op as part of a larger component: its names get the prefix, but for inputs from outside."""

@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from archspec.formulas.functions import ceil_div, least, levels
+from archspec.formulas.functions import at_least, ceil_div, least, levels
+from archspec.kernels.thresholds import SCAN_CHUNK
 from archspec.layers.ops.op import SCAN, Op
-from archspec.layers.tensors import How, Run
+from archspec.layers.tensors import How, Run, Saved
+
+LSTM_GATES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -60,6 +63,24 @@ class Scan(Op):
         """One a chunk; log T for an associative scan."""
         return levels(run.T) if self.chunk is None else ceil_div(run.T, self.chunk)
 
+    def saved(self, run: Run, how: How) -> tuple[Saved, ...]:
+        """What enters it, and the states that enter the chunks: all else is computed again."""
+        if self.chunk is None:
+            chunks = ceil_div(run.T, SCAN_CHUNK)
+            states = Saved("states", ("B", chunks, self.d_state, self.width), "float32")
+            return (*map(Saved, self.inputs), Saved("first state", ("B", self.width, self.d_state), "float32"), states)
+        chunks = ceil_div(run.T, self._length(run))
+        x, heads = self.inputs[0], self.shape[:-1]
+        copies = (Saved("widened", self.shape, "float32"), Saved("skipped", self.shape, "float32"))
+        return (
+            *map(Saved, self.inputs),
+            *(copies if how.width < 4 else (Saved(x),)),
+            *((Saved("skip", self.shape[2:-1], "float32"),) if how.width < 4 else ()),
+            Saved("values", self.shape, "model"),
+            Saved("decay", heads, "float32"),
+            Saved("states", (chunks + 1, "B", self.width, self.d_state), "float32"),
+        )
+
     def _length(self, run: Run) -> int:
         assert self.chunk is not None
         return least(self.chunk, run.T)
@@ -95,6 +116,22 @@ class Recurrent(Op):
     def arithmetic(self, run: Run) -> int:
         """Of each gate: bias, sum, function, and its product with the state."""
         return 4 * run.size(("B", "T")) * self.gates * self.width
+
+    @property
+    def proved(self) -> bool:
+        """Not of an LSTM, whose library keeps a workspace of a size of its own."""
+        return self.gates < LSTM_GATES
+
+    def saved(self, run: Run, how: How) -> tuple[Saved, ...]:
+        """Its input token by token, the states (of an RNN also the last), and of gated cells what their gates gave."""
+        copied = self.inputs == ("x",) and at_least(run.B, 2) and at_least(run.T, 2)
+        read = Saved("tokens", ("T", "B", self.d_in), "model") if copied else Saved(self.inputs[0])
+        if self.gates == 1:
+            return (read, Saved("states", (run.T + 1, "B", self.width), "model"))
+        states = Saved("states", ("T", "B", self.width), "model")
+        gates = Saved("gates", ("T", "B", self.gates * self.width), "model")
+        more = Saved("of states" if self.gates < LSTM_GATES else "cells", ("T", "B", self.gates * self.width), "model")
+        return (read, states, gates, more)
 
     def steps(self, run: Run) -> int:
         """One a token."""

@@ -24,6 +24,11 @@ class Alibi(PositionComponent):
     kind: Literal["alibi"] = "alibi"
     n_heads: Size = inherited("query heads, each with its own slope")
 
+    @property
+    def constants(self) -> int:
+        """Its slopes."""
+        return self.n_heads
+
     def ops(self) -> tuple[Op, ...]:
         """None of its own: the slopes go into the mixer's attention."""
         return ()

@@ -75,6 +75,16 @@ class Rope(PositionComponent):
         return round(self.fraction * self.head_dim)
 
     @property
+    def constants(self) -> int:
+        """Its frequencies: of a scaling with two sets of them, both."""
+        return (2 if self.scaling_kind == "longrope" else 1) * self.pairs
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of channels that turn."""
+        return self.dim // 2
+
+    @property
     def scaling_kind(self) -> str:
         """The kind of the scaling, or "none"."""
         return "none" if self.scaling is None else str(self.scaling.kind)
