@@ -23,13 +23,13 @@ class T5Init(InitComponent):
     kind: Literal["t5"] = "t5"
     d_model: Size = inherited("width of the residual stream")
     factor: Positive = field("factor of every standard deviation", 1.0)
-    head_dim: Width | None = field("channels of a query head, in place of those that each attention has", None)
+    head_dim: Width | None = field("channels of a query or key head", None)
 
     @property
     def query_dim(self) -> int | None:
-        """Channels of a query head, where all attentions have the same."""
+        """Channels of a query head, where all attentions have the same and none are given."""
         widths = {number for _, number in self.names.head_dims}
-        return self.head_dim or (widths.pop() if len(widths) == 1 else None)
+        return widths.pop() if self.head_dim is None and len(widths) == 1 else None
 
     def idle(self) -> Iterator[str]:
         """The width of heads that are not there."""

@@ -11,9 +11,11 @@ def init_weights(model: nn.Module, c: Config) -> None:
     for name, module in reversed([*model.named_modules()]):
         if isinstance(module, nn.Linear | nn.Conv2d if c.names.convolutions else nn.Linear):
             std = module.weight.shape[1:].numel() ** -0.5
-            if c.names.queries and c.query_dim is not None and name.endswith(c.names.queries):
+            if c.names.queries and c.head_dim is not None and name.endswith(c.names.queries):
+                std = std * c.head_dim**-0.5
+            elif c.names.queries and c.query_dim is not None and name.endswith(c.names.queries):
                 std = std * c.query_dim**-0.5
-            elif c.names.queries and c.query_dim is None and name.endswith(c.names.queries):
+            elif c.names.queries and c.head_dim is None and c.query_dim is None and name.endswith(c.names.queries):
                 std = std * number_of(name, c.names.head_dims) ** -0.5
             elif c.names.output and name == c.names.output:
                 std = 1.0
