@@ -21,12 +21,15 @@ SIZE = click.IntRange(min=1)
 @click.option("--memory", metavar="M", type=SIZE, help="Tokens of an encoder's input.  [default: as many]")
 @click.option("--context", metavar="S", type=SIZE, help="Decoding: tokens that are seen, the new one included.")
 @click.option("--dtype", default="bfloat16", show_default=True, help="Of weights, activations and caches.")
-@click.option("--attention", type=click.Choice(("flash", "eager")), default="flash", show_default=True,
-              help="flash computes scores again in the backward pass, eager keeps them.")  # fmt: skip
+@click.option("--attention", type=click.Choice(("flash", "eager", "cpu")), default="flash", show_default=True,
+              help="Scores in training: flash computes them twice, eager keeps them, cpu either of both.")  # fmt: skip
 @click.option("--mla", type=click.Choice(("absorbed", "expanded")), default="absorbed", show_default=True,
               help="How latent attention decodes: on the latents, or expanding all of them at every step.")  # fmt: skip
 @click.option("--checkpoint", type=click.Choice(("none", "block")), default="none", show_default=True,
               help="block runs the forward pass of a layer again in the backward pass.")  # fmt: skip
+@click.option("--optimizer", default="adamw", show_default=True, help="Whose states a training step holds.")
+@click.option("--gradient-dtype", help="Of gradients.  [default: that of the weights]")
+@click.option("--master-dtype", help="Of a second copy of the weights, which the optimizer steps.")
 @click.option("--generate", metavar="N", type=SIZE, help="The bill of a whole answer of N tokens instead.")
 @click.option("--prompt", metavar="T", type=SIZE, help="Tokens of the prompt of that answer.")
 @click.option("--by", type=click.Choice(("layer", "kind", "op")), help="What a row is.  [default: layer]")
@@ -70,9 +73,11 @@ def _bill(loaded: Any, prompt: int, generate: int, by: str | None, form: str, as
     from archspec import bill
     from archspec.report.bill import FORMATS
 
-    usual = {"phase": "train", "attention": "flash", "checkpoint": "none"}
+    usual = {"phase": "train", "attention": "flash", "checkpoint": "none", "optimizer": "adamw"}
     said = [f"--{name}" for name, value in asked.items() if value != usual.get(name, value)]
-    said += [f"--{name}" for name in ("seq", "context") if asked[name] is not None] + (["--by"] if by else [])
+    said += [
+        f"--{name}" for name in ("seq", "context", "gradient_dtype", "master_dtype") if asked[name] is not None
+    ] + (["--by"] if by else [])
     if said or form not in FORMATS:
         what = " and ".join(said) or f"--format {form}"
         raise click.UsageError(f"{what} does not go with --generate, which prices a prompt and an answer")

@@ -29,7 +29,9 @@ KEYS = {
 COSTS = {
     "train_flops_per_token": "FLOPs of a training step, for each token",
     "prefill_flops_per_token": "FLOPs of a prompt, for each token",
-    "decode_flops_per_token": "FLOPs of one more token, after `context` tokens",
+    "decode_flops_per_token": "FLOPs of one more token, the last of `context` tokens",
+    "saved_bytes": "bytes that a training step keeps for the backward pass",
+    "peak_bytes": "the most bytes that a training step holds at once",
 }
 ASKED = {
     "batch": "sequences; 1 where nothing is said",
@@ -37,9 +39,10 @@ ASKED = {
     "memory": "tokens of an encoder's input",
     "context": "tokens that are seen when one more is decoded",
     "dtype": "of weights, activations and caches",
-    "attention": "flash or eager",
+    "attention": "flash, eager or cpu",
     "checkpoint": "none or block",
     "mla": "absorbed or expanded",
+    "optimizer": "whose states a training step holds",
 }
 LIMITS = {"at most": "<=", "at least": ">=", "below": "<", "above": ">", "is": "==", "about": "~"}
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import Any, Literal
+from typing import Any
 
 from archspec.errors import CostError
 from archspec.graph import Graph, graph
@@ -19,12 +19,12 @@ from archspec.language.model import Spec, need_spec
 from archspec.layers.ops import CLASSES, ELEMENTWISE, FFTConv, How, Scan
 from archspec.passes.count import kept
 from archspec.passes.dtypes import bytes_of
+from archspec.passes.memory import Memory
+from archspec.passes.memory import memory as held_in_training
 from archspec.passes.mfu import megatron, torchtitan
 from archspec.passes.steps import sequential_steps
-from archspec.passes.work import Checkpoint, Line, lines
-from archspec.passes.workload import Mla, Phase, Workload, workload
-
-Attention = Literal["flash", "eager", "cpu"]
+from archspec.passes.work import Line, lines
+from archspec.passes.workload import Attention, Checkpoint, Mla, Phase, Workload, workload
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,9 @@ class Cost:
         bytes_moved: of the forward pass, each op by itself (fused kernels as one op); an estimate.
         bytes_moved_unfused: the same where scans write the states of all tokens to memory.
         weight_bytes, cache_bytes, state_bytes: parameters; decoding state that grows with the text, and that does not.
+        peak_bytes, peak_moment: the most that is held at once, and when: of a training step as `memory` says, otherwise
+            weights, state and output at the end of the forward pass.
+        memory: what a training step holds, part by part (`passes.memory`); None in other phases.
         sequential_steps: ops that must follow one another on the longest way through the model.
         mfu: FLOPs of a training step in the dialects of trainers (`passes.mfu`); empty in other phases.
         estimates: the names of figures that are estimates; all others are exact.
@@ -60,6 +63,9 @@ class Cost:
     weight_bytes: int
     cache_bytes: int
     state_bytes: int
+    peak_bytes: int
+    peak_moment: str
+    memory: Memory | None
     sequential_steps: int
     mfu: dict[str, int]
     estimates: tuple[str, ...]
@@ -69,6 +75,21 @@ class Cost:
     def flops(self) -> int:
         """Forward, backward and what is run again."""
         return self.flops_forward + self.flops_backward + self.flops_again
+
+    @property
+    def saved_bytes(self) -> int:
+        """What the forward pass leaves for the backward pass; 0 where there is none."""
+        return 0 if self.memory is None else self.memory.saved_bytes
+
+    @property
+    def gradient_bytes(self) -> int:
+        """Gradients; 0 outside training."""
+        return 0 if self.memory is None else self.memory.gradient_bytes
+
+    @property
+    def optimizer_bytes(self) -> int:
+        """States of the optimizer, master weights among them; 0 outside training."""
+        return 0 if self.memory is None else self.memory.optimizer_bytes
 
     @property
     def flops_per_token(self) -> float:
@@ -85,7 +106,8 @@ class Cost:
         """Every figure by its name."""
         names = (
             "flops", "flops_forward", "flops_backward", "flops_again", "flops_needed", "bytes_moved",
-            "bytes_moved_unfused", "weight_bytes", "cache_bytes", "state_bytes", "sequential_steps", "tokens",
+            "bytes_moved_unfused", "weight_bytes", "gradient_bytes", "optimizer_bytes", "saved_bytes", "peak_bytes",
+            "cache_bytes", "state_bytes", "sequential_steps", "tokens",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
@@ -102,6 +124,9 @@ def cost(
     attention: Attention = "flash",
     checkpoint: Checkpoint = "none",
     mla: Mla = "absorbed",
+    optimizer: str = "adamw",
+    gradient_dtype: str | None = None,
+    master_dtype: str | None = None,
 ) -> Cost:
     """What a spec costs.
 
@@ -113,9 +138,11 @@ def cost(
         phase: train, prefill or decode (one token).
         context: when decoding, the tokens that are seen, the new one included; by default seq.
         dtype: of weights, activations and caches.
-        attention: flash computes scores twice in training, eager keeps them.
+        attention: flash computes scores twice in training, eager keeps them; cpu is whichever of them the package's
+            kernels do on a CPU for these sizes.
         mla: absorbed decodes on latents, expanded brings all of them to keys and values at every step.
         checkpoint: block runs the forward pass of each layer again in the backward pass.
+        optimizer, gradient_dtype, master_dtype: what a training step holds beside the weights, as `memory` takes them.
 
     Raises:
         CostError: a size is none, a length is beyond what the model takes, or the model does not decode.
@@ -133,7 +160,23 @@ def cost(
     moved = sum(line.times * (line.read + line.written) for line in every)
     main = runs[spec.main.name]
     decoding = [n for n in found.nodes if n.stack == spec.main.name] if spec.main.has_state else []
+    training = None
+    if phase == "train":
+        training = held_in_training(
+            spec,
+            batch=batch,
+            seq=seq,
+            memory_tokens=memory,
+            dtype=dtype,
+            attention=attention,
+            checkpoint=checkpoint,
+            optimizer=optimizer,
+            gradient_dtype=gradient_dtype,
+            master_dtype=master_dtype,
+        )
     held = [(k.grows, n.repeat * k.width(width) * prod(k.needed(main))) for n, k in kept(decoding)]
+    weights = width * sum(n.copies * p.numel for n in found.nodes for p in n.params if not p.buffer)
+    output = width * main.size(every[-1].node.op.shape)
     return Cost(
         name=spec.name,
         workload=asked,
@@ -148,12 +191,15 @@ def cost(
         by_class=by_class(every),
         bytes_moved=width * moved,
         bytes_moved_unfused=width * (moved + sum(_unfused(line) for line in every)),
-        weight_bytes=width * sum(n.copies * p.numel for n in found.nodes for p in n.params if not p.buffer),
+        weight_bytes=weights,
         cache_bytes=sum(size for grows, size in held if grows),
         state_bytes=sum(size for grows, size in held if not grows),
+        peak_bytes=weights + sum(size for _, size in held) + output if training is None else training.peak_bytes,
+        peak_moment="end of the forward pass" if training is None else training.peak_moment,
+        memory=training,
         sequential_steps=sequential_steps(found, every),
         mfu=_mfu(spec, found, every) if phase == "train" else {},
-        estimates=tuple(_estimates(every)),
+        estimates=(*_estimates(every), *(("peak_bytes",) if training is None else training.estimates)),
         lines=tuple(every),
     )
 

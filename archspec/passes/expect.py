@@ -39,7 +39,9 @@ def priced(spec: Spec, key: str, asked: dict[str, Any]) -> int:
     """
     from archspec.passes.cost import cost  # most specs promise no cost
 
-    phase, _, _ = key.partition("_")
+    phase, _, of = key.partition("_")
+    if of != "flops_per_token":
+        return int(getattr(cost(spec, **asked), key))
     found = cost(spec, phase=phase, **asked)  # type: ignore[arg-type]
     return round(found.flops / found.tokens)
 

@@ -19,12 +19,10 @@ from archspec.formulas import Formula, Size
 from archspec.graph import Graph, Node, graph
 from archspec.language.model import Spec, need_spec
 from archspec.layers.ops import How, Param, Run
-from archspec.passes.cost import Attention
 from archspec.passes.dtypes import bytes_of
 from archspec.passes.optimizers import optimizer as optimizer_of
 from archspec.passes.storages import Key, Storages, storages
-from archspec.passes.work import Checkpoint
-from archspec.passes.workload import Workload, workload
+from archspec.passes.workload import Attention, Checkpoint, Workload, workload
 
 Moment = Literal["start of the backward pass", "optimizer step"]
 BACKWARD: Moment = "start of the backward pass"

@@ -6,15 +6,12 @@ The rules are those of the ops; this goes over the graph with them. Lengths that
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Literal
 
 from archspec.graph import Graph, Node
 from archspec.layers.base import Component
 from archspec.layers.ops import ADD, SUBTRACT, Elementwise, How, Linear, Run
 from archspec.passes.count import kind
-from archspec.passes.workload import Phase
-
-Checkpoint = Literal["none", "block"]
+from archspec.passes.workload import Checkpoint, Phase
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from archspec.language.model import Spec, Stack
 from archspec.layers.tensors import Run
 
 Phase = Literal["train", "prefill", "decode"]
+Attention = Literal["flash", "eager", "cpu"]
+Checkpoint = Literal["none", "block"]
 Mla = Literal["absorbed", "expanded"]
 PHASES: tuple[str, ...] = get_args(Phase)
 

@@ -8,7 +8,7 @@ blocks.0-11       12  96,636,764,160 ...
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,6 +22,9 @@ from archspec.report.text import Line, human_bytes, human_flops, in_columns, in_
 
 BY = ("layer", "kind", "op")
 _RIGHT = ("times", "forward", "backward", "again", "total", "share", "bytes moved", "saved")
+
+
+Saved = Mapping[str, int] | None  # bytes by the name of the node
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +64,16 @@ class Row:
 
 def rows(cost: Cost, by: str = "layer") -> list[Row]:
     """The costs by layer (layers that are alike as one row), by kind of component, or by op."""
+    saved = {node.name: n for node, n in cost.memory.by_node} if cost.memory else None
     if by == "op":
-        return [_row(spread(line.node.name, line.node), line, cost) for line in cost.lines]
+        return [_row(spread(line.node.name, line.node), line, cost, saved) for line in cost.lines]
     if by == "kind":
-        found = _summed((line.kind, _row(line.kind, line, cost)) for line in cost.lines)
+        found = _summed((line.kind, _row(line.kind, line, cost, saved)) for line in cost.lines)
         return sorted(found, key=lambda row: -row.total)
-    return list(_by_layer(cost))
+    return list(_by_layer(cost, saved))
 
 
-def _row(name: str, line: Work, cost: Cost) -> Row:
+def _row(name: str, line: Work, cost: Cost, saved: Saved) -> Row:
     n = line.times
     return Row(
         name=name,
@@ -79,7 +83,7 @@ def _row(name: str, line: Work, cost: Cost) -> Row:
         again=n * line.again,
         needed=n * line.needed,
         bytes_moved=n * (line.read + line.written) * bytes_of(cost.dtype),
-        saved=None,
+        saved=None if saved is None else saved.get(line.node.name, 0),
     )
 
 
@@ -90,10 +94,10 @@ def _summed(named: Iterable[tuple[Any, Row]]) -> list[Row]:
     return list(found.values())
 
 
-def _by_layer(cost: Cost) -> Iterator[Row]:
+def _by_layer(cost: Cost, saved: Saved) -> Iterator[Row]:
     """A row for each part of the model; layers of the same costs stand together."""
     named = ((section_of(spread(line.node.name, line.node)), line) for line in cost.lines)
-    parts = _summed((name, _row(name, line, cost)) for name, line in named)
+    parts = _summed((name, _row(name, line, cost, saved)) for name, line in named)
     alike: dict[Any, list[Row]] = {}
     for row in parts:
         layers = layers_of(row.name)
@@ -113,7 +117,13 @@ def lines(cost: Cost, by: str) -> list[Line]:
     train = cost.workload.phase == "train"
     again = train and cost.checkpoint != "none"
     header = [by, *(["times"] if by != "kind" else []), "forward", *(["backward"] if train else [])]
-    header += [*(["again"] if again else []), *(["total"] if train else []), "share", "bytes moved"]
+    header += [
+        *(["again"] if again else []),
+        *(["total"] if train else []),
+        "share",
+        "bytes moved",
+        *(["saved"] if train else []),
+    ]
     cells = {
         by: lambda row: row.name,
         "times": lambda row: f"{row.times}" if row.times > 1 else "",
@@ -123,6 +133,7 @@ def lines(cost: Cost, by: str) -> list[Line]:
         "total": lambda row: f"{row.total:,}",
         "share": lambda row: f"{100 * row.total / max(total.total, 1):.1f}%",
         "bytes moved": lambda row: f"{row.bytes_moved:,}",
+        "saved": lambda row: f"{row.saved:,}",
     }
     texts = [tuple(cells[name](row) for name in header) for row in every]
     last = replace(total, name="total", times=1)
@@ -147,11 +158,28 @@ def totals(cost: Cost) -> list[tuple[str, str]]:
     )
     if cost.bytes_moved_unfused != cost.bytes_moved:
         said.append(("unfused scans", f"{human_bytes(cost.bytes_moved_unfused)}; estimate"))
-    said.append(("weights", human_bytes(cost.weight_bytes)))
+    said += list(_held(cost))
     for name, n in (("cache", cost.cache_bytes), ("state", cost.state_bytes)):
         said += [(name, f"{human_bytes(n)} after {cost.workload.context:,} tokens")] if n else []
     said.append(("steps in sequence", f"{cost.sequential_steps:,}"))
     return said
+
+
+def _held(cost: Cost) -> Iterator[tuple[str, str]]:
+    """What stands in memory, part by part, and the most at once."""
+    yield "weights", human_bytes(cost.weight_bytes)
+    if (m := cost.memory) is not None:
+        yield "gradients", human_bytes(m.gradient_bytes)
+        yield f"optimizer, {m.optimizer}", human_bytes(m.optimizer_bytes)
+        yield "saved for backward", human_bytes(m.saved_bytes) + _estimated(cost, "saved_bytes")
+        yield "kept by the loss", human_bytes(m.loss_bytes)
+        if m.recomputed_bytes:
+            yield "a layer run again", human_bytes(m.recomputed_bytes)
+    yield "peak", f"{human_bytes(cost.peak_bytes)}, at the {cost.peak_moment}" + _estimated(cost, "peak_bytes")
+
+
+def _estimated(cost: Cost, name: str) -> str:
+    return "; estimate" if name in cost.estimates else ""
 
 
 def work(cost: Cost) -> str:
@@ -195,6 +223,7 @@ def as_json(cost: Cost, by: str = "") -> str:
     """Every figure, the conventions, and the rows."""
     w = asdict(cost.workload)
     asked = w | {"dtype": cost.dtype, "attention": cost.attention, "checkpoint": cost.checkpoint}
+    asked |= {"optimizer": cost.memory.optimizer} if cost.memory else {}
     found = {"name": cost.name, "work": asked} | cost.numbers
     found |= {"flops_by_class": cost.by_class, "mfu_flops": cost.mfu, "estimates": list(cost.estimates)}
     return json.dumps(found | {f"{by or 'layer'}s": [_record(row) for row in rows(cost, by or "layer")]}, indent=2)
