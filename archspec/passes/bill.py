@@ -4,7 +4,7 @@ The prefill gives the first token; each further one sees the prompt and all toke
 token runs the model over the whole text again. Figures of single tokens are one formula in S, put in for each of them.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from archspec.errors import CostError
 from archspec.formulas import Formula
@@ -14,6 +14,7 @@ from archspec.language.model import Spec, need_spec
 from archspec.layers.tensors import How, Run
 from archspec.passes.cost import cost
 from archspec.passes.dtypes import bytes_of
+from archspec.passes.html import html_table
 from archspec.passes.work import lines
 from archspec.passes.workload import Mla, Phase, length_of
 
@@ -53,6 +54,11 @@ class Bill:
     def flops(self) -> int:
         """Prompt and answer."""
         return self.flops_prefill + self.flops_decode
+
+    def _repr_html_(self) -> str:
+        facts = asdict(self) | {"flops": self.flops}
+        lines = [(k, f"{v:,}", "estimate" if k in self.estimates else "") for k, v in facts.items() if type(v) is int]
+        return html_table([("figure", "answer", ""), *lines], self.name)
 
 
 def bill(

@@ -19,6 +19,7 @@ from archspec.language.model import Spec, need_spec
 from archspec.layers.ops import CLASSES, ELEMENTWISE, FFTConv, How, Scan
 from archspec.passes.count import kept
 from archspec.passes.dtypes import bytes_of
+from archspec.passes.html import html_table
 from archspec.passes.memory import Memory
 from archspec.passes.memory import memory as held_in_training
 from archspec.passes.mfu import megatron, torchtitan
@@ -110,6 +111,11 @@ class Cost:
             "cache_bytes", "state_bytes", "sequential_steps", "tokens",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names}
+
+    def _repr_html_(self) -> str:
+        phase = self.workload.phase
+        lines = [(name, f"{n:,}", "estimate" if name in self.estimates else "") for name, n in self.numbers.items()]
+        return html_table([("figure", phase, ""), *lines], self.name)
 
 
 def cost(

@@ -258,6 +258,13 @@ def test_wrong_use(words: list[str]) -> None:
     assert "Error" in done.output
 
 
+def test_notebooks_show_every_figure() -> None:
+    found, answer = cost(spec("gpt2"), seq=512), bill(spec("gpt2"), prompt=5, generate=5)
+    assert f"<td>{found.flops:,}</td>" in found._repr_html_()
+    assert f"<td>{answer.flops_decode:,}</td>" in answer._repr_html_()
+    assert found._repr_html_().count("estimate") == len([name for name in found.numbers if name in found.estimates])
+
+
 def test_nothing_heavy_is_imported() -> None:
     code = "import sys, archspec; archspec.cost(archspec.load('specs/gpt2.yaml')); archspec.bill(archspec.load('specs/gpt2.yaml'), prompt=5, generate=5); print(*(m for m in ('torch', 'numpy', 'sympy', 'networkx') if m in sys.modules))"  # fmt: skip  # noqa: E501
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
