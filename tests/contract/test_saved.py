@@ -1,6 +1,6 @@
 """Memory of a training step: what is kept for the backward pass equals, to the byte, what autograd keeps."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from archspec.graph import graph
 from archspec.language.load import load
 from archspec.language.model import Spec
 from archspec.layers.ops import Attend, Conv, Elementwise, Experts, Linear, Norm, Rotate, Route, Scan
+from archspec.modules.model import eager
 from archspec.passes.memory import Memory, memory, saved_formula, unproved
 
 WIDTHS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -44,9 +45,15 @@ def measured(spec: Spec, model: nn.Module, dtype: str, T: int = 9, B: int = 2) -
     return found
 
 
-def check(spec: Spec, T: int = 9, B: int = 2, dtypes: Iterable[str] = WIDTHS) -> None:
+def check(
+    spec: Spec,
+    T: int = 9,
+    B: int = 2,
+    dtypes: Iterable[str] = WIDTHS,
+    make: Callable[[Spec], nn.Module] = eager,
+) -> None:
     """What is said equals what is measured, wherever it is said without reservation."""
-    model = build(spec)
+    model = make(spec)
     for dtype in dtypes:
         said = asked(spec, T, B, dtype=dtype)
         assert sum(line.bytes for line in said.by_node) == said.saved_bytes
@@ -60,6 +67,11 @@ def check(spec: Spec, T: int = 9, B: int = 2, dtypes: Iterable[str] = WIDTHS) ->
 @pytest.mark.parametrize("case", cases(), ids=name)
 def test_every_example_of_every_kind(case: tuple[str, str, int]) -> None:
     check(hosted(*case))
+
+
+@pytest.mark.parametrize("case", cases()[::14], ids=name)
+def test_generated_models_keep_the_same(case: tuple[str, str, int]) -> None:
+    check(hosted(*case), make=build)
 
 
 @pytest.mark.parametrize("kind", models())
