@@ -31,7 +31,7 @@ D_FF = 2048  # hidden units
 MLP_DROPOUT = 0.1  # dropout of the hidden units, after the activation
 D_MEMORY = 512  # width of the memory that cross-attention reads
 LM_HEAD_SCALE = 0.04419417382415922  # factor of the logits
-QUERY_DIM = 64  # channels of a query head, where all attentions have the same and none are given
+QUERY_DIM = 64  # channels of a query head
 FACTOR = 1.0  # factor of every standard deviation
 
 

@@ -27,7 +27,10 @@ class T5Init(InitComponent):
 
     @property
     def query_dim(self) -> int | None:
-        """Channels of a query head, where all attentions have the same and none are given."""
+        """Channels of a query head.
+
+        None where attentions differ, or where head_dim says it for all.
+        """
         widths = {number for _, number in self.names.head_dims}
         return widths.pop() if self.head_dim is None and len(widths) == 1 else None
 
