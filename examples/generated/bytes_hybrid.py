@@ -151,7 +151,7 @@ class Rope(nn.Module):
         """The angle of each pair from one token to the next, in float32 (HEAD_DIM / 2,)."""
         return default_frequencies(HEAD_DIM, THETA, device=device)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Rope":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         """Wherever the model goes, the frequencies are computed again: `to_empty` would leave them unset."""
         super()._apply(fn, recurse)
         self.bits = kept(self.frequencies(CPU), self.bits.device)

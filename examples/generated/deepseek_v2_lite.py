@@ -106,7 +106,7 @@ class Rope(nn.Module):
             device=device,
         )
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Rope":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         """Wherever the model goes, the frequencies are computed again: `to_empty` would leave them unset."""
         super()._apply(fn, recurse)
         self.bits = kept(self.frequencies(CPU), self.bits.device)

@@ -111,7 +111,7 @@ class Rope(nn.Module):
             device=device,
         )
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Rope":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         """Wherever the model goes, the frequencies are computed again: `to_empty` would leave them unset."""
         super()._apply(fn, recurse)
         self.bits = kept(self.frequencies(CPU), self.bits.device)
@@ -279,7 +279,7 @@ class MoE(nn.Module):
         """Lower the bias of experts with more than the mean load (N_EXPERTS,), raise that of the others."""
         self.correction_bias.add_(torch.sign(load.sum() - N_EXPERTS * load), alpha=BIAS_UPDATE_RATE)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MoE":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         """Casts leave the correction bias in float32: those of experts differ by less than 16 bits can tell."""
         bias = self.correction_bias
         super()._apply(fn, recurse)

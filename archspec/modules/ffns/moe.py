@@ -256,7 +256,7 @@ class MoE(nn.Module):
         if c.correction_bias:
             self.correction_bias.add_(torch.sign(load.sum() - c.n_experts * load), alpha=c.bias_update_rate)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MoE":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         """Casts leave the correction bias in float32: those of experts differ by less than 16 bits can tell."""
         c = self.c
         if c.correction_bias:

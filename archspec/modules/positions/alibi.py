@@ -31,7 +31,7 @@ class Alibi(nn.Module):
             return -slopes.view(-1, 1, 1) * distances.abs().unsqueeze(1)
         return slopes
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Alibi":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         """Wherever the model goes, the slopes are computed again: `to_empty` would leave them unset."""
         c = self.c
         if not c.plain:

@@ -136,7 +136,7 @@ class Rope(nn.Module):
             )
         return frequencies
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Rope":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         """Wherever the model goes, the frequencies are computed again: `to_empty` would leave them unset."""
         c = self.c
         if not c.plain:

@@ -330,7 +330,7 @@ class MoE(nn.Module):
         """Lower the bias of experts with more than the mean load (N_EXPERTS,), raise that of the others."""
         self.correction_bias.add_(torch.sign(load.sum() - N_EXPERTS * load), alpha=BIAS_UPDATE_RATE)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MoE":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         """Casts leave the correction bias in float32: those of experts differ by less than 16 bits can tell."""
         bias = self.correction_bias
         super()._apply(fn, recurse)
