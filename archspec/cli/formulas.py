@@ -62,10 +62,11 @@ def complexity(specs: tuple[str, ...], settings: tuple[str, ...], strict: bool, 
 @STRICT
 @click.option(
     "--what",
-    type=click.Choice(("params", "flops", "cache", "steps")),
+    type=click.Choice(("params", "flops", "cache", "steps", "memory")),
     default="flops",
     show_default=True,
-    help="What to explain: parameters, FLOPs, bytes of decoding state, or steps that must follow one another.",
+    help="What to explain: parameters, FLOPs, bytes of decoding state, steps that must follow one another, or bytes "
+    "that a training step keeps for the backward pass.",
 )
 @click.option("--layer", metavar="N", help="One layer alone, by its number (of another stack: encoder.0).")
 @click.option("--phase", type=click.Choice(("train", "prefill", "decode")), default="train", show_default=True,
@@ -74,18 +75,21 @@ def complexity(specs: tuple[str, ...], settings: tuple[str, ...], strict: bool, 
 @click.option("--seq", metavar="T", type=SIZE, help="Tokens of each.  [default: max_seq_len]")
 @click.option("--memory", metavar="M", type=SIZE, help="Tokens of an encoder's input.  [default: as many]")
 @click.option("--context", metavar="S", type=SIZE, help="Decoding: tokens that are seen, the new one included.")
-@click.option("--dtype", default="bfloat16", show_default=True, help="Type of the decoding state.")
+@click.option("--dtype", default="bfloat16", show_default=True, help="Type of the decoding state, and of what is kept.")
+@click.option("--attention", type=click.Choice(("cpu", "flash", "eager")), default="cpu", show_default=True,
+              help="What attention keeps: of the package's kernels on a CPU, of operators on a GPU.")  # fmt: skip
 @FORMAT
 def explain(spec: str, settings: tuple[str, ...], strict: bool, form: str, **asked: Any) -> None:
     """Explain a number term by term.
 
     Each term stands with its formula, the numbers put in, what they come to and the rule behind it; the sums are those
-    of `archspec count` and of the cost model, exactly.
+    of `archspec count`, of the cost model and of the memory model, exactly.
 
     \b
     archspec explain model.yaml --seq 512
     archspec explain model.yaml --what params --layer 0
     archspec explain model.yaml --what cache --context 4096
+    archspec explain model.yaml --what memory --seq 512 --batch 8
     """
     from archspec import explain as explained
     from archspec.report.explain import FORMATS

@@ -1,7 +1,7 @@
 """What a number is made of: each term with its formula in named sizes, its numbers put in, and where its rule stands.
 
 Formula and number come from one rule: that of the op, once on sizes that know their names, once with numbers for these.
-The sums are those of `archspec.count` and `archspec.cost`, exactly.
+The sums are those of `archspec.count`, `archspec.cost` and `archspec.passes.memory`, exactly.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,9 @@ from archspec.graph import Graph, graph
 from archspec.language.model import Spec, need_spec
 from archspec.layers.ops import Attend, How
 from archspec.passes.citations import rule_of, sources_of
+from archspec.passes.cost import Attention
 from archspec.passes.dtypes import bytes_of
+from archspec.passes.explain_memory import chapters_of_memory
 from archspec.passes.explanation import WHATS, Chapter, Explanation, Section, Term, What
 from archspec.passes.named import named_sizes, named_spec
 from archspec.passes.places import Place, places
@@ -36,15 +38,18 @@ def explain(
     phase: Phase = "train",
     context: int | None = None,
     dtype: str = "bfloat16",
+    attention: Attention = "cpu",
 ) -> Explanation:
     """Explain a number of a spec term by term.
 
     Args:
         spec: a resolved spec.
-        what: params (as `count`), or flops, cache (bytes of decoding state) or steps (as `cost` for this workload).
+        what: params (as `count`); flops, cache (bytes of decoding state) or steps (as `cost` for this workload); or
+            memory (bytes that a training step keeps for the backward pass: `saved_bytes` of `memory`).
         layer: one layer alone, by its number in the main stack, or as `stack.number`.
         batch, seq, memory, phase, context: the workload, as `archspec.cost` takes it; a cache is that of decoding.
-        dtype: of the cache.
+        dtype: of the cache, and of what is kept.
+        attention: in which form it keeps what it needs, as `memory` takes it: cpu, flash or eager.
 
     Raises:
         CostError: there is no such thing to explain, no such layer, or no such workload.
@@ -53,16 +58,22 @@ def explain(
     if what not in WHATS:
         raise CostError(f"what = {what!r} is unknown; known: {', '.join(WHATS)}")
     phase = "decode" if what == "cache" else phase
+    if what == "memory" and phase != "train":
+        raise CostError(f"memory is what a training step keeps for its backward pass; in {phase} there is none")
     asked = None
     if what != "params":
         asked = workload(spec, batch=batch, seq=seq, memory=memory, phase=phase, context=context)
-    found = _Explained(spec, what, asked, bytes_of(dtype))
-    chapters = tuple(found.chapters())
+    if what == "memory" and asked is not None:
+        lengths = lengths_of(spec, asked)
+        chapters = chapters_of_memory(spec, asked, lengths, attention, bytes_of(dtype))
+    else:
+        found = _Explained(spec, what, asked, bytes_of(dtype))
+        lengths, chapters = found.lengths, tuple(found.chapters())
     return Explanation(
         name=spec.name,
         what=what,
         phase=phase,
-        lengths=found.lengths,
+        lengths=lengths,
         layer="" if layer is None else str(layer),
         stacks=tuple(stack.name for stack in spec.stacks),
         chapters=chapters if layer is None else _only(spec, chapters, layer),

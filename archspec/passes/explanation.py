@@ -10,9 +10,9 @@ from archspec.passes.html import html_table
 from archspec.passes.places import ranges
 from archspec.passes.workload import Phase
 
-What = Literal["params", "flops", "cache", "steps"]
+What = Literal["params", "flops", "cache", "steps", "memory"]
 WHATS: tuple[str, ...] = get_args(What)
-UNITS = {"params": "parameters", "flops": "FLOPs", "cache": "bytes", "steps": "steps"}
+UNITS = {"params": "parameters", "flops": "FLOPs", "cache": "bytes", "steps": "steps", "memory": "bytes"}
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Term:
 
     Attributes:
         op: below its layer.
-        what: of the op: a tensor, forward or backward.
+        what: of the op: a tensor, forward or backward; of memory the tensor that it needs.
         formula: in B, T, S, M and sizes.
         numbers: what the names stand for.
         value: the whole number.
@@ -99,7 +99,7 @@ class Explanation:
     """Where a number comes from.
 
     Attributes:
-        what: params, flops, cache or steps.
+        what: params, flops, cache, steps or memory.
         lengths: the numbers for B, T, S and M; none where they do not matter.
         phase: train, prefill or decode.
         layer: the one that is explained; nothing for the whole.

@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
+from archspec.graph import Node
 from archspec.language.model import Spec
 from archspec.passes.work import Line
 
@@ -33,8 +34,17 @@ class Place:
 
     def below(self, name: str, line: Line) -> str:
         """The name of an op or a tensor below its part: `q_proj.weight`; the part itself where it is all of it."""
-        inside = re.sub(rf"^({re.escape(self.stack)}\.)?(blocks\.\d+\.)?", "", name)
-        return inside.removeprefix(line.node.part).removeprefix(".") or line.node.part
+        return below(name, line.node)
+
+
+def below(name: str, node: Node) -> str:
+    """The name of an op or a tensor below the part of a node; the part itself where it is all of it."""
+    return within(name, node.stack).removeprefix(node.part).removeprefix(".") or node.part
+
+
+def within(name: str, stack: str) -> str:
+    """The name of an op or a tensor below its layer: `mixer.q_proj`."""
+    return re.sub(rf"^({re.escape(stack)}\.)?(blocks\.\d+\.)?", "", name)
 
 
 def places(spec: Spec, every: Iterable[Line], alike: Callable[[Line], Hashable]) -> list[Place]:

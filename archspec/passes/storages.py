@@ -60,26 +60,28 @@ class Storages:
         return self.times[key] * self.sizes[key]
 
 
-def storages(graph: Graph, runs: Mapping[str, Run], how: How) -> Storages:
+def storages(graph: Graph, runs: Mapping[str, Run], how: How, folded: bool = True) -> Storages:
     """The storages of a forward pass over a graph in these runs.
 
-    A loop of more than three layers is walked three times: the first, one that stands for all in between, the last.
+    A loop of more than three layers is walked three times: the first, one that stands for all in between, the last;
+    where it is not to be `folded`, layer by layer. Sizes that know their names and lengths that are formulas give
+    storages that do.
     """
-    walk = _Walk(runs, how)
+    walk = _Walk(runs, how, folded)
     loops = {(loop.stack, loop.segment): loop for loop in graph.loops}
     for (stack, segment), members in groupby(graph.nodes, key=lambda node: (node.stack, node.segment)):
         walk.group(list(members), loops.get((stack, segment)))
     return walk.found
 
 
-def _copies(repeat: int) -> Iterator[int]:
+def _copies(repeat: int, folded: bool) -> Iterator[int]:
     """How many layers each walk over a loop stands for."""
-    return iter([1] * repeat if repeat < 4 else [1, repeat - 2, 1])
+    return iter([1, repeat - 2, 1] if folded and repeat > 3 else [1] * repeat)
 
 
 class _Walk:
-    def __init__(self, runs: Mapping[str, Run], how: How):
-        self.runs, self.how = runs, how
+    def __init__(self, runs: Mapping[str, Run], how: How, folded: bool):
+        self.runs, self.how, self.folded = runs, how, folded
         self.values: dict[str, Value] = {}
         self.made: dict[str, Place] = {}  # where the value of a node was made last
         self.found = Storages()
@@ -87,7 +89,7 @@ class _Walk:
     def group(self, nodes: list[Node], loop: Loop | None) -> None:
         """The nodes of one segment, or some that stand outside."""
         first = nodes[0]
-        for copy, times in enumerate(_copies(first.repeat)):
+        for copy, times in enumerate(_copies(first.repeat, self.folded)):
             if copy and loop is not None:
                 self.values[loop.enters], self.made[loop.enters] = self.values[loop.leaves], self.made[loop.leaves]
             for node in nodes:

@@ -34,6 +34,8 @@ def table(found: Explanation) -> str:
 
 def _title(found: Explanation) -> str:
     of = "" if found.what == "params" else " of the state" if found.what == "cache" else f" of {STEP[found.phase]}"
+    if found.what == "memory":
+        of = f" kept for the backward pass{of}"
     if found.what == "steps":
         of += " that must follow one another, on the longest way"
     lengths = "".join(f", {name} = {n:,}" for name, n in found.lengths.items())

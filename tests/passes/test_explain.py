@@ -14,6 +14,7 @@ from archspec.passes.cost import cost
 from archspec.passes.count import count
 from archspec.passes.explain import explain
 from archspec.passes.explanation import Explanation, Term
+from archspec.passes.memory import memory
 
 
 def workload(spec: Spec) -> dict[str, int]:
@@ -68,6 +69,49 @@ def test_state_adds_up_to_the_cost(path: Path) -> None:
         check_texts(found)
 
 
+@pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    ("batch", "seq", "attention", "dtype"),
+    [(3, 7, "cpu", "bfloat16"), (1, 1, "cpu", "float32"), (2, 77, "flash", "bfloat16"), (2, 77, "eager", "float32")],
+)
+def test_what_is_kept_adds_up_to_the_memory(path: Path, batch: int, seq: int, attention: Any, dtype: str) -> None:
+    spec = spec_of(path)
+    asked: dict[str, Any] = {"batch": batch, "attention": attention, "dtype": dtype}
+    asked |= {name: min(seq, most) for name, most in workload(spec).items()}
+    source = 5 if len(spec.stacks) > 1 else None
+    found = explain(spec, "memory", memory=source, **asked)
+    assert found.total == memory(spec, memory_tokens=source, **asked).saved_bytes
+    check_texts(found)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "t5_small"])
+def test_each_op_keeps_what_memory_says(name: str) -> None:
+    spec = load(f"specs/{name}.yaml")
+    wanted: dict[str, int] = {}
+    for of in memory(spec, batch=2, seq=9).by_node:
+        wanted[of.node.part] = wanted.get(of.node.part, 0) + of.bytes
+    found: dict[str, int] = {}
+    for c in explain(spec, "memory", batch=2, seq=9).chapters:
+        for s in c.sections:
+            found[s.part] = found.get(s.part, 0) + c.times * s.total
+    assert found == wanted
+
+
+def test_a_tensor_that_two_ops_need_stands_at_the_first() -> None:
+    found = explain(load("specs/gpt2.yaml"), "memory", batch=2, seq=512, layer=3, attention="flash")
+    equations = {(t.op, t.what): t.equation for t in terms(found)}
+    assert equations["q_proj", "norm1"] == "2 B T d_model = 2 x 2 x 512 x 768 = 1,572,864"
+    assert not {op for op, _ in equations} & {"k_proj", "v_proj", "out_proj"}
+    assert equations["attention", "lse"] == "4 B T n_heads = 4 x 2 x 512 x 12 = 49,152"
+    assert equations["norm1", "input"] == "2 B T d_model = 2 x 2 x 512 x 768 = 1,572,864"
+
+
+def test_layers_that_keep_more_stand_apart() -> None:
+    found = explain(load("specs/t5_small.yaml"), "memory", seq=16)
+    decoder = [c.layers for c in found.chapters if c.stack == "decoder" and c.layers]
+    assert decoder == [(0,), (1, 2, 3, 4, 5)]  # the first keeps what the encoder gives, which all of them read
+
+
 @pytest.mark.parametrize(("role", "kind", "number"), [e for e in examples() if e[0] in ("mixer", "ffn")])
 def test_every_kind_adds_up(role: str, kind: str, number: int) -> None:
     part = {"kind": kind, **find(role, kind).examples[number]}
@@ -79,6 +123,9 @@ def test_every_kind_adds_up(role: str, kind: str, number: int) -> None:
     else:
         spec = load({**sizes, "blocks": [{"repeat": 2, **block}], "head": "lm"})
     assert explain(spec, "params").total == count(spec).total
+    kept = explain(spec, "memory", batch=2, seq=31)
+    assert kept.total == memory(spec, batch=2, seq=31).saved_bytes
+    check_texts(kept)
     for phase in ("train", "prefill", *(("decode",) if spec.causal else ())):
         wanted = cost(spec, phase=phase, batch=2, seq=31)  # type: ignore[arg-type]
         found = explain(spec, "flops", phase=phase, batch=2, seq=31)  # type: ignore[arg-type]
@@ -150,6 +197,8 @@ def test_sources_are_those_of_the_component() -> None:
         ({"batch": 0}, "batch = 0 must be a whole number, at least 1"),
         ({"seq": 0}, "seq = 0 must be a whole number, at least 1"),
         ({"what": "cache", "dtype": "float3"}, "dtype = 'float3' is unknown"),
+        ({"what": "memory", "attention": "slow"}, "attention = 'slow' is unknown; known: flash, eager, cpu"),
+        ({"what": "memory", "phase": "decode"}, "memory is what a training step keeps for its backward pass"),
     ],
 )
 def test_what_cannot_be_explained_is_told(asked: dict[str, Any], words: str) -> None:
