@@ -27,9 +27,9 @@ FORMAT = click.option(
 def complexity(specs: tuple[str, ...], settings: tuple[str, ...], strict: bool, kinds: bool, form: str) -> None:
     """Show formulas, classes and crossing points.
 
-    Formulas of the work, state and sequential steps of each kind of layer and of the whole, in B sequences, T tokens, S
-    tokens seen while decoding, M tokens of a memory, and the model's own sizes; and the lengths from which one kind of
-    work costs more than another.
+    Formulas of the work, the state, the sequential steps and the memory that training takes, of each kind of layer and
+    of the whole, in B sequences, T tokens, S tokens seen while decoding, M tokens of a memory, and the model's own
+    sizes; and the lengths from which one kind of work costs more than another.
 
     \b
     archspec complexity model.yaml

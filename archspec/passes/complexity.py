@@ -1,7 +1,8 @@
 """What each kind of layer and the whole model cost, as formulas in B, T, S, M and the model's own sizes.
 
 FLOPs are those of `archspec.passes.cost`: two a multiply-add, as PyTorch's counter has them. The state is what decoding
-keeps, in numbers. Of a mixer the class names first what mixes tokens, then the projections beside it.
+keeps, in numbers. Memory is in bytes: of a part all that its ops need, its input too; of the whole each tensor once,
+those of norms and wiring too. Of a mixer the class names first what mixes tokens, then the projections beside it.
 """
 
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ MEANING = {
     "decoding": "FLOPs of one more token, which sees S",
     "state": "numbers kept while decoding",
     "steps": "operations of a forward pass that must follow one another",
+    "memory": "bytes that training keeps for the backward pass: bfloat16, attention as flash, B > 1, T > 1",
 }
 
 

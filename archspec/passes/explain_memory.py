@@ -17,7 +17,7 @@ from archspec.layers.ops import How
 from archspec.passes.citations import sources_of
 from archspec.passes.cost import Attention
 from archspec.passes.explanation import Chapter, Section, Term
-from archspec.passes.named import named_sizes, named_spec
+from archspec.passes.named import named_spec, sizes_of
 from archspec.passes.places import below, within
 from archspec.passes.storages import Key, storages
 from archspec.passes.workload import Workload
@@ -50,14 +50,6 @@ def chapters_of_memory(
     return tuple(found.values())
 
 
-def sizes_of(spec: Spec, nodes: Mapping[str, Node], node: Node) -> dict[str, int]:
-    """What the names in the shapes of a node stand for; a sum or product of the wiring has the shape of its first."""
-    while node.component is None and node.reads and node.reads[0] in nodes:
-        node = nodes[node.reads[0]]
-    width = next(stack.d_model for stack in spec.stacks if stack.name == node.stack)
-    return {"d_model": int(width), **named_sizes(node.component)}
-
-
 class _Kept:
     """The storages that each layer keeps."""
 
@@ -65,6 +57,7 @@ class _Kept:
         self.spec, self.lengths = spec, lengths
         every = graph(named_spec(spec))
         self.nodes = {node.name: node for node in every.nodes}
+        self.widths = {stack.name: stack.d_model for stack in spec.stacks}
         B, T, M = Size.of(asked.batch, "B"), Size.of(asked.seq, "T"), Size.of(asked.memory, "M")
         self.found = storages(every, replace(asked, batch=B, seq=T, context=T, memory=M).runs(spec), how, folded=False)
 
@@ -92,7 +85,7 @@ class _Kept:
 
     def _term(self, key: Key, node: Node) -> Term:
         size, maker = self.found.sizes[key], self.nodes[key[0]]
-        numbers = {**self.lengths, **sizes_of(self.spec, self.nodes, maker)}
+        numbers = {**self.lengths, **sizes_of(maker, self.nodes, self.widths)}
         return Term(below(node.name, node), self._tensor(key, node), Formula.of(size), numbers, int(size))
 
     def _tensor(self, key: Key, node: Node) -> str:

@@ -24,7 +24,7 @@ class Figure:
     """A cost of some ops together.
 
     Attributes:
-        name: what it is: training, prefill, needed, decoding, state, steps.
+        name: what it is: training, prefill, needed, decoding, state, steps, memory.
         length: the length that its class speaks of: T, S or M.
         terms: what ops cost, and how often; each is rounded by itself where it holds a logarithm.
         sizes: what the names in it stand for, in the order in which they are written.

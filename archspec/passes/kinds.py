@@ -10,22 +10,24 @@ from math import log2, prod
 from typing import Any
 
 from archspec.errors import SpecError
+from archspec.formulas import Size
 from archspec.formulas.functions import named
-from archspec.graph import Graph, Node
+from archspec.graph import NOWHERE, Graph, Node
 from archspec.language.resolve import make
 from archspec.layers.base import Component, FFNComponent, MixerComponent
-from archspec.layers.ops import How, Op, Run, Scan
+from archspec.layers.ops import How, Op, Run, Scan, linear
 from archspec.layers.registry import find, kinds
 from archspec.passes.figures import Figure, Maker
 from archspec.passes.html import html_table
 from archspec.passes.named import named_component, named_sizes
 from archspec.passes.orders import FAR
-from archspec.passes.spec_formulas import figures
+from archspec.passes.spec_formulas import WIDTH, figures
+from archspec.passes.storages import storages
 from archspec.passes.work import lines
 
 ROLES = (MixerComponent.role, FFNComponent.role)
 SIZES = {"d_model": 1024, "d_memory": 1024, "vocab_size": 32_000, "max_seq_len": 4096, "n_layers": 12}
-HEADER = ("kind", "training", "projections", "written", "unfused", "steps", "a token", "state", "order")
+HEADER = ("kind", "training", "projections", "memory", "unfused", "steps", "a token", "state", "order")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class KindRow:
         work: the class of what mixes tokens (of an FFN: of all), for a text of T tokens; pairs that a mask or a window
             hides are left out.
         projections: that of the projections beside it; nothing where there are none.
-        written: numbers that a forward pass writes to memory, of which training keeps most, with fused kernels.
+        memory: bytes that training keeps for the backward pass, with fused kernels.
+        written: numbers that a forward pass writes to memory, with fused kernels.
         unfused: the same where the scores of attention and the states of all tokens are written too.
         steps: operations that must follow one another in training.
         decoding: FLOPs of what mixes tokens for one more token, which sees S; nothing where it does not decode.
@@ -52,6 +55,7 @@ class KindRow:
     setting: str
     work: str
     projections: str
+    memory: str
     written: str
     unfused: str
     steps: str
@@ -118,6 +122,7 @@ def _row(kind: str, settings: dict[str, Any], c: Component, setting: str) -> Kin
         setting=setting,
         work=f"O({work[0]})",
         projections=f"O({work[1]})" if len(work) > 1 else "",
+        memory=found["memory"].order,
         written=found["written"].order,
         unfused=found["unfused"].order,
         steps=found["steps"].order,
@@ -137,7 +142,7 @@ def of_component(c: Component) -> dict[str, Figure]:
     B, T, S, M = map(named, ("B", "T", "S", "M"))
     members = lines(found, {"x": Run(B, T, T, M)}, How(), "train")
     decoding = lines(found, {"x": Run(B, 1, S, M, True)}, How(), "decode") if _decodes(c) else []
-    costs = figures(found, members, decoding, named_sizes(c), "T")
+    costs = figures(found, members, decoding, named_sizes(c), "T", _needed(c, ops))
     make = Maker(c, named_sizes(c), ops)
     eager = lines(found, {"x": Run(B, T, T, M)}, How(attention="eager"), "train")
     states = [line.node.op.unfused(line.run) for line in members if isinstance(line.node.op, Scan)]
@@ -148,6 +153,17 @@ def of_component(c: Component) -> dict[str, Figure]:
         if (made := make.plain(name, "T", values)) is not None:
             costs[name] = made
     return costs
+
+
+def _needed(c: Component, ops: Iterable[Op]) -> list[int]:
+    """Bytes of what a component keeps for the backward pass, given what projections before it have made."""
+    width = Size.of(int(c.d_model), "d_model")  # type: ignore[attr-defined]
+    before = Node(linear("given", width, width, inputs=("tokens",)), "x", "before", None, reads=(NOWHERE,))
+    known = {"x": "given", **{op.name: op.name for op in ops}}
+    nodes = [Node(op, "x", c.role, c, reads=tuple(known.get(i, NOWHERE) for i in op.inputs)) for op in ops]
+    B, T, M = map(named, ("B", "T", "M"))
+    kept = storages(Graph((before, *nodes), ()), {"x": Run(B, T, T, M)}, How(width=WIDTH))
+    return [kept.sizes[key] for key in kept.kept]
 
 
 def _decodes(c: Component) -> bool:
@@ -194,4 +210,4 @@ def _cells(row: KindRow) -> tuple[str, ...]:
     decoding = row.decoding or "does not decode"
     unfused = row.unfused if row.unfused != row.written else ""
     rest = (row.steps, decoding, row.state, row.order)
-    return (name, *(cell or "-" for cell in (row.work, row.projections, row.written, unfused, *rest)))
+    return (name, *(cell or "-" for cell in (row.work, row.projections, row.memory, unfused, *rest)))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from archspec.formulas import Size
+from archspec.graph import Node
 from archspec.language.model import Block, Layer, Segment, Spec, Stack
 from archspec.layers.base import Component
 from archspec.layers.fields import extra
@@ -55,6 +56,20 @@ def named_sizes(c: Component | None, around: Mapping[str, int] | None = None) ->
         if isinstance(child, Component):
             found |= named_sizes(child, outer | own)
     return found
+
+
+def sizes_of(node: Node, nodes: Mapping[str, Node], widths: Mapping[str, int]) -> dict[str, int]:
+    """What the names in the shapes of a node stand for; a sum or product of the wiring has the shape of its first.
+
+    Args:
+        node: of the graph of a named spec.
+        nodes: all of them by name.
+        widths: of the stacks.
+    """
+    source = node
+    while source.component is None and source.reads and source.reads[0] in nodes:
+        source = nodes[source.reads[0]]
+    return {"d_model": widths[source.stack], **named_sizes(source.component)}
 
 
 def _alias(c: Component, name: str, own: Mapping[str, int]) -> str:

@@ -15,14 +15,16 @@ from archspec.layers.base import Component, MixerComponent
 from archspec.layers.ops import How, Linear, Scan
 from archspec.passes.crossings import Crossing, crossings
 from archspec.passes.figures import LENGTHS, Costs, Figure, Maker
-from archspec.passes.named import named_sizes, named_spec
+from archspec.passes.named import named_sizes, named_spec, sizes_of
 from archspec.passes.orders import joined
 from archspec.passes.places import Place, places
 from archspec.passes.steps import sequential_steps
+from archspec.passes.storages import Key, storages
 from archspec.passes.work import Line, lines
 from archspec.passes.workload import Workload, workload
 
 PROJECTIONS = ": projections"
+WIDTH = 2  # bytes of an activation that is kept: bfloat16
 WORD = re.compile(r"log \w+|\S+")  # of a class
 COSTS: Mapping[str, Costs] = {
     "training": lambda line: (line.forward, line.backward),
@@ -74,12 +76,14 @@ class SpecFormulas:
     def __init__(self, spec: Spec):
         self.spec = spec
         self.graph: Graph = graph(named_spec(spec))
+        self.nodes = {node.name: node for node in self.graph.nodes}
         self.widths = {stack.name: stack.d_model for stack in spec.stacks}
         B, T, S, M = map(named, ("B", "T", "S", "M"))
         self.training = lines(self.graph, Workload("train", B, T, T, M).runs(spec), How(), "train")
         self.silent = _silent(spec)
         runs = Workload("decode", B, 1, S, M).runs(spec)
         decoding = [] if self.silent else lines(self.graph, runs, How(), "decode")
+        self.kept = storages(self.graph, Workload("train", B, T, T, M).runs(spec), How(width=WIDTH))
         self.decoding = {line.node.name: line for line in decoding}
 
     def sizes(self, line: Line) -> dict[str, int]:
@@ -105,19 +109,31 @@ class SpecFormulas:
     def _figures(self, members: list[Line]) -> dict[str, Figure]:
         decoding = [self.decoding[line.node.name] for line in members if line.node.name in self.decoding]
         length = "T" if members[0].node.stack == self.spec.main.name else "M"
-        return figures(self.graph, members, decoding, self.sizes(members[0]), length)
+        return figures(self.graph, members, decoding, self.sizes(members[0]), length, self._needed(members))
+
+    def _needed(self, members: list[Line]) -> list[Formula]:
+        """Bytes of the storages that the lines of one component keep, those of its inputs too, each once."""
+        keys = dict.fromkeys(key for line in members for key in self.kept.needed[line.node.name])
+        own = self.sizes(members[0])
+        return [in_names_of(own, self.kept.sizes[key], self._sizes_of(key)) for key in keys]
+
+    def _sizes_of(self, key: Key) -> dict[str, int]:
+        """What the names in the size of a storage stand for."""
+        return sizes_of(self.nodes[key[0]], self.nodes, self.widths)
 
     # The whole
 
     def whole(self, name: str, parts: Iterable[Part]) -> Figure | None:
         """A cost of the model, with numbers for its sizes; None where it has none."""
         length = "S" if name in ("decoding", "state") else "T"
-        terms = tuple(self._steps() if name == "steps" else self._state() if name == "state" else self._work(name))
+        every = {"steps": self._steps, "state": self._state, "memory": self._memory}
+        terms = tuple(every[name]() if name in every else self._work(name))
         if not terms:
             return None
         known = [p.figures.get(name) or (p.figures.get("prefill") if name == "needed" else None) for p in parts]
         orders = [_as_one(order, length) for f in known if f is not None for order in f.order[2:-1].split(" + ")]
-        orders = [order for order in orders if order != "1"]
+        least = {"1", *(length for order in orders if order.startswith(f"{length} "))}
+        orders = [order for order in orders if order not in least]
         return Figure(name, length, terms, {}, joined(sorted(orders, key=_speed, reverse=True)))
 
     def _work(self, name: str) -> Iterator[tuple[int, Formula]]:
@@ -127,6 +143,11 @@ class SpecFormulas:
     def _state(self) -> Iterator[tuple[int, Formula]]:
         for line in self.decoding.values():
             yield from ((line.times, self._put(line, n)) for n in _kept(line))
+
+    def _memory(self) -> Iterator[tuple[int, Formula]]:
+        """Of the model each storage counts once, however many ops keep it."""
+        for key in self.kept.kept:
+            yield self.kept.times[key], Formula.of(self.kept.sizes[key]).put(**self._sizes_of(key))
 
     def _steps(self) -> Iterator[tuple[int, Formula]]:
         numeric = [replace(line, steps=self._put(line, line.steps)) for line in self.training]  # type: ignore[arg-type]
@@ -161,7 +182,12 @@ class SpecFormulas:
 
 
 def figures(
-    found: Graph, members: list[Line], decoding: list[Line], sizes: Mapping[str, int], length: str
+    found: Graph,
+    members: list[Line],
+    decoding: list[Line],
+    sizes: Mapping[str, int],
+    length: str,
+    needed: Iterable[Any] = (),
 ) -> dict[str, Figure]:
     """The costs of the lines of one component by name, without those that are nought.
 
@@ -171,6 +197,7 @@ def figures(
         decoding: its lines for a decoded token.
         sizes: what the names in them stand for.
         length: that of the texts that they are given.
+        needed: bytes of the storages that they keep for the backward pass.
     """
     make = Maker(members[0].node.component, sizes, [line.node.op for line in members])
     every = [make.work(name, length, members, COSTS[name]) for name in ("training", "prefill", "needed")]
@@ -180,7 +207,16 @@ def figures(
     every.append(make.plain("state", "S", [n for line in decoding for n in _kept(line)]))
     if every[0] is not None:
         every.append(make.plain("steps", length, [sequential_steps(found, _once(members))]))
+    every.append(make.plain("memory", length, needed))
     return {f.name: f for f in every if f is not None}
+
+
+def in_names_of(own: Mapping[str, int], size: Any, sizes: Mapping[str, int]) -> Formula:
+    """A size in the names of a component that another one made: each number by the component's name for it, if any."""
+    formula = Formula.of(size)
+    called = {n: Formula.named(name) for name, n in reversed(list(own.items()))}
+    changed = {name: n for name, n in sizes.items() if name in formula.names() and own.get(name) != n}
+    return formula.put(**{name: called.get(n, n) for name, n in changed.items()})
 
 
 def kind_of_work(line: Line) -> str:

@@ -46,6 +46,7 @@ class Storages:
         times: how many layers have such a storage.
         kept: the storages that are kept, with the node and place that keep them first.
         wanted: for each layer the storages that its ops keep.
+        needed: for each op the storages that it keeps in the last layer that it stands for, whoever keeps them first.
         entering: for each layer the storages that it reads from outside.
     """
 
@@ -53,6 +54,7 @@ class Storages:
     times: dict[Key, int] = field(default_factory=dict)
     kept: dict[Key, tuple[str, Place]] = field(default_factory=dict)
     wanted: dict[Place, dict[Key, None]] = field(default_factory=dict)
+    needed: dict[str, dict[Key, None]] = field(default_factory=dict)
     entering: dict[Place, dict[Key, None]] = field(default_factory=dict)
 
     def total(self, key: Key) -> int:
@@ -109,6 +111,7 @@ class _Walk:
         read = inputs.get(op.inputs[0]) if op.inputs else None
         layouts = tuple(name not in inputs or inputs[name].scattered for name in op.inputs)
         how = self.how._replace(input_learns=read is not None and read.learns, scattered=layouts)
+        self.found.needed[node.name] = {}
         if learns:
             for item in op.saved(run, how):
                 self._keep(self._key(item, node, place, times, inputs, run), node, place)
@@ -144,6 +147,7 @@ class _Walk:
         if key is None:
             return
         self.found.kept.setdefault(key, (node.name, place))
+        self.found.needed[node.name][key] = None
         self._note(self.found.wanted, place, key)
 
     @staticmethod

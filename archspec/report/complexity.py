@@ -153,7 +153,7 @@ FORMATS: dict[str, Callable[[Complexity], str]] = {"table": table, "markdown": m
 
 KINDS_NOTE = (
     "training: what mixes tokens in a text of T, without hidden pairs; of an FFN all of it",
-    "written: numbers that a forward pass writes, of which training keeps most; unfused: with scores or all states",
+    "memory: bytes that training keeps for the backward pass; unfused: numbers written, scores or all states too",
     "a token: one more, which sees S; state: the numbers kept for it",
     "training is parallel where steps do not grow as T; decoding is cheap where a token does not grow with S",
 )
@@ -180,6 +180,7 @@ def kinds_json(found: Kinds) -> str:
         "setting",
         "work",
         "projections",
+        "memory",
         "written",
         "unfused",
         "steps",

@@ -25,6 +25,7 @@ from archspec.passes.complexity import Complexity, complexity
 from archspec.passes.cost import cost
 from archspec.passes.count import kept
 from archspec.passes.kinds import SIZES, KindRow, complexity_of_kinds, of_component
+from archspec.passes.memory import memory
 
 FOUND: dict[Path, Complexity] = {}
 MANY = 10**6  # a max_seq_len that forbids nothing
@@ -72,6 +73,15 @@ def test_a_decoded_token_is_what_it_costs(path: Path) -> None:
         run = Run(batch, 1, seen, memory)
         numbers = sum(n.repeat * prod(k.needed(run)) for n, k in kept(every))
         assert found.whole["state"].value(B=batch, S=seen, M=memory) == numbers
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
+def test_the_whole_keeps_what_memory_says(path: Path) -> None:
+    spec, kept_bytes = spec_of(path), of(path).whole["memory"]
+    for asked in workloads(spec):
+        batch, T, M = asked["batch"] + 1, asked["seq"], asked.get("memory")
+        wanted = memory(spec, batch=batch, seq=T, memory_tokens=M, attention="flash")
+        assert kept_bytes.value(B=batch, T=T, M=M) == wanted.saved_bytes
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
@@ -177,6 +187,31 @@ def test_online_softmax_does_the_same_work_in_memory_that_grows_with_the_text_al
     rows = [KINDS["attention", setting] for setting in ("", "mask bidirectional", "mask cross")]
     assert [(row.written, row.unfused) for row in rows] == [("O(T d)", "O(T^2 h)")] * 2 + [("O(T d)", "O(T M h)")]
     assert (KINDS["mamba", ""].written, KINDS["mamba", ""].unfused) == ("O(T d)", "O(T d N)")
+
+
+MEMORY = {
+    ("gpt2", "attention"): ("O(T d)", "2 B T (n_heads (5 head_dim + 2) + d_model)"),
+    ("lstm_lm", "lstm"): ("O(T d)", "20 B T d_model"),
+    ("t5_small", "attention"): ("O(M^2 h)", "2 M^2 n_heads + 2 B M (n_heads (5 head_dim + 2) + d_model)"),
+    ("gpt2", "mlp"): ("O(T d_ff)", "2 B T (d_model + 2 d_ff)"),
+    ("mamba2_130m", "mamba2"): ("O(T d N/Q)", ""),
+    ("gpt2", "lm"): ("O(T d)", "2 B T d_model"),
+}
+
+
+@pytest.mark.parametrize(("name", "kind"), MEMORY)
+def test_a_part_keeps_what_its_ops_need(name: str, kind: str) -> None:
+    figure = next(p for p in of(Path(f"specs/{name}.yaml")).parts if p.kind == kind).figures["memory"]
+    order, text = MEMORY[name, kind]
+    assert figure.order == order
+    assert not text or figure.text() == text
+
+
+def test_memory_of_kinds_is_that_of_the_textbooks() -> None:
+    for kind in ("attention", "mla", "hyena", "mamba", "rnn", "lstm", "gru"):
+        assert KINDS[kind, ""].memory == "O(T d)"
+    assert KINDS["attention", "mask cross"].memory == "O(T d)"
+    assert KINDS["mlp", ""].memory == "O(T d_ff)"
 
 
 @pytest.mark.parametrize("role", ["mixer", "ffn"])
