@@ -16,7 +16,6 @@ from archspec.graph import Graph, graph
 from archspec.language.model import Spec, need_spec
 from archspec.layers.ops import Attend, How
 from archspec.passes.citations import rule_of, sources_of
-from archspec.passes.cost import Attention
 from archspec.passes.dtypes import bytes_of
 from archspec.passes.explain_memory import chapters_of_memory
 from archspec.passes.explanation import WHATS, Chapter, Explanation, Section, Term, What
@@ -24,7 +23,7 @@ from archspec.passes.named import named_sizes, named_spec
 from archspec.passes.places import Place, places
 from archspec.passes.steps import longest_way
 from archspec.passes.work import Line, lines
-from archspec.passes.workload import Phase, Workload, workload
+from archspec.passes.workload import Attention, Phase, Workload, workload
 
 
 def explain(

@@ -15,12 +15,11 @@ from archspec.graph import Node, graph
 from archspec.language.model import Spec
 from archspec.layers.ops import How
 from archspec.passes.citations import sources_of
-from archspec.passes.cost import Attention
 from archspec.passes.explanation import Chapter, Section, Term
 from archspec.passes.named import named_spec, sizes_of
 from archspec.passes.places import below, within
 from archspec.passes.storages import Key, storages
-from archspec.passes.workload import Workload
+from archspec.passes.workload import Attention, Workload
 
 INPUT = "input"  # a tensor that an earlier layer has made
 

@@ -122,6 +122,13 @@ def test_explain_of_a_cache_is_that_of_decoding() -> None:
     assert record["chapters"][0]["sections"][0]["terms"][0]["substituted"] == "2 x 1 x 8 x 12 x 64"
 
 
+def test_explain_of_memory_names_each_tensor_and_its_reader() -> None:
+    found = lines("explain", GPT2, "--what", "memory", "--seq", "512", "--batch", "8", "--attention", "flash")
+    assert found[0] == "gpt2: bytes kept for the backward pass of a training step, B = 8, T = 512"
+    lse = next(line for line in found if line.split()[:2] == ["attention", "lse"])
+    assert " ".join(lse.split()) == "attention lse 4 B T n_heads = 4 x 8 x 512 x 12 = 196,608"
+
+
 def test_explain_as_markdown_is_a_table() -> None:
     found = lines("explain", TINY, "--what", "params", "--format", "markdown")
     assert "| 0-1 | ffn | up_proj.weight |  | d_ff x d_model = 16 x 8 = 128 |" in found
