@@ -23,9 +23,8 @@ from archspec.lowering.program import (
 )
 from archspec.lowering.wiring import lower_block
 
-LOCAL = frozenset(
-    {"self", "x", "once", "substate", "collect", "scope", "as_mask", "as_documents"}
-)  # names that the forward of a model uses
+# names that the forward of a model uses
+LOCAL = frozenset({"self", "x", "once", "substate", "collect", "scope", "as_mask", "as_documents"})
 
 
 def lower_model(spec: Spec) -> Function:
