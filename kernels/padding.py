@@ -36,11 +36,11 @@ from archspec.kernels.state import State, advance, recall
 __all__ = [
     "Rows",
     "align",
+    "as_documents",
+    "as_mask",
+    "as_mask_at_ends",
+    "as_positions",
     "by_document",
-    "checked_documents",
-    "checked_ends",
-    "checked_mask",
-    "checked_positions",
     "count_real",
     "given_or",
     "hide",
@@ -55,7 +55,7 @@ __all__ = [
 # What is given
 
 
-def checked_mask(mask: Tensor | None, x: Tensor) -> Tensor | None:
+def as_mask(mask: Tensor | None, x: Tensor) -> Tensor | None:
     """The mask as booleans.
 
     Raises:
@@ -72,12 +72,12 @@ def checked_mask(mask: Tensor | None, x: Tensor) -> Tensor | None:
     return mask.bool()
 
 
-def checked_ends(mask: Tensor | None, x: Tensor) -> Tensor | None:
-    """`checked_mask` for layers that go by the distance of columns: padding must stand at the ends of each row.
+def as_mask_at_ends(mask: Tensor | None, x: Tensor) -> Tensor | None:
+    """`as_mask` for layers that go by the distance of columns: padding must stand at the ends of each row.
 
     Raises ValueError for padding between real tokens; not while compiling, where the values of a mask are not known.
     """
-    mask = checked_mask(mask, x)
+    mask = as_mask(mask, x)
     if mask is None or not is_known(mask):
         return mask
     runs = mask[:, :1].sum(1) + (mask[:, 1:] & ~mask[:, :-1]).sum(1)
@@ -86,7 +86,7 @@ def checked_ends(mask: Tensor | None, x: Tensor) -> Tensor | None:
     return mask
 
 
-def checked_positions(positions: Tensor | None, x: Tensor, state: State | None = None) -> Tensor | None:
+def as_positions(positions: Tensor | None, x: Tensor, state: State | None = None) -> Tensor | None:
     """The positions; a sequence that was begun with them goes on with them.
 
     Raises:
@@ -108,7 +108,7 @@ def checked_positions(positions: Tensor | None, x: Tensor, state: State | None =
     return positions
 
 
-def checked_documents(documents: Tensor | None, x: Tensor, state: State | None = None) -> Tensor | None:
+def as_documents(documents: Tensor | None, x: Tensor, state: State | None = None) -> Tensor | None:
     """The numbers of documents, (B, T); cumulative lengths become numbers.
 
     Raises:

@@ -8,14 +8,14 @@ from collections.abc import Iterable
 from archspec.codegen.sources import Form, copied_from, home, module_of, path_of, source
 from archspec.layers.base import Component
 
-PADDING = (
+PADDING = (  # as_...: beside arguments such as `<stack>_mask`, of a stack that can have no keyword for a name
     "Rows",
     "align",
     "by_document",
-    "checked_documents",
-    "checked_ends",
-    "checked_mask",
-    "checked_positions",
+    "as_documents",
+    "as_mask_at_ends",
+    "as_mask",
+    "as_positions",
     "count_real",
     "given_or",
     "reorder",

@@ -117,6 +117,16 @@ def home(module: str, name: str) -> tuple[str, str] | None:
     return None
 
 
+def origin_of(module: str, name: str) -> tuple[str, str]:
+    """Where what a module calls `name` is defined: in it, or in one from which it hands it on."""
+    while path_of(module).is_file() and name not in source(module).statements:
+        place = home(module, name)
+        if place is None:
+            break
+        module, name = place
+    return module, name
+
+
 def copied_from(module: str, form: Form) -> str | None:
     """The module whose definitions a file of a form copies in place of those of `module`; None where it imports them.
 

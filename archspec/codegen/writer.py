@@ -29,6 +29,7 @@ from archspec.codegen.sources import (
     free_names,
     home,
     module_of,
+    origin_of,
     path_of,
     source,
 )
@@ -62,11 +63,16 @@ class Writer:
         self.mentioned: dict[str, float] = {}  # sizes in comments and docstrings
         self.parts: dict[str, str] = {}
         # what a name of the file means: (module, name in it)
-        self.globals = {name: (copied_from(m, form) or m if n else m, n) for name, (m, n) in STRUCTURAL.items()}
+        self.globals = {name: self._origin(m, n) for name, (m, n) in STRUCTURAL.items()}
         self.helpers: set[str] = set()
         self.facts = facts_by_component(spec)
         self.takes: dict[Component, frozenset[str]] = {}  # what the forward of a layer takes in this file
         self.imports: set[Import] = set()
+
+    def _origin(self, module: str, name: str) -> tuple[str, str]:
+        """The module that this file takes a name of structural code from, and what it is called there."""
+        copied = copied_from(module, self.form) if name else None
+        return (module, name) if copied is None else origin_of(copied, name)
 
     def local(self, wished: str, taken: Collection[str] = ()) -> str:
         """A name for a local variable of a printed function: the wished one, or that with a _ (and a number) behind it.
@@ -189,8 +195,7 @@ class Writer:
 
     def helper(self, module: str, name: str) -> str:
         """A helper function or value, copied; returns what it is called here."""
-        if path_of(module).is_file() and name not in source(module).statements and (origin := home(module, name)):
-            return self.helper(*origin)  # it is handed on by a module that does not define it
+        module, name = origin_of(module, name)
         found = self.source(module, name)
         if m.matches(found.statements[name], m.SimpleStatementLine([m.Assign(value=m.Name())])):
             origin = home(module, found.statements[name].body[0].value.value)

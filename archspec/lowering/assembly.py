@@ -23,7 +23,8 @@ from archspec.lowering.program import (
 )
 from archspec.lowering.wiring import lower_block
 
-LOCAL = frozenset({"self", "x", "once", "substate", "collect", "scope"})  # names that the forward of a model uses
+# names that the forward of a model uses
+LOCAL = frozenset({"self", "x", "once", "substate", "collect", "scope", "as_mask", "as_documents"})
 
 
 def lower_model(spec: Spec) -> Function:
@@ -91,7 +92,7 @@ def _numbered(spec: Spec, stack: Stack) -> tuple[Assign, ...]:
     own = {a.of: Value(a.name) for a in spec.arguments if a.stack == stack.name}
     if "documents" not in own:
         return ()
-    check = Apply("checked_documents", (own["documents"], own[stack.embedding.reads]))
+    check = Apply("as_documents", (own["documents"], own[stack.embedding.reads]))
     return (Assign(own["documents"].name, check, checks=True),)
 
 
@@ -105,7 +106,7 @@ def _masked(spec: Spec, stack: Stack) -> tuple[Assign, ...]:
         or not any("memory_mask" in _takes(spec, s) for s in others)
     ):
         return ()
-    return (Assign(own["mask"].name, Apply("checked_mask", (own["mask"], own[stack.embedding.reads])), checks=True),)
+    return (Assign(own["mask"].name, Apply("as_mask", (own["mask"], own[stack.embedding.reads])), checks=True),)
 
 
 def _remembered(spec: Spec, stack: Stack) -> tuple[Assign, ...]:

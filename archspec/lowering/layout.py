@@ -38,8 +38,8 @@ class LaidOut:
         """Refuse what does not fit the tokens x, or what the layers cannot honour."""
         holes = any(part.contiguous for part in self.stack.parts) and not self.moves
         state = (Value("state"),) if self.decodes else ()
-        mask = Apply("checked_ends" if holes else "checked_mask", (Value("mask"), x))
-        others = (Apply(f"checked_{name}", (Value(name), x, *state)) for name in ("positions", "documents"))
+        mask = Apply("as_mask_at_ends" if holes else "as_mask", (Value("mask"), x))
+        others = (Apply(f"as_{name}", (Value(name), x, *state)) for name in ("positions", "documents"))
         found = dict(zip(("mask", "positions", "documents"), (mask, *others), strict=True))
         return [Assign(name, check, checks=True) for name, check in found.items() if name in self.inputs]
 

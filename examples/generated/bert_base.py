@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from archspec.kernels.attention.softmax import attention
 from archspec.kernels.inputs import check_ids
-from archspec.kernels.padding import checked_mask, count_real
+from archspec.kernels.padding import as_mask, count_real
 from archspec.kernels.pointwise.norm import layer_norm
 
 VOCAB_SIZE = 30522  # number of token ids
@@ -207,7 +207,7 @@ class Model(nn.Module):
         `token_types` (B, T) numbers the segment of each token.
         `mask` (B, T) is True for real tokens.
         """
-        mask = checked_mask(mask, tokens)
+        mask = as_mask(mask, tokens)
         positions = count_real(mask)  # (B, T)
         x = self.embedding(tokens, positions=positions, token_types=token_types)  # (B, T, D_MODEL)
         for block in self.blocks:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from archspec.kernels.attention.softmax import attention
 from archspec.kernels.inputs import check_ids
-from archspec.kernels.padding import checked_mask, count_real
+from archspec.kernels.padding import as_mask, count_real
 from archspec.kernels.pointwise.norm import layer_norm
 
 VOCAB_SIZE = 5  # number of token ids
@@ -181,7 +181,7 @@ class Model(nn.Module):
 
         `mask` (B, T) is True for real tokens.
         """
-        mask = checked_mask(mask, tokens)
+        mask = as_mask(mask, tokens)
         positions = count_real(mask)  # (B, T)
         x = self.embedding(tokens, positions=positions)  # (B, T, D_MODEL)
         for block in self.blocks:

@@ -17,7 +17,7 @@ from archspec.kernels.inputs import check_ids
 from archspec.kernels.moe.balance import balance_terms, expert_load, router_loss
 from archspec.kernels.moe.experts import experts_plain
 from archspec.kernels.moe.router import admitted, places, places_by_length, router_logits, top_k_routing
-from archspec.kernels.padding import checked_ends, checked_mask
+from archspec.kernels.padding import as_mask, as_mask_at_ends
 from archspec.kernels.pointwise.norm import rms_norm
 from archspec.kernels.precision import wide
 from archspec.kernels.state import State, advance, append, atomic, once, substate
@@ -230,7 +230,7 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None, aux: Scope | None = None) -> Tensor:
         """tokens (B, T) ids -> (B, T, D_MODEL)."""
-        mask = checked_ends(mask, tokens)
+        mask = as_mask_at_ends(mask, tokens)
         x = self.embedding(tokens)  # (B, T, D_MODEL)
         bias = self.position_bias(x)  # (1, H, T, T)
         for i, block in enumerate(self.blocks):
@@ -440,7 +440,7 @@ class Model(nn.Module):
         `aux` is a dict, empty, which is filled with losses and counts of this pass by name, for `aux_loss`.
         """
         aux = collect(aux)
-        encoder_mask = checked_mask(encoder_mask, encoder_tokens)
+        encoder_mask = as_mask(encoder_mask, encoder_tokens)
         encoder = once(
             state, "encoder_output", lambda: self.encoder(encoder_tokens, mask=encoder_mask, aux=scope(aux, "encoder"))
         )

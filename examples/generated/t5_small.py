@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from archspec.kernels.attention.position_bias import t5_buckets
 from archspec.kernels.attention.softmax import attention
 from archspec.kernels.inputs import check_ids
-from archspec.kernels.padding import checked_ends, checked_mask
+from archspec.kernels.padding import as_mask, as_mask_at_ends
 from archspec.kernels.pointwise.norm import rms_norm
 from archspec.kernels.state import State, advance, append, atomic, once, substate
 
@@ -155,7 +155,7 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """tokens (B, T) ids -> (B, T, D_MODEL)."""
-        mask = checked_ends(mask, tokens)
+        mask = as_mask_at_ends(mask, tokens)
         x = self.embedding(tokens)  # (B, T, D_MODEL)
         bias = self.position_bias(x)  # (1, H, T, T)
         for block in self.blocks:
@@ -348,7 +348,7 @@ class Model(nn.Module):
         `encoder_mask` (B, T) is True for real tokens.
         `state` is read and brought up to date: a dict, empty at the start of a sequence.
         """
-        encoder_mask = checked_mask(encoder_mask, encoder_tokens)
+        encoder_mask = as_mask(encoder_mask, encoder_tokens)
         encoder = once(state, "encoder_output", lambda: self.encoder(encoder_tokens, mask=encoder_mask))
         encoder_mask = once(state, "encoder_mask", lambda: encoder_mask)
         x = self.decoder(decoder_tokens, state=substate(state, "decoder"), memory=encoder, memory_mask=encoder_mask)

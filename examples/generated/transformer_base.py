@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from archspec.kernels.attention.softmax import attention
 from archspec.kernels.inputs import check_ids
-from archspec.kernels.padding import checked_mask, count_real
+from archspec.kernels.padding import as_mask, count_real
 from archspec.kernels.pointwise.norm import layer_norm
 from archspec.kernels.pointwise.positions import sinusoidal_half
 from archspec.kernels.state import State, advance, append, atomic, once, substate
@@ -148,7 +148,7 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """tokens (B, T) ids -> (B, T, D_MODEL)."""
-        mask = checked_mask(mask, tokens)
+        mask = as_mask(mask, tokens)
         positions = count_real(mask)  # (B, T)
         x = self.embedding(tokens, positions=positions)  # (B, T, D_MODEL)
         for block in self.blocks:
@@ -311,7 +311,7 @@ class Model(nn.Module):
         `encoder_mask` (B, T) is True for real tokens.
         `state` is read and brought up to date: a dict, empty at the start of a sequence.
         """
-        encoder_mask = checked_mask(encoder_mask, encoder_tokens)
+        encoder_mask = as_mask(encoder_mask, encoder_tokens)
         encoder = once(state, "encoder_output", lambda: self.encoder(encoder_tokens, mask=encoder_mask))
         encoder_mask = once(state, "encoder_mask", lambda: encoder_mask)
         x = self.decoder(decoder_tokens, state=substate(state, "decoder"), memory=encoder, memory_mask=encoder_mask)

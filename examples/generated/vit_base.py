@@ -50,7 +50,6 @@ class Learned(nn.Module):
 
 def check_size(images: Tensor, channels: int, size: int) -> None:
     """Raise ValueError for images of another shape than the patches were laid out for."""
-    require_tensor("images", images, f"(B, {channels}, {size}, {size})")
     if images.dim() != 4 or tuple(images.shape[1:]) != (channels, size, size):
         raise ValueError(f"images are {tuple(images.shape)}; they must be (B, {channels}, {size}, {size})")
 
@@ -71,6 +70,7 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images (B, CHANNELS, IMAGE_SIZE, IMAGE_SIZE) -> (B, T, D_MODEL), T patches and the class token."""
+        require_tensor("images", images, "(B, 3, height, width)")
         check_size(images, CHANNELS, IMAGE_SIZE)
         x = self.project(images).flatten(2).transpose(1, 2)  # (B, 196, D_MODEL)
         x = torch.cat((self.class_token.expand(x.shape[0], -1, -1), x), dim=1)  # (B, 1 + 196, D_MODEL)

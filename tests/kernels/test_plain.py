@@ -14,8 +14,9 @@ from archspec.kernels import backend
 
 FILES = [path for path in sorted(Path("kernels/plain").glob("*.py")) if path.stem != "__init__"]
 HELPERS = {"decay", "collect", "packed"}  # no families of their own, or with dicts that are nested
-# A file that is made to be read puts no state back, collects in nested dicts, and knows of one process.
+# A file that is made to be read puts no state back, collects in nested dicts, knows of one process, and checks nothing.
 WITHOUT = {"atomic", "Scope", "collect", "record", "scope", "router_loss", "move_biases"}
+WITHOUT |= {"require_tensor", "check_ids", "check_features", "check_tokens", "is_known"}
 LIBRARIES = {"math", "typing", "collections.abc"} | {
     "torch", "torch.nn.functional", "torch.nn.utils.rnn", "torch.utils.checkpoint", "torch.distributed"
 }  # fmt: skip

@@ -33,6 +33,8 @@ class PatchEmbedding(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """images (B, channels, image_size, image_size) -> (B, T, d_model), T patches and the class token."""
         c = self.c
+        if not c.plain:
+            require_tensor("images", images, f"(B, {c.channels}, height, width)")
         if c.other_sizes:
             # Any height and width of whole patches will do.
             check_patches(images, c.channels, c.patch_size)
@@ -68,7 +70,6 @@ class PatchEmbedding(nn.Module):
 
 def check_patches(images: Tensor, channels: int, patch_size: int) -> None:
     """Raise ValueError for images that are not whole patches of that many channels."""
-    require_tensor("images", images, f"(B, {channels}, height, width)")
     if images.dim() != 4 or images.shape[1] != channels or images.shape[2] % patch_size or images.shape[3] % patch_size:
         right = f"(B, {channels}, height, width), both multiples of {patch_size}"
         raise ValueError(f"images are {tuple(images.shape)}; they must be {right}")
@@ -76,6 +77,5 @@ def check_patches(images: Tensor, channels: int, patch_size: int) -> None:
 
 def check_size(images: Tensor, channels: int, size: int) -> None:
     """Raise ValueError for images of another shape than the patches were laid out for."""
-    require_tensor("images", images, f"(B, {channels}, {size}, {size})")
     if images.dim() != 4 or tuple(images.shape[1:]) != (channels, size, size):
         raise ValueError(f"images are {tuple(images.shape)}; they must be (B, {channels}, {size}, {size})")
