@@ -134,3 +134,9 @@ def test_triton_and_numba_stay_in_their_rooms(module: str) -> None:
     for device in ("gpu", "cpu"):  # reached through backend, so that neither has to be installed
         inside = module.startswith(f"archspec.kernels.{device}")
         assert inside or not any(name.startswith(f"archspec.kernels.{device}") for name in anywhere(module))
+
+
+def test_names_of_test_files_are_unique() -> None:
+    """pytest imports them by name alone."""
+    names = [path.name for path in Path("tests").rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
