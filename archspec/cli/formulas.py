@@ -76,8 +76,8 @@ def complexity(specs: tuple[str, ...], settings: tuple[str, ...], strict: bool, 
 @click.option("--memory", metavar="M", type=SIZE, help="Tokens of an encoder's input.  [default: as many]")
 @click.option("--context", metavar="S", type=SIZE, help="Decoding: tokens that are seen, the new one included.")
 @click.option("--dtype", default="bfloat16", show_default=True, help="Type of the decoding state, and of what is kept.")
-@click.option("--attention", type=click.Choice(("cpu", "flash", "eager")), default="cpu", show_default=True,
-              help="What attention keeps: of the package's kernels on a CPU, of operators on a GPU.")  # fmt: skip
+@click.option("--attention", type=click.Choice(("flash", "eager", "cpu")), default="flash", show_default=True,
+              help="Scores in training: computed again, kept, or (of memory) what is kept on a CPU.")  # fmt: skip
 @FORMAT
 def explain(spec: str, settings: tuple[str, ...], strict: bool, form: str, **asked: Any) -> None:
     """Explain a number term by term.

@@ -43,6 +43,8 @@ ASKED = {
     "checkpoint": "none or block",
     "mla": "absorbed or expanded",
     "optimizer": "whose states a training step holds",
+    "gradient_dtype": "of gradients; that of the weights where nothing is said",
+    "master_dtype": "of a second copy of the weights, which the optimizer steps",
 }
 LIMITS = {"at most": "<=", "at least": ">=", "below": "<", "above": ">", "is": "==", "about": "~"}
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
@@ -141,6 +143,8 @@ def _of_work(key: str, node: Node, problems: Problems) -> Iterator[Expectation]:
 
 def read(key: str, value: object) -> Expectation | None:
     """One expectation, or None when it cannot be read."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return Expectation(key, "==", Fraction(value), Fraction(0), str(value))
     match = FORM.fullmatch(value.strip()) if isinstance(value, str) else None

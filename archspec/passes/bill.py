@@ -77,12 +77,13 @@ def bill(
         CostError: a size is none, the text is longer than the model takes, or the model does not decode.
     """
     need_spec(spec)
-    if isinstance(generate, bool) or not isinstance(generate, int) or generate < 1:
-        raise CostError(f"generate = {generate!r} must be a whole number, at least 1")
-    start = cost(spec, batch=batch, seq=prompt, memory=memory, phase="prefill", dtype=dtype, mla=mla)
+    for name, value in (("prompt", prompt), ("generate", generate)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise CostError(f"{name} = {value!r} must be a whole number, at least 1")
     if spec.max_seq_len is not None and prompt + generate > spec.max_seq_len:
         found = f"prompt + generate = {prompt + generate:,} tokens"
         raise CostError(f"{found} is beyond max_seq_len = {spec.max_seq_len:,} of {spec.name}")
+    start = cost(spec, batch=batch, seq=prompt, memory=memory, phase="prefill", dtype=dtype, mla=mla)
     asked = {"batch": batch, "memory": start.workload.memory or None, "phase": "decode", "dtype": dtype, "mla": mla}
     end = cost(spec, context=max(prompt + generate - 1, prompt), **asked)  # type: ignore[arg-type]
     token, moved = _formulas(spec, "decode", batch, start.workload.memory, mla)

@@ -37,7 +37,7 @@ def explain(
     phase: Phase = "train",
     context: int | None = None,
     dtype: str = "bfloat16",
-    attention: Attention = "cpu",
+    attention: Attention = "flash",
 ) -> Explanation:
     """Explain a number of a spec term by term.
 
@@ -48,7 +48,8 @@ def explain(
         layer: one layer alone, by its number in the main stack, or as `stack.number`.
         batch, seq, memory, phase, context: the workload, as `archspec.cost` takes it; a cache is that of decoding.
         dtype: of the cache, and of what is kept.
-        attention: in which form it keeps what it needs, as `memory` takes it: cpu, flash or eager.
+        attention: flash computes scores again in the backward pass, eager keeps them; of memory also cpu, what the
+            package's kernels keep there.
 
     Raises:
         CostError: there is no such thing to explain, no such layer, or no such workload.
@@ -56,6 +57,12 @@ def explain(
     need_spec(spec)
     if what not in WHATS:
         raise CostError(f"what = {what!r} is unknown; known: {', '.join(WHATS)}")
+    if attention not in ("flash", "eager", "cpu"):
+        raise CostError(f"attention = {attention!r} is unknown; known: flash, eager, cpu")
+    if attention == "cpu" and what != "memory":
+        raise CostError(
+            "attention = 'cpu' changes form with the lengths, which no one formula says; ask for flash or eager"
+        )
     phase = "decode" if what == "cache" else phase
     if what == "memory" and phase != "train":
         raise CostError(f"memory is what a training step keeps for its backward pass; in {phase} there is none")
@@ -66,7 +73,7 @@ def explain(
         lengths = lengths_of(spec, asked)
         chapters = chapters_of_memory(spec, asked, lengths, attention, bytes_of(dtype))
     else:
-        found = _Explained(spec, what, asked, bytes_of(dtype))
+        found = _Explained(spec, what, asked, How(attention=attention, width=bytes_of(dtype)))
         lengths, chapters = found.lengths, tuple(found.chapters())
     return Explanation(
         name=spec.name,
@@ -88,16 +95,16 @@ def lengths_of(spec: Spec, asked: Workload) -> dict[str, int]:
 class _Explained:
     """The lines of a spec with named sizes, and the terms of each."""
 
-    def __init__(self, spec: Spec, what: What, asked: Workload | None, width: int):
-        self.spec, self.what, self.width = spec, what, width
+    def __init__(self, spec: Spec, what: What, asked: Workload | None, how: How):
+        self.spec, self.what, self.width = spec, what, how.width
         phase = "train" if asked is None else asked.phase
         self.lengths = {} if asked is None else lengths_of(spec, asked)
         self.graph: Graph = graph(named_spec(spec))
         self.widths = {stack.name: stack.d_model for stack in spec.stacks}
         B, T, S, M = map(named, ("B", "T", "S", "M"))
         run = Workload(phase, B, 1, S, M) if phase == "decode" else Workload(phase, B, T, T, M)
-        self.lines = lines(self.graph, run.runs(spec), How(), phase)
-        numeric = lines(self.graph, (asked or Workload(phase, 1, 1, 1, 1)).runs(spec), How(), phase)
+        self.lines = lines(self.graph, run.runs(spec), how, phase)
+        numeric = lines(self.graph, (asked or Workload(phase, 1, 1, 1, 1)).runs(spec), how, phase)
         self.numeric = {line.node.name: line for line in numeric}
 
     def chapters(self) -> Iterator[Chapter]:

@@ -9,7 +9,6 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import groupby
 
-from archspec.errors import CostError
 from archspec.formulas import Formula, Size
 from archspec.graph import Node, graph
 from archspec.language.model import Spec
@@ -35,12 +34,7 @@ def chapters_of_memory(
         lengths: its numbers by the names that formulas have for them.
         attention: as `archspec.passes.memory.memory` takes it.
         width: bytes of an activation.
-
-    Raises:
-        CostError: there is no such form of attention.
     """
-    if attention not in ("flash", "eager", "cpu"):
-        raise CostError(f"attention = {attention!r} is unknown; known: flash, eager, cpu")
     found: dict[Hashable, Chapter] = {}
     for chapter, block in _Kept(spec, asked, lengths, How(attention=attention, width=width)).chapters():
         key = (chapter.stack, chapter.part, block, tuple(map(_alike, chapter.sections)))

@@ -114,9 +114,9 @@ def memory(
     kept = _kept(found, checkpoint)
     params = [(node.copies, p) for node in every.nodes for p in node.params]
     trained = [(n, p) for n, p in params if not p.buffer]
-    stepped = width if master_dtype is None else bytes_of(master_dtype)
+    stepped = width if master_dtype is None else bytes_of(master_dtype, "master_dtype")
     weights = width * _numbers(trained)
-    gradients = (width if gradient_dtype is None else bytes_of(gradient_dtype)) * _numbers(trained)
+    gradients = (width if gradient_dtype is None else bytes_of(gradient_dtype, "gradient_dtype")) * _numbers(trained)
     master = 0 if master_dtype is None else stepped * _numbers(trained)
     states = master + sum(n * chosen.bytes_of(p, stepped) for n, p in trained)
     buffers = sum(4 * n * p.numel for n, p in params if p.buffer) + 4 * _constants(every)

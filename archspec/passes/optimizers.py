@@ -66,6 +66,6 @@ def optimizer(name: str) -> Optimizer:
     Raises:
         CostError: there is none in the table.
     """
-    if name not in OPTIMIZERS:
+    if not isinstance(name, str) or name not in OPTIMIZERS:
         raise CostError(f"optimizer = {name!r} is unknown; known: {', '.join(OPTIMIZERS)}")
     return OPTIMIZERS[name]

@@ -156,6 +156,8 @@ def test_palm_counts_attention_as_12_l_h_q_t() -> None:
         ("gpt2", {"attention": "fast"}, "known: flash, eager"),
         ("gpt2", {"checkpoint": "all"}, "known: none, block"),
         ("gpt2", {"mla": "naive"}, "known: absorbed, expanded"),
+        ("gpt2", {"optimizer": []}, "optimizer = [] is unknown".replace("[", r"\[")),
+        ("gpt2", {"master_dtype": "fp3"}, "master_dtype = 'fp3' is unknown"),
         ("bert_base", {"phase": "decode"}, "bert_base does not decode: attention sees later tokens"),
         ("vit_base", {"seq": 5}, "seq = 5: the patch embedding of vit_base makes 197 tokens"),
     ],
@@ -194,6 +196,20 @@ def test_a_bill_of_one_token_is_its_prefill() -> None:
 def test_what_has_no_bill(prompt: int, generate: int) -> None:
     with pytest.raises(CostError):
         bill(spec("gpt2"), prompt=prompt, generate=generate)
+
+
+def test_a_step_moves_the_weights_and_the_state() -> None:
+    """The table of a tied head is read again; a state that does not grow is read and written."""
+    tied, apart = spec("gpt2"), archspec.load("specs/gpt2.yaml", set=["head.tied=false", "expect=null"])
+    assert cost(tied, phase="decode").bytes_moved == cost(apart, phase="decode").bytes_moved > cost(tied).weight_bytes
+    for stem in ("mamba2_130m", "hyena_small", "lstm_lm", "mistral_7b"):
+        step = cost(spec(stem), phase="decode")
+        weights = step.weight_bytes - 2 * archspec.count(spec(stem)).embedding
+        assert step.bytes_moved > weights + step.cache_bytes + step.state_bytes // 2
+    absorbed, expanded = (
+        cost(spec("deepseek_v3"), phase="decode", context=4096, mla=m) for m in ("absorbed", "expanded")
+    )
+    assert expanded.bytes_moved - absorbed.bytes_moved == 61 * 2 * 2 * 4096 * 128 * (128 + 128)
 
 
 # Tables

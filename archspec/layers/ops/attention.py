@@ -47,11 +47,10 @@ class Attend(Op):
         return self.pairs(run) * self.n_heads * (5 + bool(self.bias) + 2 * (self.softcap is not None))
 
     def traffic(self, run: Run, how: How, given: int) -> tuple[int, int]:
-        """Queries, the keys and values that are kept, and the result; eager also the scores, four times."""
+        """Queries, keys, values, what is kept of them, and the result; eager also the scores, four times."""
         read, written = Op.traffic(self, run, how, given)
-        kept = 0 if run.S == run.T else sum(run.size(k.needed(run)) for k in self.kept if k.grows == "S")
         scores = 2 * self.n_heads * self.pairs(run) if how.attention == "eager" else 0
-        return read + kept + scores, written + scores
+        return read + scores, written + scores
 
     def pairs(self, run: Run) -> int:
         """Queries times the keys that are there; with a window, that many before the first query and no more."""
@@ -121,6 +120,13 @@ class LatentAttend(Attend):
     def needed_flops(self, run: Run) -> int:
         """The same over the visible pairs."""
         return 2 * self.visible(run) * self.n_heads * self._width(run) + self._expansion(run)
+
+    def traffic(self, run: Run, how: How, given: int) -> tuple[int, int]:
+        """Also the keys and values that latents are expanded to, which are written and read."""
+        read, written = Attend.traffic(self, run, how, given)
+        width = self.n_heads * (self.qk_dim - self.rope + self.v_dim)
+        expanded = run.B * run.S * width if run.decodes and run.expands else 0
+        return read + expanded, written + expanded
 
     def _width(self, run: Run) -> int:
         expanded = run.S == run.T or run.expands

@@ -80,8 +80,13 @@ class Op:
         return 0
 
     def traffic(self, run: Run, how: How, given: int) -> tuple[int, int]:
-        """Elements that the forward pass reads and writes, run by itself: what it is given, its weights, its result."""
-        return given + self.weights_read(run), run.size(self.shape)
+        """Elements that the forward pass reads and writes, run by itself: what it is given, its weights, its result.
+
+        While decoding also what it keeps: all of it is read, and what does not grow is written again.
+        """
+        held = [(k.grows, run.size(k.needed(run))) for k in self.kept] if run.decodes else []
+        read = given + self.weights_read(run) + sum(n for _, n in held)
+        return read, run.size(self.shape) + sum(n for grows, n in held if not grows)
 
     def taken(self, names: tuple[str, ...], run: Run) -> int:
         """Elements of those of its outputs, all of them where it has no such names."""

@@ -31,6 +31,10 @@ class Linear(Op):
         """Always, its weights being another's or its own."""
         return True
 
+    def weights_read(self, run: Run) -> int:
+        """All of them, be they another's (a tied head)."""
+        return self.d_in * self.d_out + sum(p.numel for p in self.params if len(p.shape) == 1)
+
     def arithmetic(self, run: Run) -> int:
         """One for each output with a bias."""
         return run.size(self.shape) if len(self.params) > 1 else 0
