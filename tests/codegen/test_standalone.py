@@ -146,6 +146,11 @@ def decoded(model: nn.Module, spec: Spec, arguments: dict[str, Any], sizes: list
     return found
 
 
+def exact_within(spec: Spec, length: int) -> int:
+    """Up to where pieces give what the whole does: frequencies that follow the length of the text change on the way."""
+    return min((c.exact_within for c in spec.main.everything if c.exact_within is not None), default=length)
+
+
 @torch.no_grad()
 def test_decoding_is_the_packages(name: str, pair: Pair) -> None:
     spec = spec_of(name)
@@ -158,7 +163,7 @@ def test_decoding_is_the_packages(name: str, pair: Pair) -> None:
         outputs = decoded(plain, spec, arguments, sizes)
         for found, wanted in zip(outputs, decoded(package, spec, arguments, sizes), strict=True):
             assert_close(found, wanted)
-        if spec.causal:
+        if spec.causal and length <= exact_within(spec, length):
             assert_close(torch.cat(outputs, dim=1), plain(**arguments))
 
 
