@@ -338,7 +338,7 @@ def test_help_is_not_cut_off() -> None:
     ("arguments", "words"),
     [
         (["cuont"], "no command 'cuont'; did you mean 'count'?"),
-        (["xyzzy"], "no command 'xyzzy'; known: build, completion, count,"),
+        (["xyzzy"], "no command 'xyzzy'; known: build, completion, complexity, cost, count,"),
         (["count"], "Missing argument 'SPEC'"),
         (["count", TINY, "--by", "colour"], "'colour' is not one of"),
         (["render", TINY], "Missing option '-o'"),

@@ -45,7 +45,9 @@ def cost(
     prompt: int | None,
     **asked: Any,
 ) -> None:
-    """Price a training step, a prefill or one decoded token, without building the model.
+    """Price training, a prompt, or one more token.
+
+    Nothing is built for it.
 
     FLOPs are those of products, two a multiply-add; attention over every pair of a query and a key that is kept, and
     beside it the pairs that its mask leaves. What no counter can prove is called an estimate.
