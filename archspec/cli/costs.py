@@ -1,5 +1,7 @@
 """The command that prices a spec."""
 
+from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import click
@@ -8,18 +10,26 @@ from archspec.cli.commands import SET, SPEC, STRICT, main
 from archspec.cli.console import read_spec
 
 SIZE = click.IntRange(min=1)
+_WORK = (
+    click.option("--phase", type=click.Choice(("train", "prefill", "decode")), default="train", show_default=True,
+                 help="A training step, the forward pass over a prompt, or one more token."),
+    click.option("--batch", metavar="B", type=SIZE, default=1, show_default=True, help="Sequences."),
+    click.option("--seq", metavar="T", type=SIZE, help="Tokens of each.  [default: max_seq_len]"),
+    click.option("--memory", metavar="M", type=SIZE, help="Tokens of an encoder's input.  [default: as many]"),
+    click.option("--context", metavar="S", type=SIZE, help="Decoding: tokens that are seen, the new one included."),
+)  # fmt: skip
+
+
+def WORK(command: Callable[..., Any]) -> Callable[..., Any]:  # noqa: N802  # stands among options
+    """The options that say what is priced."""
+    return reduce(lambda made, option: option(made), reversed(_WORK), command)
 
 
 @main.command()
 @SPEC
 @SET
 @STRICT
-@click.option("--phase", type=click.Choice(("train", "prefill", "decode")), default="train", show_default=True,
-              help="A training step, the forward pass over a prompt, or one more token.")  # fmt: skip
-@click.option("--batch", metavar="B", type=SIZE, default=1, show_default=True, help="Sequences.")
-@click.option("--seq", metavar="T", type=SIZE, help="Tokens of each.  [default: max_seq_len]")
-@click.option("--memory", metavar="M", type=SIZE, help="Tokens of an encoder's input.  [default: as many]")
-@click.option("--context", metavar="S", type=SIZE, help="Decoding: tokens that are seen, the new one included.")
+@WORK
 @click.option("--dtype", default="bfloat16", show_default=True, help="Of weights, activations and caches.")
 @click.option("--attention", type=click.Choice(("flash", "eager", "cpu")), default="flash", show_default=True,
               help="Scores in training: flash computes them twice, eager keeps them, cpu either of both.")  # fmt: skip
@@ -47,10 +57,9 @@ def cost(
 ) -> None:
     """Price training, a prompt, or one more token.
 
-    Nothing is built for it.
-
-    FLOPs are those of products, two a multiply-add; attention over every pair of a query and a key that is kept, and
-    beside it the pairs that its mask leaves. What no counter can prove is called an estimate.
+    The model is not built. FLOPs are those of products, two a multiply-add; attention over every pair of a query and a
+    key that is kept, and beside it the pairs that its mask leaves. "For MFU" are those that the trainers Megatron-LM
+    and torchtitan count. What no counter can prove is called an estimate.
 
     \b
     archspec cost model.yaml --batch 8 --seq 2048

@@ -6,7 +6,7 @@ import click
 
 from archspec.cli.commands import SET, SPEC, STRICT, main
 from archspec.cli.console import read_spec
-from archspec.cli.costs import SIZE
+from archspec.cli.costs import WORK
 
 FORMAT = click.option(
     "--format",
@@ -69,12 +69,7 @@ def complexity(specs: tuple[str, ...], settings: tuple[str, ...], strict: bool, 
     "that a training step keeps for the backward pass.",
 )
 @click.option("--layer", metavar="N", help="One layer alone, by its number (of another stack: encoder.0).")
-@click.option("--phase", type=click.Choice(("train", "prefill", "decode")), default="train", show_default=True,
-              help="A training step, the forward pass over a prompt, or one more token.")  # fmt: skip
-@click.option("--batch", metavar="B", type=SIZE, default=1, show_default=True, help="Sequences.")
-@click.option("--seq", metavar="T", type=SIZE, help="Tokens of each.  [default: max_seq_len]")
-@click.option("--memory", metavar="M", type=SIZE, help="Tokens of an encoder's input.  [default: as many]")
-@click.option("--context", metavar="S", type=SIZE, help="Decoding: tokens that are seen, the new one included.")
+@WORK
 @click.option("--dtype", default="bfloat16", show_default=True, help="Type of the decoding state, and of what is kept.")
 @click.option("--attention", type=click.Choice(("flash", "eager", "cpu")), default="flash", show_default=True,
               help="Scores in training: computed again, kept, or (of memory) what is kept on a CPU.")  # fmt: skip

@@ -83,7 +83,7 @@ def bill(
     if spec.max_seq_len is not None and prompt + generate > spec.max_seq_len:
         found = f"prompt + generate = {prompt + generate:,} tokens"
         raise CostError(f"{found} is beyond max_seq_len = {spec.max_seq_len:,} of {spec.name}")
-    start = cost(spec, batch=batch, seq=prompt, memory=memory, phase="prefill", dtype=dtype, mla=mla)
+    start = cost(spec, batch=batch, seq=prompt, memory=memory, phase="prefill", dtype=dtype)
     asked = {"batch": batch, "memory": start.workload.memory or None, "phase": "decode", "dtype": dtype, "mla": mla}
     end = cost(spec, context=max(prompt + generate - 1, prompt), **asked)  # type: ignore[arg-type]
     token, moved = _formulas(spec, "decode", batch, start.workload.memory, mla)

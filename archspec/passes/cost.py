@@ -160,6 +160,9 @@ def cost(
         raise CostError(f"attention = {attention!r} is unknown; known: flash, eager, cpu")
     if checkpoint not in ("none", "block"):
         raise CostError(f"checkpoint = {checkpoint!r} is unknown; known: none, block")
+    if phase != "train":
+        _not_of_training(phase, checkpoint=checkpoint, optimizer=optimizer,
+                         gradient_dtype=gradient_dtype, master_dtype=master_dtype)  # fmt: skip
     found = graph(spec)
     runs = asked.runs(spec)
     every = lines(found, runs, How(attention=attention), phase, checkpoint)
@@ -208,6 +211,13 @@ def cost(
         estimates=(*_estimates(every), *(("peak_bytes",) if training is None else training.estimates)),
         lines=tuple(every),
     )
+
+
+def _not_of_training(phase: Phase, **given: str | None) -> None:
+    """Refuse what says how a training step is done, where there is none."""
+    for name, value in given.items():
+        if value not in (None, "none", "adamw"):
+            raise CostError(f"{name} = {value!r} is for the phase train; {phase} has no backward pass")
 
 
 def by_class(every: Iterable[Line]) -> dict[str, int]:

@@ -59,6 +59,8 @@ class Memory:
     attention: Attention
     checkpoint: Checkpoint
     optimizer: str
+    gradient_dtype: str
+    master_dtype: str | None
     weight_bytes: int
     gradient_bytes: int
     optimizer_bytes: int
@@ -134,6 +136,8 @@ def memory(
         attention=attention,
         checkpoint=checkpoint,
         optimizer=optimizer,
+        gradient_dtype=gradient_dtype or dtype,
+        master_dtype=master_dtype,
         weight_bytes=weights,
         gradient_bytes=gradients,
         optimizer_bytes=states,

@@ -240,7 +240,7 @@ def _of_length(f: Figure) -> Callable[[int], int]:
 def _silent(spec: Spec) -> str:
     """Why a model does not decode; nothing where it does."""
     try:
-        workload(spec, seq=1, phase="decode", context=1)
+        workload(spec, phase="decode", context=1)
     except CostError as error:
         return str(error).partition(";")[0]
     return ""

@@ -67,10 +67,14 @@ def workload(
         raise CostError(f"phase = {phase!r} is unknown; known: {', '.join(PHASES)}")
     if mla not in get_args(Mla):
         raise CostError(f"mla = {mla!r} is unknown; known: {', '.join(get_args(Mla))}")
+    if mla == "expanded" and phase != "decode":
+        raise CostError(f"mla = 'expanded' is for the phase decode; {phase} has no latents of earlier tokens")
     main = spec.main
     _whole("batch", batch)
     if phase == "decode":
         _must_decode(spec)
+        if seq is not None and context is not None:
+            raise CostError(f"seq = {seq} and context = {context} say the same of the phase decode; give context")
     elif context is not None:
         raise CostError(f"context = {context} is for the phase decode; in {phase} a token sees the seq tokens given")
     named = ("context", context) if phase == "decode" and context is not None else ("seq", seq)

@@ -24,6 +24,9 @@ BY = ("layer", "kind", "op")
 _RIGHT = ("times", "forward", "backward", "again", "total", "share", "bytes moved", "saved")
 
 
+# what a training step holds beside the figures of every phase
+_OF_TRAINING = ("buffer_bytes", "recomputed_bytes", "loss_bytes", "output_bytes", "workspace_bytes")
+
 Saved = Mapping[str, int] | None  # bytes by the name of the node
 
 
@@ -221,11 +224,13 @@ def markdown(cost: Cost, by: str = "") -> str:
 
 def as_json(cost: Cost, by: str = "") -> str:
     """Every figure, the conventions, and the rows."""
-    w = asdict(cost.workload)
-    asked = w | {"dtype": cost.dtype, "attention": cost.attention, "checkpoint": cost.checkpoint}
-    asked |= {"optimizer": cost.memory.optimizer} if cost.memory else {}
-    found = {"name": cost.name, "work": asked} | cost.numbers
-    found |= {"flops_by_class": cost.by_class, "mfu_flops": cost.mfu, "estimates": list(cost.estimates)}
+    asked = asdict(cost.workload) | {"dtype": cost.dtype, "attention": cost.attention, "checkpoint": cost.checkpoint}
+    found: dict[str, Any] = {"name": cost.name, "work": asked} | cost.numbers
+    found |= {"peak_moment": cost.peak_moment, "by_class": cost.by_class, "mfu_flops": cost.mfu}
+    if (m := cost.memory) is not None:
+        asked |= {"optimizer": m.optimizer, "gradient_dtype": m.gradient_dtype, "master_dtype": m.master_dtype}
+        found |= {name: getattr(m, name) for name in _OF_TRAINING}
+    found["estimates"] = [name for name in cost.estimates if name.partition(".")[0] in found]
     return json.dumps(found | {f"{by or 'layer'}s": [_record(row) for row in rows(cost, by or "layer")]}, indent=2)
 
 

@@ -156,6 +156,11 @@ def test_palm_counts_attention_as_12_l_h_q_t() -> None:
         ("gpt2", {"attention": "fast"}, "known: flash, eager"),
         ("gpt2", {"checkpoint": "all"}, "known: none, block"),
         ("gpt2", {"mla": "naive"}, "known: absorbed, expanded"),
+        ("gpt2", {"mla": "expanded"}, "mla = 'expanded' is for the phase decode"),
+        ("gpt2", {"phase": "decode", "optimizer": "sgd"}, "optimizer = 'sgd' is for the phase train"),
+        ("gpt2", {"phase": "prefill", "checkpoint": "block"}, "checkpoint = 'block' is for the phase train"),
+        ("gpt2", {"phase": "decode", "master_dtype": "float32"}, "master_dtype = 'float32' is for the phase train"),
+        ("gpt2", {"phase": "decode", "seq": 4, "context": 5}, "give context"),
         ("gpt2", {"optimizer": []}, "optimizer = [] is unknown".replace("[", r"\[")),
         ("gpt2", {"master_dtype": "fp3"}, "master_dtype = 'fp3' is unknown"),
         ("bert_base", {"phase": "decode"}, "bert_base does not decode: attention sees later tokens"),
@@ -256,6 +261,9 @@ def test_json_has_every_figure() -> None:
     )
     assert all(isinstance(found[name], int) for name in names)
     assert found["work"]["batch"] == 2
+    held = ("weight_bytes", "buffer_bytes", "optimizer_bytes", "saved_bytes", "loss_bytes")
+    assert found["peak_bytes"] == sum(found[k] for k in held) + 2 + 2 * found["output_bytes"]
+    assert all(name.partition(".")[0] in found for name in found["estimates"])
     assert found["flops"] == sum(row["flops"] for row in found["layers"])
 
 
