@@ -9,8 +9,16 @@ import click
 from archspec.cli.commands import SET, SPEC, STRICT, main
 from archspec.cli.console import read_spec
 
+Decorator = Callable[[Any], Any]
 SIZE = click.IntRange(min=1)
-_WORK = (
+
+
+def together(*options: Decorator) -> Decorator:
+    """Several options as one."""
+    return lambda command: reduce(lambda made, option: option(made), reversed(options), command)
+
+
+WORK = together(  # what is priced
     click.option("--phase", type=click.Choice(("train", "prefill", "decode")), default="train", show_default=True,
                  help="A training step, the forward pass over a prompt, or one more token."),
     click.option("--batch", metavar="B", type=SIZE, default=1, show_default=True, help="Sequences."),
@@ -18,11 +26,6 @@ _WORK = (
     click.option("--memory", metavar="M", type=SIZE, help="Tokens of an encoder's input.  [default: as many]"),
     click.option("--context", metavar="S", type=SIZE, help="Decoding: tokens that are seen, the new one included."),
 )  # fmt: skip
-
-
-def WORK(command: Callable[..., Any]) -> Callable[..., Any]:  # noqa: N802  # stands among options
-    """The options that say what is priced."""
-    return reduce(lambda made, option: option(made), reversed(_WORK), command)
 
 
 @main.command()
