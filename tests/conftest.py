@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import random
 import shutil
 import tempfile
 
@@ -13,6 +14,13 @@ if not torch.cuda.is_available():
 if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:  # graphs kept from an earlier run hold operators as they were then
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder = tempfile.mkdtemp(prefix="inductor")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """The same random numbers in a test whatever ran before it; before its fixtures, of which some live longer."""
+    random.seed(0)
+    torch.manual_seed(0)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

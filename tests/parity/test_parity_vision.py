@@ -51,5 +51,5 @@ def test_scores_of_images() -> None:
 def test_images_of_another_size() -> None:
     ours, theirs = VIT._replace(settings=(*VIT.settings, "embedding.other_sizes=true")).pair()
     for shape in ((20, 8), (12, 12), (24, 24)):
-        images = torch.randn(2, 3, *shape, dtype=torch.float64)
+        images = torch.randn(4, 3, *shape, dtype=torch.float64)
         assert_same(ours(images), theirs(pixel_values=images, interpolate_pos_encoding=True).logits)
