@@ -7,7 +7,8 @@ whatever is a question about a graph is asked.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import count as counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -74,7 +75,8 @@ class Loop(NamedTuple):
     leaves: str
 
 
-class Graph(NamedTuple):
+@dataclass(frozen=True)
+class Graph:
     """The nodes in order of the forward pass, the edges by name, (from, to), and the loops over layers.
 
     `dropped` names the nodes of whose results dropout takes a share in training.
@@ -84,6 +86,19 @@ class Graph(NamedTuple):
     edges: tuple[tuple[str, str], ...]
     dropped: frozenset[str] = frozenset()
     loops: tuple[Loop, ...] = ()
+
+    @cached_property
+    def sources(self) -> dict[str, list[str]]:
+        """What each node reads, by name; none of those that read nothing."""
+        found: dict[str, list[str]] = {}
+        for source, reader in self.edges:
+            found.setdefault(reader, []).append(source)
+        return found
+
+    @cached_property
+    def order(self) -> dict[str, int]:
+        """The place of each node in the forward pass."""
+        return {node.name: i for i, node in enumerate(self.nodes)}
 
 
 def graph(spec: Spec) -> Graph:

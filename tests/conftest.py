@@ -1,6 +1,7 @@
 """Options of the test run."""
 
 import atexit
+import gc
 import os
 import random
 import shutil
@@ -14,6 +15,17 @@ if not torch.cuda.is_available():
 if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:  # graphs kept from an earlier run hold operators as they were then
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder = tempfile.mkdtemp(prefix="inductor")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
+def pytest_collection_finish() -> None:
+    """Garbage collection need not go over thousands of tests, and what they import, again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """What is left is collected at the end as ever."""
+    gc.unfreeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -89,4 +89,7 @@ def explain(spec: str, settings: tuple[str, ...], strict: bool, form: str, **ask
     from archspec import explain as explained
     from archspec.report.explain import FORMATS
 
-    click.echo(FORMATS[form](explained(read_spec(spec, settings, strict), **asked)))
+    usual = click.core.ParameterSource.DEFAULT
+    source = click.get_current_context().get_parameter_source
+    given = {name: value for name, value in asked.items() if source(name) is not usual}
+    click.echo(FORMATS[form](explained(read_spec(spec, settings, strict), **given)))

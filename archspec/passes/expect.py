@@ -23,7 +23,14 @@ def _problem(spec: Spec, count: Count, key: str, e: Expectation) -> Problem | No
         value = priced(spec, key, dict(e.asked)) if key in COSTS else counted(count, key)
     except CostError as error:
         return Problem(place, path, str(error))
-    return None if e.holds(value) else Problem(place, path, f"{promised(e)} was promised, {value:,} counted")
+    return None if e.holds(value) else Problem(place, path, f"{promised(e)} was promised, {value:,} {found(key)}")
+
+
+def found(key: str) -> str:
+    """How a value was found: counted, or by a cost model that has estimates."""
+    if key not in COSTS:
+        return "counted"
+    return "estimated" if key in ("saved_bytes", "peak_bytes") else "computed"
 
 
 def counted(count: Count, key: str) -> int:

@@ -4,7 +4,7 @@ Formula and number come from one rule: that of the op, once on sizes that know t
 The sums are those of `archspec.count`, `archspec.cost` and `archspec.passes.memory`, exactly.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from math import prod
 
@@ -31,13 +31,13 @@ def explain(
     what: What = "flops",
     *,
     layer: int | str | None = None,
-    batch: int = 1,
+    batch: int | None = None,
     seq: int | None = None,
     memory: int | None = None,
-    phase: Phase = "train",
+    phase: Phase | None = None,
     context: int | None = None,
-    dtype: str = "bfloat16",
-    attention: Attention = "flash",
+    dtype: str | None = None,
+    attention: Attention | None = None,
 ) -> Explanation:
     """Explain a number of a spec term by term.
 
@@ -47,33 +47,37 @@ def explain(
             memory (bytes that a training step keeps for the backward pass: `saved_bytes` of `memory`).
         layer: one layer alone, by its number in the main stack, or as `stack.number`.
         batch, seq, memory, phase, context: the workload, as `archspec.cost` takes it; a cache is that of decoding.
-        dtype: of the cache, and of what is kept.
-        attention: flash computes scores again in the backward pass, eager keeps them; of memory also cpu, what the
-            package's kernels keep there.
+        dtype: of the cache, and of what is kept; bfloat16 where nothing is said.
+        attention: flash (where nothing is said) computes scores again in the backward pass, eager keeps them; of memory
+            also cpu, what the package's kernels keep there.
 
     Raises:
-        CostError: there is no such thing to explain, no such layer, or no such workload.
+        CostError: there is no such thing to explain, no such layer, no such workload, or an option without effect.
     """
     need_spec(spec)
     if what not in WHATS:
         raise CostError(f"what = {what!r} is unknown; known: {', '.join(WHATS)}")
+    given = {"batch": batch, "seq": seq, "memory": memory, "phase": phase, "context": context}
+    _must_act(what, {**given, "dtype": dtype, "attention": attention})
+    attention, width = attention or "flash", bytes_of(dtype or "bfloat16")
     if attention not in ("flash", "eager", "cpu"):
         raise CostError(f"attention = {attention!r} is unknown; known: flash, eager, cpu")
     if attention == "cpu" and what != "memory":
         raise CostError(
             "attention = 'cpu' changes form with the lengths, which no one formula says; ask for flash or eager"
         )
-    phase = "decode" if what == "cache" else phase
+    phase = "decode" if what == "cache" else phase or "train"
     if what == "memory" and phase != "train":
         raise CostError(f"memory is what a training step keeps for its backward pass; in {phase} there is none")
     asked = None
     if what != "params":
-        asked = workload(spec, batch=batch, seq=seq, memory=memory, phase=phase, context=context)
+        size = 1 if batch is None else batch
+        asked = workload(spec, batch=size, seq=seq, memory=memory, phase=phase, context=context)
     if what == "memory" and asked is not None:
         lengths = lengths_of(spec, asked)
-        chapters = chapters_of_memory(spec, asked, lengths, attention, bytes_of(dtype))
+        chapters = chapters_of_memory(spec, asked, lengths, attention, width)
     else:
-        found = _Explained(spec, what, asked, How(attention=attention, width=bytes_of(dtype)))
+        found = _Explained(spec, what, asked, How(attention=attention, width=width))
         lengths, chapters = found.lengths, tuple(found.chapters())
     return Explanation(
         name=spec.name,
@@ -84,6 +88,24 @@ def explain(
         stacks=tuple(stack.name for stack in spec.stacks),
         chapters=chapters if layer is None else _only(spec, chapters, layer),
     )
+
+
+NO_EFFECT: Mapping[What, tuple[str, ...]] = {
+    "params": ("batch", "seq", "memory", "phase", "context", "dtype", "attention"),
+    "cache": ("phase", "attention"),
+    "flops": ("dtype",),
+    "steps": ("dtype", "attention"),
+    "memory": (),
+}
+ALWAYS: Mapping[str, str] = {"cache": "decode"}  # the phase that is meant
+
+
+def _must_act(what: What, given: Mapping[str, object]) -> None:
+    """Nothing is given that changes nothing of what is explained; the phase may be said where it is the only one."""
+    for name in NO_EFFECT[what]:
+        value = given[name]
+        if value is not None and not (name == "phase" and value == ALWAYS.get(what)):
+            raise CostError(f"{name} = {value!r} has no effect on {what}; leave it out")
 
 
 def lengths_of(spec: Spec, asked: Workload) -> dict[str, int]:

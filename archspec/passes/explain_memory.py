@@ -17,7 +17,7 @@ from archspec.passes.citations import sources_of
 from archspec.passes.explanation import Chapter, Section, Term
 from archspec.passes.named import named_spec, sizes_of
 from archspec.passes.places import below, within
-from archspec.passes.storages import Key, storages
+from archspec.passes.storages import Key, copies, storages
 from archspec.passes.workload import Attention, Workload
 
 INPUT = "input"  # a tensor that an earlier layer has made
@@ -52,10 +52,10 @@ class _Kept:
         self.nodes = {node.name: node for node in every.nodes}
         self.widths = {stack.name: stack.d_model for stack in spec.stacks}
         B, T, M = Size.of(asked.batch, "B"), Size.of(asked.seq, "T"), Size.of(asked.memory, "M")
-        self.found = storages(every, replace(asked, batch=B, seq=T, context=T, memory=M).runs(spec), how, folded=False)
+        self.found = storages(every, replace(asked, batch=B, seq=T, context=T, memory=M).runs(spec), how)
 
     def chapters(self) -> Iterator[tuple[Chapter, Hashable]]:
-        """A chapter of every single layer, and its block."""
+        """A chapter of every layer that the walk over the storages looks at, and its block."""
         kept = [(key, self.nodes[name], place) for key, (name, place) in self.found.kept.items()]
         for (place, part), members in groupby(kept, key=lambda item: (item[2], _outside(item[1]))):
             sections = tuple(self._sections((key, node) for key, node, _ in members))
@@ -64,8 +64,9 @@ class _Kept:
                 continue
             stack = next(s for s in self.spec.stacks if s.name == place.stack)
             segment = stack.segments[place.segment]
-            number = segment.start + place.layer + place.copy * len(segment.layers)
-            yield Chapter(place.stack, "", (number,), 1, sections), segment.layers[place.layer].block
+            first, period = segment.start + place.layer, len(segment.layers)
+            numbers = tuple(first + i * period for i in copies(segment.repeat)[place.copy])
+            yield Chapter(place.stack, "", numbers, len(numbers), sections), segment.layers[place.layer].block
 
     def _sections(self, members: Iterable[tuple[Key, Node]]) -> Iterator[Section]:
         by_part: dict[str, list[tuple[Key, Node]]] = {}

@@ -19,7 +19,7 @@ from archspec.formulas import Formula, Size
 from archspec.graph import Graph, Node, graph
 from archspec.language.model import Spec, need_spec
 from archspec.layers.ops import How, Param, Run
-from archspec.passes.dtypes import bytes_of
+from archspec.passes.dtypes import bytes_of, trains
 from archspec.passes.optimizers import optimizer as optimizer_of
 from archspec.passes.storages import Key, Storages, storages
 from archspec.passes.workload import Attention, Checkpoint, Workload, workload
@@ -41,7 +41,7 @@ class Memory:
     """The memory of a training step; all are whole numbers of bytes for the whole batch.
 
     Attributes:
-        weight_bytes, gradient_bytes, optimizer_bytes: of the trained parameters; master weights are with the optimizer.
+        weight_bytes, gradient_bytes, optimizer_bytes: of the trained parameters; with the optimizer are `master_bytes`.
         buffer_bytes: of buffers, constants that no file saves included (frequencies of RoPE).
         saved_bytes: what the forward pass of the model leaves for the backward pass.
         recomputed_bytes: with checkpoints, the most that one layer holds while it is run again; 0 without.
@@ -64,6 +64,7 @@ class Memory:
     weight_bytes: int
     gradient_bytes: int
     optimizer_bytes: int
+    master_bytes: int
     buffer_bytes: int
     saved_bytes: int
     recomputed_bytes: int
@@ -111,17 +112,17 @@ def memory(
     if checkpoint not in ("none", "block"):
         raise CostError(f"checkpoint = {checkpoint!r} is unknown; known: none, block")
     every, runs, chosen = graph(spec), asked.runs(spec), optimizer_of(optimizer)
-    width, how = bytes_of(dtype), How(attention=attention, width=bytes_of(dtype))
+    width, how = trains(dtype), How(attention=attention, width=bytes_of(dtype))
     found = storages(every, runs, how)
     kept = _kept(found, checkpoint)
-    params = [(node.copies, p) for node in every.nodes for p in node.params]
-    trained = [(n, p) for n, p in params if not p.buffer]
-    stepped = width if master_dtype is None else bytes_of(master_dtype, "master_dtype")
+    params = [(node, p) for node in every.nodes for p in node.params]
+    trained = [(node, p) for node, p in params if not p.buffer]
+    stepped = width if master_dtype is None else trains(master_dtype, "master_dtype")
     weights = width * _numbers(trained)
-    gradients = (width if gradient_dtype is None else bytes_of(gradient_dtype, "gradient_dtype")) * _numbers(trained)
+    gradients = (width if gradient_dtype is None else trains(gradient_dtype, "gradient_dtype")) * _numbers(trained)
     master = 0 if master_dtype is None else stepped * _numbers(trained)
-    states = master + sum(n * chosen.bytes_of(p, stepped) for n, p in trained)
-    buffers = sum(4 * n * p.numel for n, p in params if p.buffer) + 4 * _constants(every)
+    states = master + sum(n.copies * chosen.bytes_of(p, stepped, n.segment >= 0) for n, p in trained)
+    buffers = sum(4 * n.copies * p.numel for n, p in params if p.buffer) + 4 * _constants(every)
     saved, again = sum(map(found.total, kept)), _recomputed(found, kept) if checkpoint == "block" else 0
     output = width * _outputs(every, runs)
     loss = _loss(spec, output, width)
@@ -141,6 +142,7 @@ def memory(
         weight_bytes=weights,
         gradient_bytes=gradients,
         optimizer_bytes=states,
+        master_bytes=master,
         buffer_bytes=buffers,
         saved_bytes=saved,
         recomputed_bytes=again,
@@ -171,8 +173,8 @@ def _recomputed(found: Storages, kept: Mapping[Key, str]) -> int:
     return max((sum(found.sizes[key] for key in wanted if key not in kept) for wanted in layers), default=0)
 
 
-def _numbers(params: Iterable[tuple[int, Param]]) -> int:
-    return sum(n * p.numel for n, p in params)
+def _numbers(params: Iterable[tuple[Node, Param]]) -> int:
+    return sum(node.copies * p.numel for node, p in params)
 
 
 def _outputs(every: Graph, runs: Mapping[str, Run]) -> int:

@@ -2,8 +2,8 @@
 
 State is what the papers keep. The workspace of a step is not: it belongs to an implementation, and is said here in
 sizes of the largest parameter, as measured with PyTorch 2.13, one parameter after another (`foreach=False`), which is
-what runs on a CPU. An optimizer that is not part of PyTorch has no measured workspace: None, and a step's peak is then
-an estimate that leaves it out.
+what runs on a CPU; all at once (`foreach=True`, the default on CUDA) takes as much of every parameter. An optimizer
+that is not part of PyTorch has no measured workspace: None, and a step's peak is then an estimate that leaves it out.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Optimizer:
         workspace: tensors as large as the largest parameter that exist during its step; None where nobody measured it.
         source: where all this is from.
         blocks: numbers that share one float32 scale in each quantised state; 0 without.
-        matrices_only: whether it steps matrices alone; then `other` steps the rest.
+        matrices_only: whether it steps matrices of the layers alone; then `other` steps the rest.
     """
 
     states: tuple[int | None, ...]
@@ -33,9 +33,9 @@ class Optimizer:
     matrices_only: bool = False
     other: str = ""
 
-    def bytes_of(self, p: Param, width: int) -> int:
-        """Bytes that it keeps of a parameter whose numbers have that width."""
-        if self.matrices_only and len(p.shape) != 2:
+    def bytes_of(self, p: Param, width: int, inside: bool = True) -> int:
+        """Bytes that it keeps of a parameter whose numbers have that width; `inside` a layer, or outside of all."""
+        if self.matrices_only and (len(p.shape) != 2 or not inside):
             return OPTIMIZERS[self.other].bytes_of(p, width)
         if self.blocks and p.numel < SMALLEST_QUANTISED:
             return 4 * len(self.states) * p.numel + self.counters
@@ -54,7 +54,7 @@ OPTIMIZERS = {
         (1, 1), 0, None, "bitsandbytes AdamW8bit, blocks of 256; Dettmers et al. 2022", blocks=256
     ),
     "muon": Optimizer(
-        (None,), 0, None, "torch.optim.Muon for matrices, AdamW for the rest; Jordan et al. 2024",
+        (None,), 0, None, "torch.optim.Muon for matrices of layers, AdamW for all else; Jordan et al. 2024",
         matrices_only=True, other="adamw",
     ),
 }  # fmt: skip

@@ -163,7 +163,12 @@ class SpecFormulas:
     # Crossings
 
     def crossings(self, name: str) -> list[Crossing]:
-        """Where one kind of work begins to need more FLOPs than another, by the tokens of a text (T, or S decoding)."""
+        """Where one kind of work begins to need more FLOPs than another, by the tokens of a text (T, or S decoding).
+
+        Nowhere, where every input has the same number of tokens. A memory is as long as the text.
+        """
+        if self.spec.main.embedding.n_tokens != "T":
+            return []
         length = "S" if name == "decoding" else "T"
         work: dict[str, list[tuple[int, Formula]]] = {}
         for line in self._lines(name):

@@ -17,27 +17,20 @@ def sequential_steps(found: Graph, every: Iterable[Line]) -> int:
 def longest_way(found: Graph, every: Iterable[Line]) -> list[Line]:
     """The lines on the longest way, in order; of ways of the same length the one that comes first."""
     lines = {line.node.name: line for line in every}
-    reached, before = _reached(found, lines.values()), _before(found)
+    reached, before = _reached(found, lines.values()), found.sources
     name, way = max(reached, key=lambda n: reached[n], default=""), list[Line]()
     while name:
         way += [lines[name]] if name in lines else []
-        name = max(before.get(name, ()), key=lambda n: reached[n], default="")
+        name = max((n for n in before.get(name, ()) if n in reached), key=lambda n: reached[n], default="")
     return way[::-1]
 
 
 def _reached(found: Graph, every: Iterable[Line]) -> dict[str, int]:
-    """The steps after which each op is done."""
+    """The steps after which each op is done, from the first to the last line: no way leaves these and returns."""
     steps = {line.node.name: line.times * line.steps for line in every}
-    before = _before(found)
+    places = [found.order[name] for name in steps]
     longest: dict[str, int] = {}
-    for node in found.nodes:
-        ready = reduce(greatest, (longest[source] for source in before.get(node.name, ())), 0)
+    for node in found.nodes[min(places) : max(places) + 1] if places else ():
+        ready = reduce(greatest, (longest[n] for n in found.sources.get(node.name, ()) if n in longest), 0)
         longest[node.name] = ready + steps.get(node.name, 0)
     return longest
-
-
-def _before(found: Graph) -> dict[str, list[str]]:
-    before: dict[str, list[str]] = {}
-    for source, reader in found.edges:
-        before.setdefault(reader, []).append(source)
-    return before

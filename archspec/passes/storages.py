@@ -4,7 +4,7 @@ The rules of ops name tensors; here they become storages. A view shares that of 
 one, and layers that repeat have one each. Weights, buffers and what the caller gives are no part of it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
@@ -62,28 +62,29 @@ class Storages:
         return self.times[key] * self.sizes[key]
 
 
-def storages(graph: Graph, runs: Mapping[str, Run], how: How, folded: bool = True) -> Storages:
+def storages(graph: Graph, runs: Mapping[str, Run], how: How) -> Storages:
     """The storages of a forward pass over a graph in these runs.
 
-    A loop of more than three layers is walked three times: the first, one that stands for all in between, the last;
-    where it is not to be `folded`, layer by layer. Sizes that know their names and lengths that are formulas give
-    storages that do.
+    A loop of more than three layers is walked three times: the first, one that stands for all in between, the last.
+    Sizes that know their names and lengths that are formulas give storages that do.
     """
-    walk = _Walk(runs, how, folded)
+    walk = _Walk(runs, how)
     loops = {(loop.stack, loop.segment): loop for loop in graph.loops}
     for (stack, segment), members in groupby(graph.nodes, key=lambda node: (node.stack, node.segment)):
         walk.group(list(members), loops.get((stack, segment)))
     return walk.found
 
 
-def _copies(repeat: int, folded: bool) -> Iterator[int]:
-    """How many layers each walk over a loop stands for."""
-    return iter([1, repeat - 2, 1] if folded and repeat > 3 else [1] * repeat)
+def copies(repeat: int) -> Sequence[range]:
+    """The turns of a loop that each walk over it stands for."""
+    if repeat > 3:
+        return range(1), range(1, repeat - 1), range(repeat - 1, repeat)
+    return [range(i, i + 1) for i in range(repeat)]
 
 
 class _Walk:
-    def __init__(self, runs: Mapping[str, Run], how: How, folded: bool):
-        self.runs, self.how, self.folded = runs, how, folded
+    def __init__(self, runs: Mapping[str, Run], how: How):
+        self.runs, self.how = runs, how
         self.values: dict[str, Value] = {}
         self.made: dict[str, Place] = {}  # where the value of a node was made last
         self.found = Storages()
@@ -91,12 +92,12 @@ class _Walk:
     def group(self, nodes: list[Node], loop: Loop | None) -> None:
         """The nodes of one segment, or some that stand outside."""
         first = nodes[0]
-        for copy, times in enumerate(_copies(first.repeat, self.folded)):
+        for copy, turns in enumerate(copies(first.repeat)):
             if copy and loop is not None:
                 self.values[loop.enters], self.made[loop.enters] = self.values[loop.leaves], self.made[loop.leaves]
             for node in nodes:
                 place = Place(node.stack, node.segment, node.layer, copy) if node.segment >= 0 else Place(node.stack)
-                self.node(node, place, times)
+                self.node(node, place, len(turns))
 
     def node(self, node: Node, place: Place, times: int) -> None:
         """One op: what it reads, keeps and gives."""

@@ -64,15 +64,12 @@ def lines(
     graph: Graph, runs: Mapping[str, Run], how: How, phase: Phase = "prefill", checkpoint: Checkpoint = "none"
 ) -> list[Line]:
     """A line for each op that works in these runs, in order of the forward pass; backward in training alone."""
-    sources: dict[str, list[str]] = {}
-    for source, reader in graph.edges:
-        sources.setdefault(reader, []).append(source)
     nodes = {node.name: node for node in graph.nodes}
     learns: dict[str, bool] = {}
     serving_all = {node.component for node in graph.nodes for k in node.op.kept if k.batch_axis is None}
     found = []
     for node in graph.nodes:
-        before = sources.get(node.name, [])
+        before = graph.sources.get(node.name, [])
         reached = any(learns[name] for name in before)
         learns[node.name] = reached or node.op.learns
         run = runs.get(node.stack)

@@ -1,18 +1,20 @@
-"""A `Bill` as text and as JSON."""
+"""A `Bill` as text, as Markdown, as JSON and as CSV."""
 
+import csv
+import io
 import json
 from collections.abc import Callable
 from dataclasses import asdict
 
 from archspec.passes.bill import Bill
-from archspec.report.text import human_bytes, human_flops
+from archspec.report.text import human_bytes, human_flops, many
 
 
 def facts(bill: Bill) -> list[tuple[str, str]]:
     """What stands in it, line by line."""
-    sequences = "1 sequence" if bill.batch == 1 else f"{bill.batch:,} sequences"
+    sequences = many(bill.batch, "sequence")
     said = [
-        ("work", f"{sequences}, a prompt of {bill.prompt:,} tokens and {bill.generate:,} more; {bill.dtype}"),
+        ("work", f"{sequences}, a prompt of {many(bill.prompt, 'token')} and {bill.generate:,} more; {bill.dtype}"),
         ("prefill", f"{human_flops(bill.flops_prefill)}, which gives the first token"),
     ]
     if bill.generate > 1:
@@ -48,4 +50,15 @@ def as_json(bill: Bill) -> str:
     return json.dumps(asdict(bill) | {"flops": bill.flops}, indent=2)
 
 
-FORMATS: dict[str, Callable[[Bill], str]] = {"table": table, "json": as_json, "markdown": markdown}
+def as_csv(bill: Bill) -> str:
+    """Every figure as CSV with a header: name, value, and whether it is an estimate."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("figure", "value", "estimate"))
+    for name, value in (asdict(bill) | {"flops": bill.flops}).items():
+        if isinstance(value, int):
+            rows.writerow((name, value, name in bill.estimates))
+    return text.getvalue().rstrip("\n")
+
+
+FORMATS: dict[str, Callable[[Bill], str]] = {"table": table, "json": as_json, "markdown": markdown, "csv": as_csv}

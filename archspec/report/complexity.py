@@ -16,7 +16,7 @@ from archspec.passes.kinds import Kinds
 from archspec.passes.orders import legend
 from archspec.passes.places import ranges
 from archspec.passes.spec_formulas import Part
-from archspec.report.text import Line, aligned, in_columns, in_markdown, indented
+from archspec.report.text import Line, aligned, in_columns, in_markdown, indented, many
 
 
 def table(found: Complexity) -> str:
@@ -25,7 +25,7 @@ def table(found: Complexity) -> str:
     lengths = "B sequences of T tokens" if found.tokens is None else f"B inputs of T = {found.tokens:,} tokens"
     lengths += ", over a memory of M" if several else ""
     lengths += "" if found.silent else "; while decoding a token sees S"
-    blocks = [f"{found.name}, {_many(found.layers, 'layer')}: {lengths}"]
+    blocks = [f"{found.name}, {many(found.layers, 'layer')}: {lengths}"]
     for part in found.parts:
         blocks.append("\n".join([_heading(part, several), *indented([_sizes(part.sizes)]), *_figures(part.figures)]))
     blocks.append("\n".join(["the whole", *_figures(found.whole, apart=True)]))
@@ -46,7 +46,7 @@ def named_layers(layers: Sequence[int]) -> str:
     texts = ranges(layers)
     if len(layers) == 1:
         return f"layer {texts}"
-    return f"{_many(len(layers), 'layer')} ({texts})" if "," in texts else f"layers {texts}"
+    return f"{many(len(layers), 'layer')} ({texts})" if "," in texts else f"layers {texts}"
 
 
 def _sizes(sizes: Mapping[str, int]) -> str:
@@ -71,13 +71,16 @@ def _crossings(found: Complexity, length: str) -> list[str]:
     if not every:
         return []
     lines = [(f"from {length} = {c.at:,} on", f"{c.more} > {_less(c)}", _beyond(found, c)) for c in every]
-    return [f"crossing points, forward FLOPs of {what} without hidden pairs", *indented(aligned(lines))]
+    as_long = (
+        ", with a memory as long (M = T)"
+        if length == "T" and any("M" in f.formula.names() for f in found.whole.values())
+        else ""
+    )
+    return [f"crossing points, forward FLOPs of {what} without hidden pairs{as_long}", *indented(aligned(lines))]
 
 
 def _beyond(found: Complexity, c: Crossing) -> str:
     longest = found.max_seq_len
-    if found.tokens is not None:
-        return "(were there as many)" if c.at > found.tokens else ""
     return f"(beyond max_seq_len = {longest:,})" if longest is not None and c.at > longest else ""
 
 
@@ -90,10 +93,6 @@ def _legend(found: Complexity) -> list[str]:
     words = [(name, meaning) for name, meaning in MEANING.items() if name in found.whole]
     letters = legend(f.order for p in found.parts for f in p.figures.values())
     return [*aligned(words), *([f"classes: {', '.join(letters)}"] if letters else [])]
-
-
-def _many(n: int, noun: str) -> str:
-    return f"{n} {noun}{'s' if n != 1 else ''}"
 
 
 def markdown(found: Complexity) -> str:

@@ -12,20 +12,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from archspec.layers.ops import CLASSES
+from archspec.layers.ops import CLASSES, Attend, Experts
 from archspec.passes.cost import Cost
 from archspec.passes.count import spread
 from archspec.passes.dtypes import bytes_of
 from archspec.passes.work import Line as Work
 from archspec.report.layers import layers_of, of_layers, section_of
-from archspec.report.text import Line, human_bytes, human_flops, in_columns, in_markdown
+from archspec.report.text import Line, human_bytes, human_flops, in_columns, in_markdown, many
 
 BY = ("layer", "kind", "op")
 _RIGHT = ("times", "forward", "backward", "again", "total", "share", "bytes moved", "saved")
 
 
 # what a training step holds beside the figures of every phase
-_OF_TRAINING = ("buffer_bytes", "recomputed_bytes", "loss_bytes", "output_bytes", "workspace_bytes")
+_OF_TRAINING = ("master_bytes", "buffer_bytes", "recomputed_bytes", "loss_bytes", "output_bytes", "workspace_bytes")
 
 Saved = Mapping[str, int] | None  # bytes by the name of the node
 
@@ -159,11 +159,13 @@ def totals(cost: Cost) -> list[tuple[str, str]]:
     said.append(
         ("bytes moved", f"{human_bytes(cost.bytes_moved)} forward, {cost.intensity:,.1f} FLOPs a byte; estimate")
     )
+    if any(isinstance(line.node.op, Experts) for line in cost.lines):
+        said.append(("", "at most: as if the tokens chose as many different experts as they can"))
     if cost.bytes_moved_unfused != cost.bytes_moved:
         said.append(("unfused scans", f"{human_bytes(cost.bytes_moved_unfused)}; estimate"))
     said += list(_held(cost))
     for name, n in (("cache", cost.cache_bytes), ("state", cost.state_bytes)):
-        said += [(name, f"{human_bytes(n)} after {cost.workload.context:,} tokens")] if n else []
+        said += [(name, f"{human_bytes(n)} after {many(cost.workload.context, 'token')}")] if n else []
     said.append(("steps in sequence", f"{cost.sequential_steps:,}"))
     return said
 
@@ -174,6 +176,8 @@ def _held(cost: Cost) -> Iterator[tuple[str, str]]:
     if (m := cost.memory) is not None:
         yield "gradients", human_bytes(m.gradient_bytes)
         yield f"optimizer, {m.optimizer}", human_bytes(m.optimizer_bytes)
+        if m.master_bytes:
+            yield "", f"of these {human_bytes(m.master_bytes)} are master weights"
         yield "saved for backward", human_bytes(m.saved_bytes) + _estimated(cost, "saved_bytes")
         yield "kept by the loss", human_bytes(m.loss_bytes)
         if m.recomputed_bytes:
@@ -189,11 +193,16 @@ def work(cost: Cost) -> str:
     """What was priced, with its conventions."""
     w = cost.workload
     what = {"train": "a training step on", "prefill": "a prefill of", "decode": "one more token for"}[w.phase]
-    length = f"that see {w.context:,}" if w.phase == "decode" else f"of {w.seq:,} tokens"
+    length = f"that see {w.context:,}" if w.phase == "decode" else f"of {many(w.seq, 'token')}"
     memory = f", a memory of {w.memory:,}" if w.memory else ""
-    sequences = "1 sequence" if w.batch == 1 else f"{w.batch:,} sequences"
+    sequences = many(w.batch, "sequence")
     length = length.replace("that see", "that sees" if w.batch == 1 else "that see")
-    how = [cost.dtype, f"{cost.attention} attention", *(["blocks checkpointed"] if cost.checkpoint == "block" else [])]
+    attends = any(isinstance(line.node.op, Attend) for line in cost.lines)
+    how = [
+        cost.dtype,
+        *([f"{cost.attention} attention"] if attends else []),
+        *(["blocks checkpointed"] if cost.checkpoint == "block" else []),
+    ]
     return f"{what} {sequences} {length}{memory}; {', '.join(how)}"
 
 

@@ -15,7 +15,7 @@ def human(n: int) -> str:
 
 def human_bytes(n: int) -> str:
     """A number of bytes with the largest binary unit that fits it: `131,072 bytes (128 KiB)`."""
-    for size, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+    for size, unit in ((2**60, "EiB"), (2**50, "PiB"), (2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if n >= size:
             return f"{n:,} bytes ({n / size:.4g} {unit})"
     return f"{n:,} bytes"
@@ -23,10 +23,15 @@ def human_bytes(n: int) -> str:
 
 def human_flops(n: int) -> str:
     """A number of FLOPs, and as people say it: `6,903,086,186,496 (6.90 TFLOP)`."""
-    for size, unit in ((10**21, "Z"), (10**18, "E"), (10**15, "P"), (10**12, "T"), (10**9, "G")):
-        if n >= size:
+    for size, unit in ((10**21, "Z"), (10**18, "E"), (10**15, "P"), (10**12, "T"), (10**9, "G"), (10**6, "M")):
+        if n >= 0.9995 * size:
             return f"{n:,} ({f'{n / size:#.3g}'.rstrip('.')} {unit}FLOP)"
-    return f"{n:,}"
+    return f"{n:,} FLOP"
+
+
+def many(n: int, noun: str) -> str:
+    """`1 layer`, `2 layers`, `1,024 tokens`."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def in_columns(lines: Sequence[Line], right: Collection[str], unruled: str = "") -> list[str]:

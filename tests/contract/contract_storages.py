@@ -43,6 +43,7 @@ class SavedBytes(AbstractContextManager["SavedBytes"]):
 
     def __enter__(self) -> "SavedBytes":
         self.context = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda held: held.tensor)
+        gc.freeze()  # what is alive by now is not looked at again: in a long run that takes seconds
         self.context.__enter__()
         return self
 
@@ -51,6 +52,7 @@ class SavedBytes(AbstractContextManager["SavedBytes"]):
         for hook in self.hooks:
             hook.remove()
         gc.collect()
+        gc.unfreeze()
         found: dict[int, tuple[str, tuple[int, ...], torch.dtype, int]] = {}
         for held in self.held:
             storage, t = held.tensor.untyped_storage(), held.tensor

@@ -1,5 +1,7 @@
 """Costs against published and independently measured figures, their conventions, and what is refused."""
 
+import csv
+import io
 import json
 import subprocess
 import sys
@@ -293,3 +295,14 @@ def test_nothing_heavy_is_imported() -> None:
     code = "import sys, archspec; archspec.cost(archspec.load('specs/gpt2.yaml')); archspec.bill(archspec.load('specs/gpt2.yaml'), prompt=5, generate=5); print(*(m for m in ('torch', 'numpy', 'sympy', 'networkx') if m in sys.modules))"  # fmt: skip  # noqa: E501
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_a_bill_in_every_format_has_the_same_figures() -> None:
+    command = ["cost", "specs/gpt2.yaml", "--prompt", "20", "--generate", "5", "--format"]
+    texts = {form: CliRunner().invoke(main, [*command, form]) for form in ("csv", "json", "markdown", "table")}
+    assert all(found.exit_code == 0 for found in texts.values())
+    rows = {row["figure"]: row for row in csv.DictReader(io.StringIO(texts["csv"].stdout))}
+    figures = {name: n for name, n in json.loads(texts["json"].stdout).items() if isinstance(n, int)}
+    assert {name: int(row["value"]) for name, row in rows.items()} == figures
+    assert rows["bytes_last"]["estimate"] == "True"
+    assert f"{figures['flops_prefill']:,}" in texts["table"].stdout

@@ -63,10 +63,10 @@ def test_a_promise_of_costs_is_kept(key: str, promise: str) -> None:
 @pytest.mark.parametrize(
     ("promise", "words"),
     [
-        ("{seq: 512, at most: 0.8G}", "at most 0.8G with seq 512 was promised, 807,252,480 counted"),
+        ("{seq: 512, at most: 0.8G}", "at most 0.8G with seq 512 was promised, 807,252,480 computed"),
         ("{seq: 2048, at most: 0.8G}", "seq = 2,048 is beyond max_seq_len = 1,024 of gpt2"),
         ("{seq: 8, dtype: bf17, is: 4}", "dtype = 'bf17' is unknown"),
-        ("5", "5 was promised, 873,312,768 counted"),
+        ("5", "5 was promised, 873,312,768 computed"),
     ],
 )
 def test_a_promise_of_costs_is_broken(promise: str, words: str) -> None:

@@ -198,6 +198,12 @@ def test_sources_are_those_of_the_component() -> None:
         ({"seq": 0}, "seq = 0 must be a whole number, at least 1"),
         ({"what": "cache", "dtype": "float3"}, "dtype = 'float3' is unknown"),
         ({"what": "memory", "attention": "slow"}, "attention = 'slow' is unknown; known: flash, eager, cpu"),
+        ({"what": "params", "batch": 7}, "batch = 7 has no effect on params; leave it out"),
+        ({"what": "params", "seq": 7}, "seq = 7 has no effect on params; leave it out"),
+        ({"what": "cache", "phase": "train"}, "phase = 'train' has no effect on cache; leave it out"),
+        ({"what": "cache", "attention": "eager"}, "attention = 'eager' has no effect on cache; leave it out"),
+        ({"what": "flops", "dtype": "float32"}, "dtype = 'float32' has no effect on flops; leave it out"),
+        ({"what": "steps", "attention": "eager"}, "attention = 'eager' has no effect on steps; leave it out"),
         ({"what": "memory", "phase": "decode"}, "memory is what a training step keeps for its backward pass"),
     ],
 )

@@ -11,6 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from archspec.codegen.load import build
 from archspec.errors import CostError
+from archspec.graph import graph
 from archspec.language.load import load
 from archspec.language.model import Spec
 from archspec.passes.count import count
@@ -97,6 +98,24 @@ def test_what_the_figures_are_made_of() -> None:
     assert said.buffer_bytes == 3 * 4 * 6  # frequencies of RoPE
     assert memory(spec, seq=8, optimizer="muon").optimizer_bytes < memory(spec, seq=8).optimizer_bytes
     assert memory(spec, seq=8, optimizer="adamw8bit").workspace_bytes == 0
+
+
+def test_muon_steps_the_matrices_of_layers_alone() -> None:
+    spec = spec_of("llama")
+    params = [(p, node.segment >= 0, node.copies) for node in graph(spec).nodes for p in node.params if not p.buffer]
+    matrices = sum(n * p.numel for p, inside, n in params if inside and len(p.shape) == 2)
+    others = [(p.numel, n) for p, inside, n in params if not inside or len(p.shape) != 2]
+    said = memory(spec, seq=8, dtype="float32", optimizer="muon")
+    assert said.optimizer_bytes == 4 * matrices + sum(n * (8 * size + 4) for size, n in others)
+    assert matrices > 0
+    assert any(size > spec.main.d_model for size, _ in others)  # embedding and head
+
+
+@pytest.mark.parametrize("option", ["dtype", "gradient_dtype", "master_dtype"])
+@pytest.mark.parametrize("dtype", ["int8", "float8", "fp8"])
+def test_types_without_gradients_do_not_train(option: str, dtype: str) -> None:
+    with pytest.raises(CostError, match=f"{option} = '{dtype}' has no gradients"):
+        memory(spec_of("llama"), **{option: dtype})
 
 
 @pytest.mark.parametrize("option", ["dtype", "attention", "checkpoint", "optimizer"])
