@@ -1,123 +1,138 @@
-"""From YAML to a trained model in about two minutes: count, generate, draw, train on real text, write a line.
+"""Two minutes that show what archspec is: say a model, count it, break it, draw it, train it, compare it.
 
-    python examples/demo.py [--seconds 90] [--out out]
-
-The text is the source code of Python's own standard library, which every machine has; the model reads bytes.
+python examples/demo.py [--out out] [--steps 250] [--recall-steps 250]
 """
 
 import argparse
 import os
-import sysconfig
 import time
+import warnings
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy machine a waiting thread should give its core away
 
 import torch
-from torch import Tensor, nn
+from learning import accuracy, next_byte, prose, recall, right_value, train, windows, write
 
 import archspec
-from archspec.report.count import table
 
 ROOT = Path(__file__).resolve().parent.parent
-CONTEXT, BATCH = 128, 8
+HYBRID = """\
+name: hybrid
+d_model: 128
+vocab_size: 256
+max_seq_len: 256
+define:
+  ssm: {mixer: mamba, ffn: none}
+  attn: {mixer: {kind: attention, n_heads: 8, n_kv_heads: 2, position: rope}, ffn: {kind: gated_mlp, d_ff: 352}}
+  moe: {extends: attn, ffn: {kind: moe, n_experts: 8, top_k: 2, d_ff: 128, balance_loss: 0.01}}
+blocks: (ssm attn moe)x2
+head: {kind: lm, tied: true}
+"""
+RECALL = """\
+name: recall
+d_model: 64
+vocab_size: 32
+max_seq_len: 64
+define:
+  ssm: {mixer: {kind: mamba, d_state: 8}, ffn: none}
+  attn: {mixer: {kind: attention, n_heads: 2, position: rope}, ffn: none}
+blocks: ssm attn
+head: lm
+"""
+HALVES = {"Mamba": "ssm ssm", "attention": "attn attn", "one of each": "ssm attn"}
 
 
-def standard_library(limit: int = 8_000_000) -> Tensor:
-    """The sources of the standard library as one tensor of bytes."""
-    folder = Path(sysconfig.get_path("stdlib"))
-    text = bytearray()
-    for path in sorted(folder.glob("*.py")):
-        text += path.read_bytes()
-        if len(text) > limit:
-            break
-    return torch.frombuffer(text, dtype=torch.uint8).long()
+def shown(text: str) -> str:
+    """Text further right, with a bar before it."""
+    return "\n".join(f"    | {line}" for line in text.splitlines())
 
 
-def batch(data: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random windows of the text and the bytes that follow each of theirs, (BATCH, CONTEXT) each."""
-    starts = torch.randint(len(data) - CONTEXT - 1, (BATCH,), generator=generator)
-    rows = torch.stack([data[s : s + CONTEXT + 1] for s in starts.tolist()])
-    return rows[:, :-1], rows[:, 1:]
+def say() -> archspec.Spec:
+    """A hybrid in ten lines."""
+    print("1. A hybrid of Mamba, attention and experts is ten lines:\n")
+    print(shown(HYBRID))
+    spec = archspec.loads(HYBRID)
+    counted = archspec.count(spec)
+    print(f"\n   {counted.total:,} parameters, of which one token uses {counted.active:,}; nothing was built yet.")
+    return spec
 
 
-def train(model: nn.Module, data: Tensor, seconds: float, lr: float = 3e-3) -> None:
-    """Train for that long, with a short warm-up and a linear decay, and print the loss as it falls."""
-    generator = torch.Generator().manual_seed(0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.1)
-    started, shown, smooth, step = time.monotonic(), -1, None, 0
-    while (done := (time.monotonic() - started) / seconds) < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = lr * min(1, (step + 1) / 20, 1.05 - done)
-        tokens, targets = batch(data, generator)
-        aux: dict[str, Tensor] = {}
-        logits = model(tokens, aux=aux) if hasattr(model, "aux_loss") else model(tokens)
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
-        total = loss + model.aux_loss(aux) if aux else loss
-        optimizer.zero_grad()
-        total.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        smooth = loss.item() if smooth is None else 0.9 * smooth + 0.1 * loss.item()
-        if int(20 * done) > shown:
-            shown = int(20 * done)
-            bits = smooth / 0.6931
-            print(f"  {'#' * shown:<20} step {step:4d}   loss {smooth:.3f}   {bits:.2f} bits a byte", flush=True)
-        step += 1
+def count() -> None:
+    """The largest spec of the collection."""
+    started = time.perf_counter()
+    counted = archspec.count(archspec.load(ROOT / "specs" / "deepseek_v3.yaml"))
+    took = time.perf_counter() - started
+    print(
+        f"\n2. DeepSeek-V3 is counted in {took:.2f} seconds: {counted.total:,} parameters, {counted.active:,} active."
+    )
 
 
-@torch.no_grad()
-def write(model: nn.Module, prompt: str, length: int = 200, temperature: float = 0.7) -> str:
-    """Continue a text one byte at a time: the prompt once, then each byte with the state that the last one left."""
-    torch.manual_seed(1)
-    tokens = torch.tensor([list(prompt.encode())])
-    state: dict = {}
-    logits = model(tokens, state=state)
-    written = []
-    for _ in range(length):
-        token = torch.multinomial((logits[:, -1] / temperature).softmax(-1), 1)
-        written.append(int(token))
-        logits = model(token, state=state)
-    return prompt + bytes(written).decode(errors="replace")
+def slip() -> None:
+    """A mistake, and what is said of it."""
+    print("\n3. A slip of the pen is told with its place, and what was meant:\n")
+    try:
+        archspec.loads(HYBRID.replace("n_kv_heads", "n_kv_head"), "hybrid.yaml")
+    except archspec.SpecError as error:
+        print(shown(str(error)))
+
+
+def draw(spec: archspec.Spec, out: Path) -> None:
+    """The picture and the code."""
+    code, picture = out / "hybrid.py", out / "hybrid.svg"
+    code.write_text(archspec.generate(spec), encoding="utf-8")
+    try:
+        archspec.render(spec, picture)
+    except archspec.RenderError as error:
+        print(f"\n   ({error})")
+        picture = out / "hybrid.dot"
+        archspec.render(spec, picture)
+    lines = len(code.read_text(encoding="utf-8").splitlines())
+    print(f"\n4. Drawn: {picture}\n   As PyTorch: {code} ({lines} lines)")
+
+
+def learn(spec: archspec.Spec, steps: int) -> None:
+    """Train on prose, and let the model write at the start, in the middle and at the end."""
+    text = prose()
+    print(f"\n5. It learns from {len(text) // 1000:,} kB of Python's documentation, byte by byte, in {steps} steps:\n")
+    model = archspec.build(spec, seed=0)
+
+    def report(step: int, loss: float) -> None:
+        if step in (1, steps // 2, steps):
+            print(f"   step {step:4}, {loss / 0.6931:.2f} bits a byte:  {write(model, 'The ')}", flush=True)
+
+    train(model, windows(text), steps, next_byte, report)
+
+
+def compare(steps: int) -> None:
+    """A hybrid against both of its halves, on a task that neither of them can do."""
+    warnings.simplefilter("ignore", archspec.SpecWarning)  # a half leaves a definition unused
+    print("\n6. Which of eight keys had which value? Two layers each, one line of the spec changed:\n")
+    for name, blocks in HALVES.items():
+        spec = archspec.loads(RECALL, set={"blocks": blocks})
+        model = archspec.build(spec, seed=0)
+        batches = recall()
+        train(model, batches, steps, right_value, lambda *_: None)
+        size = archspec.count(spec).total
+        right = accuracy(model, next(batches))
+        print(f"   {name:<12}  blocks: {blocks:<9}  {size:,} parameters  {right:6.1%} right", flush=True)
 
 
 def main() -> None:
     """The whole tour."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=90, help="how long to train")
     parser.add_argument("--out", type=Path, default=ROOT / "out", help="where the picture and the code go")
+    parser.add_argument("--steps", type=int, default=250, help="of training on prose")
+    parser.add_argument("--recall-steps", type=int, default=250, help="of training on the task of recall")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-
-    print("1. A spec is counted without being built: specs/bert_tiny.yaml\n")
-    print(table(archspec.count(archspec.load(ROOT / "specs" / "bert_tiny.yaml"))))
-
-    spec = archspec.load(ROOT / "specs" / "bytes_hybrid.yaml")
-    code = args.out / "bytes_hybrid.py"
-    code.write_text(archspec.generate(spec), encoding="utf-8")
-    lines = len(code.read_text(encoding="utf-8").splitlines())
-    print(f"\n2. A hybrid of Mamba, attention and experts, as PyTorch: {code} ({lines} lines)")
-
-    try:
-        picture = args.out / "bytes_hybrid.svg"
-        archspec.diagram.render(spec, picture)
-    except archspec.RenderError as error:
-        picture = args.out / "bytes_hybrid.dot"
-        archspec.diagram.render(spec, picture)
-        print(f"   ({error})")
-    print(f"3. The same, drawn: {picture}")
-
-    model = archspec.build(spec)
-    data = standard_library()
-    total = archspec.count(spec).total
-    print(
-        f"4. Its {total:,} parameters learn from {len(data) / 1e6:.1f} MB of Python for {args.seconds:.0f} seconds:\n"
-    )
-    train(model.train(), data, args.seconds)
-
-    print("\n5. It writes on, one byte at a time, from its decoding state:\n")
-    print(write(model.eval(), "def read(self, size=-1):\n"))
+    spec = say()
+    count()
+    slip()
+    draw(spec, args.out)
+    learn(spec, args.steps)
+    compare(args.recall_steps)
 
 
 if __name__ == "__main__":
