@@ -17,18 +17,7 @@ from learning import accuracy, next_byte, prose, recall, right_value, train, win
 import archspec
 
 ROOT = Path(__file__).resolve().parent.parent
-HYBRID = """\
-name: hybrid
-d_model: 128
-vocab_size: 256
-max_seq_len: 256
-define:
-  ssm: {mixer: mamba, ffn: none}
-  attn: {mixer: {kind: attention, n_heads: 8, n_kv_heads: 2, position: rope}, ffn: {kind: gated_mlp, d_ff: 352}}
-  moe: {extends: attn, ffn: {kind: moe, n_experts: 8, top_k: 2, d_ff: 128, balance_loss: 0.01}}
-blocks: (ssm attn moe)x2
-head: {kind: lm, tied: true}
-"""
+HYBRID = (ROOT / "examples" / "hybrid.yaml").read_text(encoding="utf-8")
 RECALL = """\
 name: recall
 d_model: 64

@@ -51,7 +51,7 @@ def recall(batch: int = 64) -> Iterator[Tensor]:
 
 
 def answers(x: Tensor) -> Tensor:
-    """What stands at the keys that are asked for, in (B, 4 PAIRS) or (B, 4 PAIRS, V): there a model gives its answer."""
+    """What stands at the keys that are asked for, (B, 4 PAIRS) or (B, 4 PAIRS, V): there a model gives its answers."""
     return x[:, 2 * PAIRS :: 2]
 
 

@@ -1,4 +1,6 @@
-"""Writes examples/generated/: the PyTorch file of every spec in specs/, and standalone/, those of some in torch alone.
+"""Writes what is made of specs: examples/generated/ and the picture of the README.
+
+The PyTorch file of every spec in specs/; in standalone/ those of some in torch alone.
 
 python examples/regenerate.py
 
@@ -19,6 +21,7 @@ def main() -> None:
     target = ROOT / "examples" / "generated"
     specs = sorted((ROOT / "specs").glob("*.yaml"))
     write(target, specs, False)
+    archspec.render(archspec.load(ROOT / "examples" / "hybrid.yaml"), ROOT / "examples" / "hybrid.svg")
     write(target / "standalone", [spec for spec in specs if spec.stem in STANDALONE], "plain")
 
 

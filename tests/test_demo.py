@@ -50,6 +50,15 @@ def test_a_mistake_and_a_count_are_shown(said: str) -> None:
     assert "671,026,404,352 parameters" in said
 
 
+def test_the_readme_shows_the_same_spec_and_its_picture() -> None:
+    readme, spec = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "examples/hybrid.yaml"))
+    assert f"```yaml\n{spec}```" in readme
+    picture = (ROOT / "examples" / "hybrid.svg").read_text(encoding="utf-8")
+    assert picture.count("<svg") == 1
+    for words in ("hybrid", "Mamba mixer", "Grouped-query attention", "SwiGLU", "Mixture of experts", "tokens [B, T]"):
+        assert f">{words}<" in picture
+
+
 def test_prose_is_sentences() -> None:
     text = learning.prose()
     assert len(text) > 100_000
