@@ -5,7 +5,6 @@ Nothing here reads a text or a file: a size follows from the fields alone.
 """
 
 import re
-from math import ceil
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import ClassVar, Literal
 
@@ -35,7 +34,7 @@ class VocabularyComponent(Component):
     @property
     def vocab_size(self) -> int:
         """Rows of the model's table: the tokens, padded."""
-        return ceil(self.n_ids / self.pad_to_multiple_of) * self.pad_to_multiple_of
+        return -(-self.n_ids // self.pad_to_multiple_of) * self.pad_to_multiple_of
 
     def check(self) -> None:
         """Refuse special tokens that cannot be told apart, and sizes that no table can have."""

@@ -100,22 +100,27 @@ class TokenizerVocabulary(Vocabulary):
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """The ids of a text; at its ends stand the special tokens that the file's own template adds."""
+        tokenizer = self.tokenizer
         try:
-            found = self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
-        except VocabularyError:
-            raise
+            found = tokenizer.encode(text, add_special_tokens=add_special_tokens)
         except Exception as error:  # the library raises no other
             raise VocabularyError(f"{self.name}: cannot encode the text: {error}") from None
         self._check_whole(text, found.offsets)
         return list(found.ids)
 
     def _check_whole(self, text: str, offsets: Iterable[tuple[int, int]]) -> None:
-        """Refuse letters that the library leaves out, as it does where a model has no token for the unknown."""
+        """Refuse letters that the library leaves out, as it does where a model has no token for the unknown.
+
+        Its offsets then tell that something is missing, but not what; that is asked letter by letter.
+        """
         covered = bytearray(len(text))
         for start, end in offsets:
             covered[start:end] = b"\1" * (end - start)
-        at = next((i for i, found in enumerate(covered) if not found and not text[i].isspace()), None)
-        if at is not None:
+        if all(covered):
+            return
+        lost = {c for c in set(text) if not c.isspace() and not self.tokenizer.encode(c, add_special_tokens=False).ids}
+        if lost:
+            at = next(i for i, letter in enumerate(text) if letter in lost)
             raise VocabularyError(f"text[{at}] = {text[at]!r} is in no token of {self.name}, which has none for others")
 
     def decode(self, ids: "Iterable[int] | Tensor", *, skip_special_tokens: bool = False) -> str:
