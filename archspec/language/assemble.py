@@ -48,7 +48,7 @@ class Assembler(Section):
         lost = self.top_keys()
         vocabulary = self.vocabulary(lost)
         self.scope = with_sizes(self.resolver, self.node, "", Scope(), lost & set(SIZES))
-        self.check_vocabulary(vocabulary)
+        vocabulary = self.fitting(vocabulary)
         norm = self.component(NormComponent, "norm", from_plain("rmsnorm", self.node.mark))
         self.scope = self.scope.with_defaults({"norm": norm, "wiring": None}, {})
         self.take_defaults(SHARED[3:])
@@ -113,16 +113,21 @@ class Assembler(Section):
             self.fields = self.node.fields
         return found
 
-    def check_vocabulary(self, found: VocabularyComponent | None) -> None:
-        """Refuse a vocab_size that is not that of the vocabulary."""
+    def fitting(self, found: VocabularyComponent | None) -> VocabularyComponent | None:
+        """The vocabulary, unless vocab_size is another than it has: refused, or as a setting taken in its place."""
         said = self.scope.numbers.get("vocab_size")
         if found is None or said is None or said == found.vocab_size:
-            return
-        whole = isinstance(said, int) and said >= found.n_ids
-        wish = f"remove it{f', or write pad_to_multiple_of: {said} into the vocabulary' if whole else ''}"
+            return found
         padded = "" if found.vocab_size == found.n_ids else f", padded to {found.vocab_size}"
-        message = f"vocab_size = {said} is not that of the vocabulary, which has {found.n_ids} tokens{padded}; {wish}"
-        self.tell("vocab_size", message)
+        differs = f"vocab_size = {said} is not that of the vocabulary, which has {found.n_ids} tokens{padded}"
+        given = self.fields["vocab_size"]
+        if _set_outside(given.mark) and not _set_outside(self.fields["vocabulary"].mark):
+            self.problems.warn(given, "vocab_size", f"{differs} and is left out")
+            return None
+        whole = isinstance(said, int) and said >= found.n_ids
+        wish = f"remove one of the two{f', or write pad_to_multiple_of: {said} into the vocabulary' if whole else ''}"
+        self.tell("vocab_size", f"{differs}; {wish}")
+        return None
 
     def folder(self) -> str:
         """The folder of the file in which the vocabulary's own file is named."""

@@ -197,7 +197,7 @@ class _Filling:
         if node is not None:
             if rule.number:
                 return number(name, node, rule, self._lookup)
-            return None if rule.nullable and node.value == "none" else node.plain()
+            return None if rule.nullable and rule.core["type"] == "str" and node.value == "none" else node.plain()
         if self.base is not None and self._acts(name):
             return getattr(self.base, name)
         if (setting := self._norm_setting(rule)) in self.scope.norm and self._acts(name):

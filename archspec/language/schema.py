@@ -154,7 +154,8 @@ def _idle(rule: Rule, other: Rule) -> Schema:
     acting = list(rule.marks["when"][1:])
     off = {"not": {"enum": acting}} if acting else {"enum": [None, "none", False, 0]}
     usual = rule.info.default
-    plain: Schema = {"enum": [None, "none"]} if rule.number and usual is None else {"const": usual}
+    words = rule.number or rule.core["type"] == "str"
+    plain: Schema = {"enum": [None, "none"]} if words and usual is None else {"const": usual}
     left = False if rule.info.is_required() else ABSENT if "slot" in rule.marks else plain
     return {
         "if": {"properties": {other.name: off}, "required": [other.name]},

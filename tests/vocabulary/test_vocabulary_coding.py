@@ -16,6 +16,8 @@ from tokenizers.processors import TemplateProcessing
 
 import archspec
 from archspec.errors import VocabularyError
+from archspec.language.rules import settable
+from archspec.layers.registry import find
 from archspec.vocabulary import vocabulary as of
 
 SPEC = {"name": "v", "d_model": 8, "blocks": [{"mixer": {"kind": "attention", "n_heads": 2}}], "head": "lm"}
@@ -158,6 +160,37 @@ def test_what_encode_adds_is_taken_off_and_what_is_written_stays() -> None:
 
 def test_an_unknown_letter_makes_each_word_unknown_that_holds_it() -> None:
     assert published("dnabert_6mer").encode("AAAAAAANAAAAAA", add_special_tokens=False) == [5, 5, *[1] * 6, 5]
+
+
+# No setting is without effect
+
+TEXT = "ACGTACGTAN"
+BASE: dict[str, dict[str, Any]] = {
+    "bytes": {"specials": ["[A]", "[B]"]},
+    "bases": {"specials": ["[A]", "[B]"]},
+    "kmers": {"specials": ["[A]", "[B]", "[UNK]"], "k": 3, "extra": "N"},
+}
+CHANGED: dict[str, list[dict[str, Any]]] = {
+    "bytes": [{"specials_at": "first"}, {"specials_at": "control"}],
+    "bases": [{"specials_at": "last"}, {"alphabet": "TGCAN"}],
+    "kmers": [{"specials_at": "last"}, {"alphabet": "TGCA"}, {"k": 2}, {"extra": None}, {"remainder": False},
+              {"overlapping": True, "extra": None}],
+}  # fmt: skip
+ALWAYS: list[dict[str, Any]] = [
+    {"specials": ["[UNK]"]}, {"pad_to_multiple_of": 77}, {"prepend": "[A]"}, {"append": "[B]"},
+]  # fmt: skip
+
+
+def behaviour(kind: str, **fields: Any) -> tuple[Any, ...]:
+    vocabulary = made({"kind": kind, **BASE[kind], **fields})
+    return vocabulary.vocab_size, vocabulary.encode(TEXT), vocabulary.specials
+
+
+@pytest.mark.parametrize("kind", BASE)
+def test_every_setting_changes_something(kind: str) -> None:
+    changes = [*CHANGED[kind], *ALWAYS]
+    assert {name for change in changes for name in change} == set(settable(find("vocabulary", kind))) - {"kind"}
+    assert [change for change in changes if behaviour(kind, **change) == behaviour(kind)] == []
 
 
 # Batches

@@ -106,6 +106,18 @@ def test_settings_change_it() -> None:
     assert spec.vocab_size == 256
 
 
+def test_a_vocab_size_that_is_set_takes_the_place_of_the_vocabulary() -> None:
+    with pytest.warns(
+        archspec.SpecWarning, match="vocab_size = 6 is not that of the vocabulary, which has 5 tokens and"
+    ):
+        spec = archspec.load("specs/bert_tiny.yaml", set=["vocab_size=6", "expect=null"])
+    assert (spec.vocab_size, spec.vocabulary) == (6, None)
+    spec = archspec.load("specs/bert_tiny.yaml", set=["vocab_size=5"])
+    assert spec.vocabulary is not None
+    with pytest.raises(SpecError, match="remove one of the two"):
+        archspec.load("specs/bert_tiny.yaml", set=["vocabulary=bytes", "vocab_size=6"])
+
+
 def test_a_spec_that_extends_another_may_change_one_field(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(
         show(archspec.load(written({"kind": "kmers", "k": 3}))).replace("vocab_size: 72\n", "")
@@ -114,17 +126,23 @@ def test_a_spec_that_extends_another_may_change_one_field(tmp_path: Path) -> Non
     assert archspec.load(tmp_path / "longer.yaml").vocab_size == 4**4 + 8
 
 
+def test_a_token_that_is_left_out_may_be_none() -> None:
+    spec = archspec.load("specs/dnabert_6mer.yaml", set=["vocabulary.append=none"])
+    assert archspec.vocabulary(spec).encode("AAAAAA") == [2, 5]
+
+
 def test_none_is_as_if_it_were_not_there() -> None:
     assert archspec.load(written("none", vocab_size=7)) == archspec.load(written(None, vocab_size=7))
 
 
 REFUSED = [
     (("bases",), {"vocab_size": 12}, "vocab_size: vocab_size = 12 is not that of the vocabulary, which has 9 tokens; "
-     "remove it, or write pad_to_multiple_of: 12 into the vocabulary"),
+     "remove one of the two, or write pad_to_multiple_of: 12 into the vocabulary"),
     (("bases",), {"vocab_size": 5}, "vocab_size: vocab_size = 5 is not that of the vocabulary, which has 9 tokens; "
-     "remove it"),
+     "remove one of the two"),
     (({"kind": "bases", "pad_to_multiple_of": 8},), {"vocab_size": 9}, "vocab_size: vocab_size = 9 is not that of the "
-     "vocabulary, which has 9 tokens, padded to 16; remove it, or write pad_to_multiple_of: 9 into the vocabulary"),
+     "vocabulary, which has 9 tokens, padded to 16; remove one of the two, or write pad_to_multiple_of: 9 into the "
+     "vocabulary"),
     (({"kind": "bases", "specials": ["MASK"]},), {}, "vocabulary: special token 'MASK' must stand in brackets, "
      "such as [MASK] or <pad>"),
     (({"kind": "bases", "specials": ["[A]", "[A]"]},), {}, "vocabulary: specials name '[A]' twice; keep one"),
