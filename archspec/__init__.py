@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         SpecWarning,
         StateError,
         VerifyError,
+        VocabularyError,
         WriteError,
     )
     from archspec.graph import lower
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from archspec.passes.explanation import Explanation
     from archspec.passes.kinds import complexity_of_kinds
     from archspec.verify import verify
+    from archspec.vocabulary import vocabulary
+    from archspec.vocabulary.base import Vocabulary
+    from archspec.vocabulary.learn import learn_vocabulary
 
 __version__ = "0.1.0"
 
@@ -67,6 +71,8 @@ __all__ = [
     "State",
     "StateError",
     "VerifyError",
+    "Vocabulary",
+    "VocabularyError",
     "WriteError",
     "bill",
     "build",
@@ -78,6 +84,7 @@ __all__ = [
     "explain",
     "generate",
     "init_weights",
+    "learn_vocabulary",
     "load",
     "loads",
     "lower",
@@ -86,6 +93,7 @@ __all__ = [
     "schema",
     "show",
     "verify",
+    "vocabulary",
 ]
 
 _HOMES = {
@@ -104,6 +112,7 @@ _HOMES = {
         "SpecWarning",
         "StateError",
         "VerifyError",
+        "VocabularyError",
         "WriteError",
     ),
     "archspec.passes.bill": ("Bill", "bill"),
@@ -120,6 +129,9 @@ _HOMES = {
     "archspec.language.show": ("show",),
     "archspec.modules.seeding": ("init_weights",),
     "archspec.verify": ("verify",),
+    "archspec.vocabulary": ("vocabulary",),
+    "archspec.vocabulary.base": ("Vocabulary",),
+    "archspec.vocabulary.learn": ("learn_vocabulary",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -6,6 +6,7 @@ ArchspecError            the root: catch this to catch all
 ├── GenerateError        a layer's source asks the code generator for something it cannot write out (exit code 1)
 ├── MissingError         a package is not installed, such as PyTorch, which extra brings it (exit code 1)
 ├── RenderError          a picture cannot be drawn, for example because Graphviz is missing (exit code 1)
+├── VocabularyError      a text, an id or a tokenizer file does not fit a vocabulary (exit code 1)
 ├── StateError           a decoding state is not of this model or batch, or cannot do what is asked (exit code 1)
 ├── WriteError           a file cannot be written (exit code 1; 2 where its name alone says so)
 └── VerifyError          a built model does not do what its spec says (exit code 1)
@@ -122,6 +123,10 @@ class RenderError(ArchspecError):
 
 class StateError(ArchspecError, ValueError):
     """A decoding state does not go with what it is given to, or cannot be changed as asked; it is left as it was."""
+
+
+class VocabularyError(ArchspecError, ValueError):
+    """A text holds what there is no token for, ids are no tokens, or a tokenizer file is not as the spec says."""
 
 
 class WriteError(ArchspecError):

@@ -23,19 +23,20 @@ MOST_LINKS = 40
 WRONG_USE = 2  # the exit code of what the user could have known
 
 
-def write(target: str | Path, data: bytes, keep: Collection[str] = ()) -> None:
+def write(target: str | Path, data: bytes, keep: Collection[str] = (), kept: str = "the spec") -> None:
     """Write a file, or through what is none.
 
     Args:
         target: where to; a link is followed.
         data: all of it.
         keep: files that must not be written over, such as the spec that was read.
+        kept: what was read from them, for the message.
 
     Raises:
         WriteError: what was there is as it was.
     """
     try:
-        _check(target, keep)
+        _check(target, keep, kept)
         _write(os.fspath(target), data)
     except OSError as error:
         raise WriteError(f"cannot write {target}: {_said(error)}") from None
@@ -47,13 +48,13 @@ def _said(error: OSError) -> str:
     return "it is a directory" if error.errno == EISDIR else error.strerror or str(error)
 
 
-def _check(target: str | Path, keep: Collection[str]) -> None:
+def _check(target: str | Path, keep: Collection[str], kept: str) -> None:
     """Refuse what is told better than by the system."""
     name = os.fspath(target)
     if not name:
         raise WriteError("cannot write a file without a name", WRONG_USE)
     if _is_one_of(name, keep):
-        raise WriteError(f"cannot write {name}: the spec was read from it; choose another file", WRONG_USE)
+        raise WriteError(f"cannot write {name}: {kept} was read from it; choose another file", WRONG_USE)
     folder = os.path.dirname(_followed(name)) or os.curdir
     with suppress(FileNotFoundError):
         if not stat.S_ISDIR(os.stat(folder).st_mode):

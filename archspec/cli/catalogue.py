@@ -11,14 +11,14 @@ import click
 from archspec.errors import noted, suggest
 from archspec.language.rules import Rule, rules, settable
 from archspec.layers.base import Component
-from archspec.layers.registry import ROLES, everything
+from archspec.layers.registry import DECLARED, everything
 
 WIDTHS = (24, 26, 26, 24, 56)  # of the columns field, type, default, acts when, meaning
 
 
 def overview() -> str:
     """Every component with the first line of its documentation, by role."""
-    lines = _listing(everything())
+    lines = _listing(everything(DECLARED))
     return "\n".join([*lines, "", "archspec layers NAME prints the equation, the sources and the fields of one."])
 
 
@@ -33,11 +33,11 @@ def _listing(found: Mapping[str, Mapping[str, type[Component]]]) -> list[str]:
 
 def explain(name: str) -> str:
     """The documentation of every component called `name`, a kind or role.kind; or the components of a role."""
-    found = everything()
+    found = everything(DECLARED)
     if (alike := name.replace(" ", "_").replace("-", "_")) in found:
         return "\n".join(_listing({alike: found[alike]}))
     role, _, kind = name.rpartition(".")
-    chosen = [(r, found[r][kind]) for r in ROLES if kind in found[r] and role in ("", r)]
+    chosen = [(r, found[r][kind]) for r in DECLARED if kind in found[r] and role in ("", r)]
     if not chosen:
         known = [k for kinds in found.values() for k in kinds]
         known += [f"{r}.{k}" for r, kinds in found.items() for k in kinds] if role else []
@@ -97,6 +97,8 @@ def _default(rule: Rule) -> str:
 
 
 def _word(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_word, value)) or "none"
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

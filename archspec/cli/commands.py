@@ -236,21 +236,24 @@ def schema(output: str | None) -> None:
 
 @main.command()
 @click.argument("path", default="model.yaml")
+@click.option("--template", type=click.Choice(("hybrid", "dna")), default="hybrid", show_default=True,
+              help="A language model of attention and Mamba, or a masked model of DNA.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite a file that is there.")
-def init(path: str, force: bool) -> None:
+def init(path: str, template: str, force: bool) -> None:
     """Write a commented spec to start from.
 
     \b
     archspec init
     archspec init tiny.yaml
+    archspec init dna.yaml --template dna
     """
     from pathlib import Path
 
-    from archspec.language.starter import STARTER
+    from archspec.language.starter import TEMPLATES
 
     if path != "-" and Path(path).is_file() and not force:
         raise click.UsageError(f"{path} exists already; give another name, or --force to overwrite it")
-    put(STARTER, path)
+    put(TEMPLATES[template], path)
     if path != "-":
         click.echo(printable(f"wrote {path}; next: archspec count {path}"))
 

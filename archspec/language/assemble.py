@@ -1,5 +1,6 @@
 """The document of a spec made into a `Spec`: sizes and defaults first, then stacks, then the head."""
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from archspec.language.stack import Around, StackBuilder
 from archspec.language.tree import Node, clipped, from_plain
 from archspec.layers.base import HeadComponent, NormComponent
 from archspec.layers.starting import InitComponent
+from archspec.layers.vocabulary import VocabularyComponent
 
 LONGEST_TEXT = 1000
 LONGEST_NAME = 100
@@ -35,6 +37,7 @@ class Assembler(Section):
         super().__init__(Resolver(file), without_nulls(document), "", Scope())
         self.file, self.files = file, files
         self.single = "stacks" not in self.fields
+        self.implied: Node | None = None  # the vocab_size that the vocabulary gives
 
     def spec(self) -> Spec | None:
         """The spec, or None when something is missing; then `problems` says what."""
@@ -43,7 +46,9 @@ class Assembler(Section):
             return None
         texts = {key: self.text(key) for key in ("name", "description", "source")}
         lost = self.top_keys()
+        vocabulary = self.vocabulary(lost)
         self.scope = with_sizes(self.resolver, self.node, "", Scope(), lost & set(SIZES))
+        vocabulary = self.fitting(vocabulary)
         norm = self.component(NormComponent, "norm", from_plain("rmsnorm", self.node.mark))
         self.scope = self.scope.with_defaults({"norm": norm, "wiring": None}, {})
         self.take_defaults(SHARED[3:])
@@ -62,7 +67,8 @@ class Assembler(Section):
         init = init.of_model(init_names(made, head))
         vocab_size, max_seq_len = (_whole(self.scope.numbers.get(key)) for key in ("vocab_size", "max_seq_len"))
         spec = Spec(texts["name"] or "model", made, head, init, vocab_size, max_seq_len,
-                    texts["description"], texts["source"], expect, self.file, self.files, inputs)  # fmt: skip
+                    texts["description"], texts["source"], expect, self.file, self.files, inputs,
+                    vocabulary=vocabulary, folder=self.folder())  # fmt: skip
         check_inputs(spec, self.fields.get("inputs"), self.problems)
         self.check_ties(spec, around.bodies)
         self.check_doubts(spec, around.bodies)
@@ -89,6 +95,45 @@ class Assembler(Section):
         for key in told:
             self.tell(key, f"{key} stands in a stack: stacks: {{decoder: {{{key}: encoder, ...}}}}")
         return self.problems.unknown(self.node, TOP_KEYS, "", "a spec", told)
+
+    # The vocabulary
+
+    def vocabulary(self, lost: set[str]) -> VocabularyComponent | None:
+        """The vocabulary, or None; where vocab_size is not written, it is added here (or `lost`, where that failed)."""
+        node = self.fields.get("vocabulary")
+        if node is None or absent(node):
+            return None
+        found = self.component(VocabularyComponent, "vocabulary")
+        if found is None:
+            lost.add("vocab_size")
+        elif "vocab_size" not in self.fields:
+            self.implied = Node(found.vocab_size, node.mark)
+            keys = {**self.node.keys, "vocab_size": self.node.key_mark("vocabulary")}
+            self.node = Node({**self.fields, "vocab_size": self.implied}, self.node.mark, keys)
+            self.fields = self.node.fields
+        return found
+
+    def fitting(self, found: VocabularyComponent | None) -> VocabularyComponent | None:
+        """The vocabulary, unless vocab_size is another than it has: refused, or as a setting taken in its place."""
+        said = self.scope.numbers.get("vocab_size")
+        if found is None or said is None or said == found.vocab_size:
+            return found
+        padded = "" if found.vocab_size == found.n_ids else f", padded to {found.vocab_size}"
+        differs = f"vocab_size = {said} is not that of the vocabulary, which has {found.n_ids} tokens{padded}"
+        given = self.fields["vocab_size"]
+        if _set_outside(given.mark) and not _set_outside(self.fields["vocabulary"].mark):
+            self.problems.warn(given, "vocab_size", f"{differs} and is left out")
+            return None
+        whole = isinstance(said, int) and said >= found.n_ids
+        wish = f"remove one of the two{f', or write pad_to_multiple_of: {said} into the vocabulary' if whole else ''}"
+        self.tell("vocab_size", f"{differs}; {wish}")
+        return None
+
+    def folder(self) -> str:
+        """The folder of the file in which the vocabulary's own file is named."""
+        node = self.fields.get("vocabulary", self.node)
+        mark = node.fields.get("file", node).mark
+        return os.path.dirname(self.file if _set_outside(mark) else mark.file)
 
     # Stacks
 
@@ -183,7 +228,8 @@ class Assembler(Section):
                 given = node.fields[key]
                 usual = key in USUAL and given.value == USUAL[key]
                 if self.own(given.mark) and not usual and f"{path}{key}" not in self.resolver.reached:
-                    self.problems.tell(given, f"{path}{key}", "nothing takes it, so it has no effect; remove it")
+                    said = "vocabulary" if given is self.implied else f"{path}{key}"
+                    self.problems.tell(given, said, "nothing takes it, so it has no effect; remove it")
         sizes = self.fields.get("sizes")
         for name, given in sizes.fields.items() if sizes is not None else ():
             if name not in self.resolver.read and self.own(given.mark):

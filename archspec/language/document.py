@@ -10,7 +10,8 @@ TOP_KEYS = {
     "extends": "path of a spec that this one changes (deep merge; `__replace__: true` in a mapping replaces it)",
     "sizes": "named sizes that arithmetic may use: {expand: 2, d_inner: expand * d_model}",
     "d_model": "width of the residual stream",
-    "vocab_size": "tokens in the vocabulary",
+    "vocabulary": "how text becomes tokens: bytes, bases, {kind: kmers, k: 6}, ...; it says vocab_size",
+    "vocab_size": "tokens in the vocabulary; rows of the token table",
     "max_seq_len": "tokens that the model is made for",
     "embedding": "how the input becomes vectors of d_model",
     "norm": "default for every norm below: one of its kind takes all that it does not say itself, one of another kind "

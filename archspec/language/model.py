@@ -21,6 +21,7 @@ from archspec.layers.base import (
     PositionComponent,
 )
 from archspec.layers.starting import InitComponent
+from archspec.layers.vocabulary import VocabularyComponent
 
 
 @dataclass(frozen=True)
@@ -210,6 +211,8 @@ class Spec:
     files: tuple[str, ...] = field(default=(), compare=False, repr=False)  # all that were read, those it extends too
     inputs: tuple[str, ...] | None = field(default=None, compare=False)
     warnings: tuple[Problem, ...] = field(default=(), compare=False, repr=False)
+    vocabulary: VocabularyComponent | None = None
+    folder: str = field(default="", compare=False, repr=False)  # in which the vocabulary looks for its file
 
     @property
     def main(self) -> Stack:
@@ -284,7 +287,8 @@ class Spec:
     @cached_property
     def digest(self) -> str:
         """The first digits of a hash of all that the spec says once resolved."""
-        said = (self.name, self.stacks, self.head, self.init, self.vocab_size, self.max_seq_len)
+        said: tuple[Any, ...] = (self.name, self.stacks, self.head, self.init, self.vocab_size, self.max_seq_len)
+        said = said if self.vocabulary is None else (*said, self.vocabulary)
         return sha256(repr(said).encode()).hexdigest()[:12]
 
     @property

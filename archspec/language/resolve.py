@@ -20,7 +20,7 @@ from archspec.language.scope import Scope, Silent, UnknownSize, Value, computed,
 from archspec.language.tree import Node, from_plain
 from archspec.layers.base import Component, NormComponent
 from archspec.layers.ops import Norm
-from archspec.layers.registry import ROLES, find, kinds
+from archspec.layers.registry import DECLARED, find, kinds
 
 NOWHERE = Mark("<python>")
 LARGE = 2**20  # three sizes up to this make no tensor that is too large
@@ -105,7 +105,7 @@ class Resolver:
 def _meant(kind: object, known: Mapping[str, str]) -> str:
     """What was probably meant by a kind that does not fit here."""
     word = kind if isinstance(kind, str) else ""
-    role = next((r for r in ROLES if word in kinds(r)), "")
+    role = next((r for r in DECLARED if word in kinds(r)), "")
     right = near(word, known)
     if role:
         return f"; that is {article(role)}"
@@ -195,7 +195,9 @@ class _Filling:
         if marks.get("inherited"):
             return self._inherited(rule)
         if node is not None:
-            return number(name, node, rule, self._lookup) if rule.number else node.plain()
+            if rule.number:
+                return number(name, node, rule, self._lookup)
+            return None if rule.nullable and rule.core["type"] == "str" and node.value == "none" else node.plain()
         if self.base is not None and self._acts(name):
             return getattr(self.base, name)
         if (setting := self._norm_setting(rule)) in self.scope.norm and self._acts(name):

@@ -15,7 +15,7 @@ from archspec.language.tree import REPLACE
 from archspec.language.wirings import BUILTINS
 from archspec.layers.arguments import INPUTS
 from archspec.layers.base import Component
-from archspec.layers.registry import everything
+from archspec.layers.registry import DECLARED, everything
 
 Schema = dict[str, Any]
 
@@ -43,7 +43,7 @@ REPLACES: Schema = {REPLACE: {**SWITCH, "description": "this mapping replaces th
 
 def schema() -> Schema:
     """The JSON Schema (draft 2020-12) of a whole spec."""
-    found = everything()
+    found = everything(DECLARED)
     defs: dict[str, Schema] = {"part": _choice({k: r for r in reversed(PART_ROLES) for k in found[r]}, PART_ROLES)}
     for role, kinds in found.items():
         defs[role] = _choice(dict.fromkeys(kinds, role), (role,))
@@ -154,7 +154,8 @@ def _idle(rule: Rule, other: Rule) -> Schema:
     acting = list(rule.marks["when"][1:])
     off = {"not": {"enum": acting}} if acting else {"enum": [None, "none", False, 0]}
     usual = rule.info.default
-    plain: Schema = {"enum": [None, "none"]} if rule.number and usual is None else {"const": usual}
+    words = rule.number or rule.core["type"] == "str"
+    plain: Schema = {"enum": [None, "none"]} if words and usual is None else {"const": usual}
     left = False if rule.info.is_required() else ABSENT if "slot" in rule.marks else plain
     return {
         "if": {"properties": {other.name: off}, "required": [other.name]},
@@ -172,6 +173,7 @@ def _top_values() -> dict[str, Schema]:
         **{key: value for key, value in _stack_values().items() if key in TOP_KEYS},
         "sizes": _each(_value(PLAIN["size"])),
         "init": _ref("init"),
+        "vocabulary": _unless(ABSENT, _ref("vocabulary")),
         "define": _each(_unless(NULL, _ref("block"))),
         "stacks": _each(_ref("stack")),
         "head": _unless(ABSENT, _ref("head")),

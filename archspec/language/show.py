@@ -37,6 +37,8 @@ def document(spec: Spec) -> dict[str, Any]:
     found: dict[str, Any] = {"name": spec.name}
     found |= {key: text for key in ("description", "source") if (text := getattr(spec, key))}
     found |= {key: value for key, value in _top_sizes(spec).items() if value is not None}
+    if spec.vocabulary is not None:
+        found["vocabulary"] = plain(spec.vocabulary)
     if ambient is not None:
         found["norm"] = plain(ambient)
     single = len(spec.stacks) == 1 and spec.main.name == "model"

@@ -1,4 +1,6 @@
-"""The commented spec that `archspec init` writes."""
+"""The commented specs that `archspec init` writes, by the name of the template."""
+
+from archspec.language.starter_dna import DNA
 
 STARTER = """\
 # A small language model. Look at it with
@@ -47,3 +49,5 @@ expect:
   layers: 8
   params: "< 15M"
 """
+
+TEMPLATES = {"hybrid": STARTER, "dna": DNA}

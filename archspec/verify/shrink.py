@@ -79,7 +79,7 @@ class _Shrinking:
         head, init = self.component(old.head, numbers), self.component(old.init, numbers)
         init = init.of_model(init_names(stacks, head))
         small = replace(old, name=f"{old.name}_small", stacks=stacks, head=head, init=init, expect=())
-        return replace(small, vocab_size=vocab_size, max_seq_len=max_seq_len)
+        return replace(small, vocab_size=vocab_size, max_seq_len=max_seq_len, vocabulary=None)
 
     def stack(self, stack: Stack) -> Stack:
         """One stack: every segment keeps its period and at most two repeats of it."""

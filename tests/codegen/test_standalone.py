@@ -100,11 +100,14 @@ def assert_close(found: Tensor, wanted: Tensor) -> None:
 
 
 def step(model: nn.Module, arguments: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor | None]]:
-    """The output and the gradients of one step."""
+    """The output at real tokens, and the gradients of one step; what stands at padding means nothing."""
     model.zero_grad()
     torch.manual_seed(3)
     aux: dict[str, Tensor] = {}
     y = model(**arguments, aux=aux) if hasattr(model, "aux_loss") else model(**arguments)
+    mask = arguments.get("mask")
+    if mask is not None and y.shape[:2] == mask.shape:
+        y = y * mask.unsqueeze(-1)
     (y.square().mean() + (model.aux_loss(aux) if aux else 0)).backward()  # type: ignore[operator]
     return y, {k: p.grad for k, p in model.named_parameters()}
 

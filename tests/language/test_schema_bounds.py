@@ -18,12 +18,12 @@ from archspec.language.resolve import Resolver, Scope
 from archspec.language.rules import Rule, rules, settable
 from archspec.language.schema import schema
 from archspec.language.tree import from_plain
-from archspec.layers.registry import everything, find
+from archspec.layers.registry import DECLARED, everything, find
 
 SCHEMA = schema()
 PLACE = Mark("f")
 SURROUNDINGS = {"d_model": 64, "vocab_size": 128, "max_seq_len": 32, "n_layers": 2, "n_branches": 4, "d_embedding": 64}
-KINDS = [(role, kind) for role, kinds in everything().items() for kind in kinds]
+KINDS = [(role, kind) for role, kinds in everything(DECLARED).items() for kind in kinds]
 JUNK: tuple[Any, ...] = (None, False, True, "a; b", [], [None], {"a": 1}, -1, 0, 1.5)
 
 
@@ -55,7 +55,8 @@ def values(rule: Rule) -> Iterator[Any]:
     if rule.nullable or not rule.number:  # elsewhere it may be the name of a size
         yield "none"
     if not rule.info.is_required():
-        yield rule.info.default
+        default = rule.info.default
+        yield list(default) if isinstance(default, tuple) else default
     if "slot" in rule.marks:
         yield from ({"kind": "unheard of"}, "unheard of")
 

@@ -33,6 +33,10 @@ TOTALS = {
     "falcon_mamba_7b": 7_272_665_088,  # tiiuae/falcon-mamba-7b
     "jamba_v0_1": 51_570_323_328,  # ai21labs/Jamba-v0.1
     "vit_base": 86_567_656,  # google/vit-base-patch16-224
+    "hyenadna_tiny": 436_096,  # LongSafari/hyenadna-tiny-1k-seqlen, as HazyResearch/hyena-dna builds it
+    "hyena_small": 3_277_568,  # LongSafari/hyenadna-small-32k-seqlen, the same
+    "hyenadna_medium": 6_550_528,  # LongSafari/hyenadna-medium-160k-seqlen, the same
+    "dnabert_6mer": 89_196_549,  # zhihan1996/DNA_bert_6 with its masked-LM head, without pooler
 }
 
 # What papers give in rounded form: (spec, what is counted, the number, half of its last digit).
@@ -127,6 +131,35 @@ def test_the_teaching_bert_by_hand() -> None:
     head = sum(t.count for t in found.tensors if t.name.startswith("head."))
     assert (found.embedding, blocks, head) == (40 + 32, [4 * 64 + 280 + 32] * 2, 40 + 5)
     assert found.total == 1253
+
+
+def test_the_nucleotide_transformer_with_what_nothing_reads() -> None:
+    # InstaDeepAI/nucleotide-transformer-v2-50m-multi-species: 55.9M with 2050 rows of positions that rotary ones
+    # replace, and a probe of the maps of 12 x 16 heads
+    assert round((counted("nucleotide_transformer_50m").total + 2050 * 512 + 12 * 16 + 1) / 1e6, 1) == 55.9
+
+
+def test_evo_with_the_filters_of_its_release() -> None:
+    # evo-design/evo and togethercomputer/stripedhyena: 8 poles and 8 residues a channel, complex, in 29 layers
+    tensors = [t for t in counted("evo_1").tensors if t.name.startswith("blocks.0.mixer.")]
+    network = sum(t.count for t in tensors if "filter_in" in t.name or "filter_out" in t.name or "freq" in t.name)
+    assert counted("evo_1").total + 29 * (2 * 8 * 2 * 4096 - network) == 6_452_781_056
+
+
+@pytest.mark.parametrize(
+    ("name", "n_ids", "vocab_size"),
+    [
+        ("bert_tiny", 5, 5),
+        ("hyenadna_tiny", 12, 16),
+        ("dnabert_6mer", 4101, 4101),
+        ("nucleotide_transformer_50m", 4107, 4107),
+        ("evo_1", 256, 512),
+    ],
+)
+def test_vocabularies_have_their_published_sizes(name: str, n_ids: int, vocab_size: int) -> None:
+    spec = load(SPECS / f"{name}.yaml")
+    assert spec.vocabulary is not None
+    assert (spec.vocabulary.n_ids, spec.vocab_size) == (n_ids, vocab_size)
 
 
 def test_active_parameters_to_the_unit() -> None:
