@@ -111,6 +111,19 @@ def test_the_yaml_example(bare: Path, workplace: Path) -> None:
         run([str(bare / "archspec"), *command], workplace)
 
 
+def test_the_wheel_says_what_it_is_and_under_which_license(bare: Path) -> None:
+    site = next((bare.parent / "lib").glob("python*/site-packages"))
+    assert (site / "archspec" / "py.typed").is_file()  # type checkers read the annotations of an installed package
+    (folder,) = site.glob("archspec_compiler-*.dist-info")
+    metadata = importlib.metadata.Distribution.at(folder).metadata
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert (folder / "licenses" / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+    classifiers = metadata.get_all("Classifier") or []
+    assert "Typing :: Typed" in classifiers
+    assert not [c for c in classifiers if c.startswith("License ::")]  # which the expression replaces
+    assert metadata.get_all("Project-URL") is None  # there is no public host to name
+
+
 def test_counting_works_without_torch(bare: Path, workplace: Path) -> None:
     code = "import sys; sys.modules['torch'] = None; from archspec.cli import main; main()"
     done = run([str(bare / "python"), "-c", code, "count", "specs/bert_tiny.yaml"], workplace)
