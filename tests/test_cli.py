@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 import archspec
 from archspec.cli import main
-from archspec.cli.console import Progress
+from archspec.cli.progress import Progress
 from archspec.language.starter import STARTER
 
 SEPARATE: dict[str, Any] = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}

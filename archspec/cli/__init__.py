@@ -3,7 +3,7 @@
 Exit codes: 0 when all is well, 1 for a bad spec or a failed check, 2 for wrong use.
 """
 
-from archspec.cli import costs, formulas, vocabulary  # noqa: F401  # add their commands
+from archspec.cli import costs, formulas, validate, vocabulary  # noqa: F401  # add their commands
 from archspec.cli.commands import main
 
 __all__ = ["main"]

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from archspec.cli.console import Commands, Progress, Setting, Steps, UsualValue, announce, put, read_spec
-from archspec.errors import printable
+from archspec.cli.console import Commands, Setting, UsualValue, put, read_spec
+from archspec.cli.progress import Progress, Steps
+from archspec.cli.spec_file import SPEC
+from archspec.cli.voice import note, timed
 
 if TYPE_CHECKING:
     from archspec.language.model import Spec
@@ -21,7 +23,6 @@ SET = click.option(
     help="Override one setting of the spec, such as d_model=512 or define.attn.mixer.n_heads=4. May be repeated.",
 )
 STRICT = click.option("--strict", is_flag=True, help="Take warnings for mistakes.")
-SPEC = click.argument("spec", metavar="SPEC")
 PICTURES = (".svg", ".png", ".pdf", ".dot")
 
 
@@ -33,29 +34,6 @@ PICTURES = (".svg", ".png", ".pdf", ".dot")
 @click.version_option(package_name="archspec-compiler", prog_name="archspec", message="%(prog)s %(version)s")
 def main() -> None:
     """Sequence models from a page of YAML: exact counts, pictures and readable PyTorch."""
-
-
-@main.command()
-@click.argument("specs", metavar="SPEC...", nargs=-1, required=True)
-@SET
-@STRICT
-def validate(specs: tuple[str, ...], settings: tuple[str, ...], strict: bool) -> None:
-    """Check specs, and what they promise.
-
-    Every mistake is told at once, with its line and column.
-
-    \b
-    archspec validate model.yaml
-    archspec validate specs/*.yaml
-    """
-    wrong = 0
-    for name in specs:
-        with announce(collect=True) as failed:
-            spec = read_spec(name, settings, strict)
-            counted = _counted(spec, settings)
-            click.echo(f"{printable(name)}: ok, {counted.layers} layers, {counted.total:,} parameters")
-        wrong += failed.code
-    sys.exit(1 if wrong else 0)
 
 
 @main.command()
@@ -104,7 +82,8 @@ def count(spec: str, settings: tuple[str, ...], strict: bool, by: str | None, fo
     from archspec.report.count import FORMATS
 
     loaded = read_spec(spec, settings, strict)
-    found = counted(loaded)
+    with timed("counting"):
+        found = counted(loaded)
     click.echo(FORMATS[form](found, by or ""))
     _held(loaded, check(loaded, found), settings)
 
@@ -136,7 +115,7 @@ def build(
     from archspec import generate
 
     loaded = read_spec(spec, settings, strict)
-    with Progress(f"building {loaded.name}"):
+    with Progress(f"building {loaded.name}"), timed("generating"):
         source = generate(loaded, standalone=standalone or False)
     put(source, output, loaded.files)
 
@@ -160,8 +139,9 @@ def render(spec: str, settings: tuple[str, ...], strict: bool, output: str) -> N
         behind = " behind a name" if output.lower().endswith(PICTURES) else ""
         raise click.BadParameter(f"{output!r} must end in one of {', '.join(PICTURES)}{behind}", param_hint="'-o'")
     loaded = read_spec(spec, settings, strict)
-    with Progress(f"drawing {loaded.name}"):
+    with Progress(f"drawing {loaded.name}"), timed("drawing"):
         draw(loaded, output)
+    note(f"wrote {output}")
 
 
 @main.command()
@@ -255,7 +235,7 @@ def init(path: str, template: str, force: bool) -> None:
         raise click.UsageError(f"{path} exists already; give another name, or --force to overwrite it")
     put(TEMPLATES[template], path)
     if path != "-":
-        click.echo(printable(f"wrote {path}; next: archspec count {path}"))
+        note(f"next: archspec count {path}")
 
 
 @main.command()
@@ -275,7 +255,7 @@ def completion(shell: str) -> None:
     click.echo(found(main, {}, "archspec", "_ARCHSPEC_COMPLETE").source())
 
 
-def _counted(spec: "Spec", settings: tuple[str, ...]) -> "Count":
+def kept(spec: "Spec", settings: tuple[str, ...]) -> "Count":
     """The count of a spec that keeps its promises."""
     from archspec import count as counted
     from archspec.passes.expect import check

@@ -1,27 +1,28 @@
-"""What the commands share: reading a spec, printing or writing a text, errors in colour, a sign of life."""
+"""What the commands share: reading a spec, printing or writing a text, errors as messages."""
 
 import os
 import sys
-import threading
 import warnings
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from archspec.cli.streams import careful_streams, tell
+from archspec.cli.voice import QUIET, Voiced, detail, note, timed, voice
 from archspec.errors import ArchspecError, Mark, Problem, SpecError, SpecWarning, noted, printable
 from archspec.files import write
+from archspec.report.text import many
 
 if TYPE_CHECKING:
     from archspec.language.model import Spec
 
-DASH = "-"  # standard input, or output
+DASH, STDIN = "-", "<stdin>"  # standard input or output, and what problems call the input
 LARGEST_INPUT = 1 << 20
+_INPUT = "archspec.input"  # under which a command line keeps the text of its standard input
 # a folder of the unrelated package `archspec`, whose files stand among ours when both are installed
 NEIGHBOUR = os.path.join(os.path.dirname(os.path.dirname(__file__)), "cpu")
 SHARED = (
@@ -30,8 +31,10 @@ SHARED = (
 )
 
 
-class Commands(click.Group):
+class Commands(Voiced, click.Group):
     """Commands whose errors are messages: never a traceback for a user's mistake, and a near miss gets a suggestion."""
+
+    command_class = Voiced
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run a command line; what goes wrong with the standard streams is a message too."""
@@ -69,7 +72,7 @@ class Commands(click.Group):
         raise click.UsageError(noted(f"no command {args[0]!r}{hint}"), ctx)
 
 
-class UsualValue(click.Command):
+class UsualValue(Voiced):
     """A command with an option whose value may be left out, and is only given behind a `=`."""
 
     name_and_usual = ("--standalone", "plain")
@@ -117,7 +120,7 @@ def announce(collect: bool = False) -> Iterator[Failure]:
     try:
         yield failure
     except ArchspecError as error:
-        tell(_coloured(error))
+        tell(coloured_error(error))
         failure.code = error.exit_code
     except ModuleNotFoundError as error:
         if error.name != "torch":
@@ -128,28 +131,54 @@ def announce(collect: bool = False) -> Iterator[Failure]:
         sys.exit(failure.code)
 
 
-def _coloured(error: ArchspecError) -> str:
+def coloured_error(error: ArchspecError) -> str:
+    """An error in colour; of a spec every problem, with its line."""
     if not isinstance(error, SpecError):
         return click.style("error: ", fg="red", bold=True) + str(error)
     last = str(error).rpartition("\n")[2]
-    return "\n".join([*map(_coloured_problem, error.problems), click.style(last, fg="red", bold=True)])
+    return "\n".join([*in_lines(error.problems), click.style(last, fg="red", bold=True)])
 
 
-def _coloured_problem(problem: Problem, kind: str = "") -> str:
+def in_lines(problems: Collection[Problem], kind: str = "") -> Iterator[str]:
+    """Problems in colour, each with the line that it stands in, where that can still be read."""
+    from archspec.cli.excerpt import excerpt, text_of
+
+    ctx = click.get_current_context(silent=True)
+    texts: dict[str, str | None] = {} if ctx is None else {STDIN: ctx.meta.get(_INPUT)}
+    for problem in problems:
+        yield coloured(problem, kind)
+        mark = problem.mark
+        if mark.line:
+            text = texts[mark.file] if mark.file in texts else texts.setdefault(mark.file, text_of(mark.file))
+            yield from excerpt(mark, text or "")
+
+
+def coloured(problem: Problem, kind: str = "") -> str:
+    """A problem in a line, with the word for what it is (` warning:`) behind its place."""
     place = click.style(printable(f"{problem.mark}:"), bold=True)
     path = click.style(printable(f" {problem.path}:"), fg="cyan") if problem.path else ""
     return f"{place}{kind}{path} {printable(noted(problem.message))}"
 
 
+WARNING = click.style(" warning:", fg="yellow")
+
+
 def read_spec(name: str, settings: tuple[str, ...], strict: bool = False) -> "Spec":
     """The spec of a file, or of standard input for `-`; its warnings are told, or with `strict` its mistakes."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SpecWarning)
-        spec = _loaded(name, settings)
+    spec = load_spec(name, settings)
     if strict and spec.warnings:
         raise SpecError(spec.warnings, spec.file)
-    for warning in spec.warnings:
-        tell(_coloured_problem(warning, click.style(" warning:", fg="yellow")))
+    for warning in spec.warnings if voice() > QUIET else ():
+        tell(coloured(warning, WARNING))
+    return spec
+
+
+def load_spec(name: str, settings: tuple[str, ...]) -> "Spec":
+    """The spec of a file, or of standard input for `-`; its warnings are left for the caller to tell."""
+    with warnings.catch_warnings(), timed(f"loading {name}"):
+        warnings.simplefilter("ignore", SpecWarning)
+        spec = _loaded(name, settings)
+    detail("read " + ", which extends ".join(spec.files))
     return spec
 
 
@@ -163,8 +192,9 @@ def _loaded(name: str, settings: tuple[str, ...]) -> "Spec":
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         message = f"byte 0x{data[error.start]:02x} at {error.start} is not UTF-8"
-        raise SpecError([Problem(Mark("<stdin>"), "", message)], "<stdin>") from None
-    return replace(loads(text, "<stdin>", set=settings), files=("/dev/stdin",))
+        raise SpecError([Problem(Mark(STDIN), "", message)], STDIN) from None
+    click.get_current_context().meta[_INPUT] = text
+    return replace(loads(text, STDIN, set=settings), files=("/dev/stdin",))
 
 
 def _standard_input() -> bytes:
@@ -174,63 +204,13 @@ def _standard_input() -> bytes:
         return sys.stdin.buffer.read(LARGEST_INPUT + 1)
     except (OSError, ValueError) as error:  # a folder, what may only be written, what was closed
         message = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-        raise SpecError([Problem(Mark("<stdin>"), "", message)], "<stdin>") from None
+        raise SpecError([Problem(Mark(STDIN), "", message)], STDIN) from None
 
 
 def put(text: str, output: str | None, keep: Collection[str] = ()) -> None:
-    """Print a text, or write it to the file that `-o` names, which must be none of `keep`."""
+    """Print a text, or write it to the file that `-o` names, which must be none of `keep`, and say so."""
     if output is None or output == DASH:
         click.echo(text, nl=False)
     else:
         write(output, text.encode(), keep)
-
-
-class Steps:
-    """What is being done now, as a `Progress` that is another with each step; lines may be printed between two."""
-
-    def __init__(self, what: str):
-        self.what, self.now = what, ExitStack()
-
-    def __enter__(self) -> "Steps":
-        self.next(self.what)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.now.close()
-
-    def next(self, what: str) -> None:
-        """Begin the next step."""
-        self.now.close()
-        self.now.enter_context(Progress(what))
-
-    def put(self, line: str) -> None:
-        """Print a line at once, when a step is done."""
-        self.now.close()
-        click.echo(line)
-
-
-class Progress:
-    """A line on a terminal that says what takes so long; nothing in a pipe or file, or for the first `wait` seconds."""
-
-    def __init__(self, what: str, wait: float = 0.5):
-        self.what, self.wait = what, wait
-        self.done = threading.Event()
-        self.thread = threading.Thread(target=self._turn, daemon=True) if sys.stderr.isatty() else None
-
-    def __enter__(self) -> None:
-        if self.thread is not None:
-            self.thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.done.set()
-        if self.thread is not None:
-            self.thread.join()
-
-    def _turn(self) -> None:
-        if self.done.wait(self.wait):
-            return
-        for sign in cycle("|/-\\"):
-            tell(f"\r{sign} {self.what}", nl=False)
-            if self.done.wait(0.1):
-                break
-        tell(f"\r{' ' * (len(self.what) + 2)}\r", nl=False)
+        note(f"wrote {output} ({many(text.count(chr(10)), 'line')})")

@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from archspec.cli.commands import SET, SPEC, STRICT, main
+from archspec.cli.commands import SET, STRICT, main
 from archspec.cli.console import read_spec
+from archspec.cli.spec_file import SPEC
 
 Decorator = Callable[[Any], Any]
 SIZE = click.IntRange(min=1)

@@ -4,9 +4,10 @@ from typing import Any
 
 import click
 
-from archspec.cli.commands import SET, SPEC, STRICT, main
+from archspec.cli.commands import SET, STRICT, main
 from archspec.cli.console import read_spec
 from archspec.cli.costs import WORK
+from archspec.cli.spec_file import SPEC, SpecFile
 
 FORMAT = click.option(
     "--format",
@@ -19,7 +20,7 @@ FORMAT = click.option(
 
 
 @main.command()
-@click.argument("specs", metavar="SPEC...", nargs=-1)
+@click.argument("specs", metavar="SPEC...", nargs=-1, type=SpecFile())
 @SET
 @STRICT
 @click.option("--kinds", is_flag=True, help="Compare all kinds of mixers and FFNs instead of the parts of specs.")

@@ -34,6 +34,11 @@ def many(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+def many(n: int, noun: str) -> str:
+    """`1 layer`, `1,024 tokens`."""
+    return f"{n:,} {noun}{'s' if n != 1 else ''}"
+
+
 def in_columns(lines: Sequence[Line], right: Collection[str], unruled: str = "") -> list[str]:
     """A table as text: the header and the last line between rules, columns called as in `right` flush right.
 
