@@ -97,8 +97,8 @@ class SpecError(ArchspecError):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        n = len(self.problems)
-        return "\n".join([*map(str, self.problems), f"{n} problem{'s' if n != 1 else ''} in {printable(self.file)}"])
+        last = f"{many(len(self.problems), 'problem')} in {printable(self.file)}"
+        return "\n".join([*map(str, self.problems), last])
 
 
 class SpecWarning(UserWarning):
@@ -143,6 +143,11 @@ class VerifyError(ArchspecError):
 
 class Fault(ValueError):
     """One mistake in one piece of text; whoever knows the place makes it a `Problem`."""
+
+
+def many(n: int, noun: str) -> str:
+    """`1 layer`, `1,024 tokens`."""
+    return f"{n:,} {noun}{'s' if n != 1 else ''}"
 
 
 def closest(word: str, known: Iterable[str]) -> str:

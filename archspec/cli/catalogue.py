@@ -1,7 +1,7 @@
 """What `archspec layers` prints: the components by role, and the documentation and fields of one."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from textwrap import wrap
 from typing import Any
@@ -12,6 +12,8 @@ from archspec.errors import noted, suggest
 from archspec.language.rules import Rule, rules, settable
 from archspec.layers.base import Component
 from archspec.layers.registry import DECLARED, everything
+from archspec.report.fitting import Line, fit, width_of
+from archspec.report.width import limit, reflowed, wrapped
 
 WIDTHS = (24, 26, 26, 24, 56)  # of the columns field, type, default, acts when, meaning
 
@@ -52,7 +54,7 @@ def _summary(cls: type[Component]) -> str:
 def _page(role: str, kind: str, cls: type[Component]) -> str:
     text = (sys.modules[cls.__module__].__doc__ or "").strip()
     heading = click.style(f"{role}.{kind}", bold=True)
-    return "\n".join([heading, "", text, "", _fields(cls)])
+    return "\n".join([heading, "", reflowed(text, limit()), "", _fields(cls)])
 
 
 def _fields(cls: type[Component]) -> str:
@@ -65,10 +67,21 @@ def _fields(cls: type[Component]) -> str:
     if len(rows) == 1:
         return "It has no fields."
     used = [i for i, column in enumerate(zip(*rows[1:], strict=True)) if any(column)]
-    cells = [[wrap(row[i], WIDTHS[i]) or [""] for i in used] for row in rows]
+    rooms = _rooms([tuple(row[i] for i in used) for row in rows], [WIDTHS[i] for i in used])
+    broken = wrap if limit() is None else wrapped
+    cells = [[broken(row[i], room) or [""] for i, room in zip(used, rooms, strict=True)] for row in rows]
     widths = [max(len(line) for cell in column for line in cell) for column in zip(*cells, strict=True)]
     lines = [line for row in cells for line in _lines(row, widths)]
     return "\n".join([lines[0], "-" * (sum(widths) + 2 * (len(widths) - 1)), *lines[1:]])
+
+
+def _rooms(rows: Sequence[Line], most: Sequence[int]) -> Sequence[int]:
+    """The widths of the columns: at most so many, and less where the terminal is too narrow for that."""
+    columns = limit()
+    kept = [tuple("x" * min(len(cell), room) for cell, room in zip(row, most, strict=True)) for row in rows]
+    if columns is None or width_of(kept) <= columns:
+        return most
+    return fit(rows, rows[0][:1], columns) or most
 
 
 def _lines(cells: list[list[str]], widths: list[int]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from archspec.cli.console import Commands, Setting, UsualValue, put, read_spec
+from archspec.cli.printing import fitted, show_text, show_yaml
 from archspec.cli.progress import Progress, Steps
 from archspec.cli.spec_file import SPEC
 from archspec.cli.voice import note, timed
@@ -51,7 +52,7 @@ def show(spec: str, settings: tuple[str, ...], strict: bool) -> None:
     """
     import archspec
 
-    click.echo(archspec.show(read_spec(spec, settings, strict)), nl=False)
+    show_yaml(archspec.show(read_spec(spec, settings, strict)))
 
 
 @main.command()
@@ -84,7 +85,7 @@ def count(spec: str, settings: tuple[str, ...], strict: bool, by: str | None, fo
     loaded = read_spec(spec, settings, strict)
     with timed("counting"):
         found = counted(loaded)
-    click.echo(FORMATS[form](found, by or ""))
+    show_text(lambda: FORMATS[form](found, by or ""), form)
     _held(loaded, check(loaded, found), settings)
 
 
@@ -168,11 +169,11 @@ def verify(spec: str, settings: tuple[str, ...], strict: bool) -> None:
 
         report = verified(
             loaded,
-            begun=lambda heading: steps.put(heading),
+            begun=lambda heading: steps.put(fitted(heading)),
             progress=lambda name: steps.next(f"{loaded.name}: {name}"),
-            found=lambda check: steps.put(click.style(str(check), fg="red" if check.failed else None)),
+            found=lambda check: steps.put(click.style(fitted(str(check)), fg="red" if check.failed else None)),
         )
-    click.echo(report.summary)
+    click.echo(fitted(report.summary))
     sys.exit(0 if report.passed else 1)
 
 
@@ -191,7 +192,7 @@ def layers(name: str | None) -> None:
     """
     from archspec.cli.catalogue import explain, overview
 
-    click.echo(overview() if name is None else explain(name))
+    show_text(overview if name is None else lambda: explain(name))
 
 
 @main.command()

@@ -13,9 +13,8 @@ import click
 
 from archspec.cli.streams import careful_streams, tell
 from archspec.cli.voice import QUIET, Voiced, detail, note, timed, voice
-from archspec.errors import ArchspecError, Mark, Problem, SpecError, SpecWarning, noted, printable
+from archspec.errors import ArchspecError, Mark, Problem, SpecError, SpecWarning, many, noted, printable
 from archspec.files import write
-from archspec.report.text import many
 
 if TYPE_CHECKING:
     from archspec.language.model import Spec

@@ -8,7 +8,9 @@ import click
 
 from archspec.cli.commands import SET, STRICT, main
 from archspec.cli.console import read_spec
+from archspec.cli.printing import show_text
 from archspec.cli.spec_file import SPEC
+from archspec.cli.voice import timed
 
 Decorator = Callable[[Any], Any]
 SIZE = click.IntRange(min=1)
@@ -78,13 +80,17 @@ def cost(
         raise click.UsageError("--generate and --prompt go together: the tokens of an answer, and of what it answers")
     loaded = read_spec(spec, settings, strict)
     if generate is not None and prompt is not None:
-        click.echo(_bill(loaded, prompt, generate, by, form, asked))
+        show_text(_bill(loaded, prompt, generate, by, form, asked), form)
     else:
-        click.echo(FORMATS[form](priced(loaded, **asked), by or ""))
+        with timed("pricing"):
+            found = priced(loaded, **asked)
+        show_text(lambda: FORMATS[form](found, by or ""), form)
 
 
-def _bill(loaded: Any, prompt: int, generate: int, by: str | None, form: str, asked: dict[str, Any]) -> str:
-    """The text of a bill; options that say nothing of one are wrong use."""
+def _bill(
+    loaded: Any, prompt: int, generate: int, by: str | None, form: str, asked: dict[str, Any]
+) -> Callable[[], str]:
+    """What writes a bill; options that say nothing of one are wrong use."""
     from archspec import bill
     from archspec.report.bill import FORMATS
 
@@ -97,4 +103,6 @@ def _bill(loaded: Any, prompt: int, generate: int, by: str | None, form: str, as
         what = " and ".join(said) or f"--format {form}"
         raise click.UsageError(f"{what} does not go with --generate, which prices a prompt and an answer")
     used = {name: asked[name] for name in ("batch", "memory", "dtype", "mla")}
-    return FORMATS[form](bill(loaded, prompt=prompt, generate=generate, **used))
+    with timed("pricing"):
+        found = bill(loaded, prompt=prompt, generate=generate, **used)
+    return lambda: FORMATS[form](found)

@@ -7,7 +7,9 @@ import click
 from archspec.cli.commands import SET, STRICT, main
 from archspec.cli.console import read_spec
 from archspec.cli.costs import WORK
+from archspec.cli.printing import show_text
 from archspec.cli.spec_file import SPEC, SpecFile
+from archspec.cli.voice import timed
 
 FORMAT = click.option(
     "--format",
@@ -43,18 +45,17 @@ def complexity(specs: tuple[str, ...], settings: tuple[str, ...], strict: bool, 
         from archspec import complexity_of_kinds
         from archspec.report.complexity import KINDS_FORMATS
 
-        click.echo(KINDS_FORMATS[form](complexity_of_kinds()))
+        every = complexity_of_kinds()
+        show_text(lambda: KINDS_FORMATS[form](every), form)
         return
     if not specs:
         raise click.UsageError("name a SPEC, or ask for --kinds")
     from archspec import complexity as formulas
     from archspec.report.complexity import FORMATS, as_json
 
-    found = [formulas(read_spec(name, settings, strict)) for name in specs]
-    if form == "json":
-        click.echo(as_json(*found))
-    else:
-        click.echo("\n\n\n".join(map(FORMATS[form], found)))
+    with timed("formulas"):
+        found = [formulas(read_spec(name, settings, strict)) for name in specs]
+    show_text(lambda: as_json(*found) if form == "json" else "\n\n\n".join(map(FORMATS[form], found)), form)
 
 
 @main.command()
@@ -93,4 +94,7 @@ def explain(spec: str, settings: tuple[str, ...], strict: bool, form: str, **ask
     usual = click.core.ParameterSource.DEFAULT
     source = click.get_current_context().get_parameter_source
     given = {name: value for name, value in asked.items() if source(name) is not usual}
-    click.echo(FORMATS[form](explained(read_spec(spec, settings, strict), **given)))
+    loaded = read_spec(spec, settings, strict)
+    with timed("explaining"):
+        found = explained(loaded, **given)
+    show_text(lambda: FORMATS[form](found), form)

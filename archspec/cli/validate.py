@@ -14,8 +14,7 @@ from archspec.cli.folders import Found, found
 from archspec.cli.spec_file import SPECS
 from archspec.cli.streams import tell
 from archspec.cli.voice import QUIET, voice
-from archspec.errors import ArchspecError, Mark, Problem, SpecError, noted, printable
-from archspec.report.text import many
+from archspec.errors import ArchspecError, Mark, Problem, SpecError, many, noted, printable
 
 
 @dataclass(frozen=True)

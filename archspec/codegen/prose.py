@@ -1,6 +1,7 @@
 """What generated files say in words: docstrings of the model, its stacks and its blocks."""
 
 from archspec.codegen.writer import Writer
+from archspec.errors import many
 from archspec.language.model import Block, Spec, Stack
 from archspec.layers.arguments import ARGUMENTS
 from archspec.layers.ops import Shape
@@ -17,7 +18,7 @@ def summary(function: Function) -> str:
             reads = " and ".join(a.name.replace("_", " ") for a in spec.arguments if not a.optional)
             return f"{reads.capitalize()} in, {spec.head.gives(spec.main.looks_ahead)} out."
         case Stack() as stack:
-            return f"{stack.n_layers} layers over {stack.embedding.reads}."
+            return f"{many(stack.n_layers, 'layer')} over {stack.embedding.reads}."
         case Block() as block:
             said = "; ".join(block.wiring.lines())
             return said + "." if len(said) < LONGEST_SUMMARY else "One residual block."

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from archspec.decoding.cut import length
 from archspec.decoding.layout import SPEC, Layout
 from archspec.decoding.tree import Tree, leaves
-from archspec.errors import StateError
+from archspec.errors import StateError, many
 from archspec.layers.ops import Kept
 
 
@@ -48,7 +48,7 @@ def check_file(
 ) -> None:
     """Refuse a file of another batch or dtype than is wanted, where anything is."""
     if wanted is not None and batch != wanted:
-        raise StateError(f"{path}: expected a state of {wanted} sequences, found one of {batch}")
+        raise StateError(f"{path}: expected a state of {many(wanted, 'sequence')}, found one of {batch}")
     if None not in (dtype, wanted_dtype) and dtype != wanted_dtype:
         raise StateError(
             f"{path}: expected a state of {wanted_dtype}, found one of {dtype}; load it with dtype={dtype} and bring it"
@@ -77,7 +77,7 @@ def check_batch(layout: Layout, batch: int, x: Tensor) -> None:
     if not x.dim() or x.shape[0] != batch:
         other = f", or make a state with batch={x.shape[0]}" if x.dim() and x.shape[0] else ""
         raise StateError(
-            f"this is a state of {batch} sequences, and {layout.reads} has the shape {tuple(x.shape)}: give it"
+            f"this is a state of {many(batch, 'sequence')}, and {layout.reads} has the shape {tuple(x.shape)}: give it"
             f" ({batch}, ...){other}"
         )
 

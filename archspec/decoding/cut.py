@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from archspec.decoding.given import MOST, whole
 from archspec.decoding.layout import Entry, Layout
 from archspec.decoding.tree import Held, Tree, counters, leaves, noted, rebuilt
-from archspec.errors import StateError
+from archspec.errors import StateError, many
 
 
 def length(tree: Tree, layout: Layout) -> int | None:
@@ -37,9 +37,9 @@ def truncated(tree: Tree, layout: Layout, n: int) -> Tree:
         return tree
     if n:
         for problem in _problems(tree, layout, seen, n):
-            of = "" if seen is None else f" of {seen}"
+            said = many(n, "token") if seen is None else f"{n} of {many(seen, 'token')}"
             raise StateError(
-                f"the state cannot go back to {n}{of} tokens: {problem}; keep a clone() from before the tokens that"
+                f"the state cannot go back to {said}: {problem}; keep a clone() from before the tokens that"
                 " may be taken back"
             )
     return rebuilt(tree, lambda held: _cut(layout.entry(held.path), held, n), lambda seen: _counted(seen, n))

@@ -7,6 +7,7 @@ from archspec.diagram.grid import MOST, grid_size
 from archspec.diagram.style import GREY, MOE, NORM, Tone
 from archspec.diagram.text import Line, wrap
 from archspec.diagram.words import DOT, GATED, MINUS, TIMES, amount, by, spelled, times, to
+from archspec.errors import many
 from archspec.layers.ops import (
     ADD,
     MULTIPLY,
@@ -110,7 +111,7 @@ def _conv(op: Conv, hue: Tone) -> Node:
 
 
 def _attend(op: Attend, hue: Tone) -> Node:
-    heads = f"{op.n_heads} heads {TIMES} {op.qk_dim}"
+    heads = f"{many(op.n_heads, 'head')} {TIMES} {op.qk_dim}"
     heads += "" if op.qk_dim == op.v_dim else f" (values {op.v_dim})"
     facts = [f"window {op.window}"] if op.window else []
     facts += [spelled(op.bias)] if op.bias and len(op.inputs) == 3 else []  # others come in over a line

@@ -11,6 +11,7 @@ from archspec.diagram.stacks import StackView
 from archspec.diagram.style import Tone, tone
 from archspec.diagram.text import shorten
 from archspec.diagram.words import TIMES, amount, share
+from archspec.errors import many
 from archspec.layers.base import Component, FFNComponent, MixerComponent
 from archspec.layers.ops import Attend, Experts, Op
 from archspec.lowering import Function
@@ -47,7 +48,7 @@ class Kind:
         experts = next((op for op in self.ops if isinstance(op, Experts)), None)
         if experts is not None:
             active = share(experts.top_k, experts.n_experts)
-            parts += [f"{experts.n_experts} experts, top-{experts.top_k}", f"{active} active"]
+            parts += [f"{many(experts.n_experts, 'expert')}, top-{experts.top_k}", f"{active} active"]
         memory = layer_words(self.ops if len(self.windows) == 1 else [unlimited(op) for op in self.ops])
         each = [f"{amount(params(self.ops))} each"] if experts is None else []
         return [*parts, *(memory or each)]

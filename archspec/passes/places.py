@@ -9,7 +9,7 @@ from archspec.graph import Node
 from archspec.language.model import Spec
 from archspec.passes.work import Line
 
-_MOST_RANGES = 4
+_MOST_RANGES, _MOST_LISTED = 5, 12
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,27 @@ def places(spec: Spec, every: Iterable[Line], alike: Callable[[Line], Hashable])
 
 
 def ranges(layers: Sequence[int]) -> str:
-    """`0-2,4-6`, `0,2..30` of equal steps; of many ranges only the first ones and the last."""
+    """`0-2,4-6`; `0,2..30` of equal steps; `0,2,6,+8..30` of a period of 8; of more than a dozen only the ends."""
     steps = {b - a for a, b in pairwise(layers)}
     if len(steps) == 1 and steps != {1} and len(layers) > 2:
         return f"{layers[0]},{layers[1]}..{layers[-1]}"
+    texts = _runs(layers)
+    if len(texts) > _MOST_RANGES and (period := _period(layers)):
+        return f"{','.join(_runs([i for i in layers if i < layers[0] + period]))},+{period}..{layers[-1]}"
+    return ",".join(texts) if len(texts) <= _MOST_LISTED else f"{','.join(texts[:3])},...,{texts[-1]}"
+
+
+def _runs(layers: Sequence[int]) -> list[str]:
+    """Each run of layers that follow one another."""
     runs = [[i for _, i in run] for _, run in groupby(enumerate(layers), key=lambda pair: pair[1] - pair[0])]
-    texts = [f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs]
-    return ",".join(texts) if len(texts) <= _MOST_RANGES else f"{','.join(texts[: _MOST_RANGES - 1])}..{texts[-1]}"
+    return [f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs]
+
+
+def _period(layers: Sequence[int]) -> int:
+    """After how many layers the same ones come again, at least once more and up to the last; 0 where they do not."""
+    first, last, every = layers[0], layers[-1], set(layers)
+    for period in range(2, (last - first) // 2 + 1):
+        again = all((i in every) == (i + period in every) for i in range(first, last - period + 1))
+        if again and len(_runs([i for i in layers if i < first + period])) <= _MOST_RANGES:
+            return period
+    return 0

@@ -6,15 +6,16 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 
+from archspec.errors import many
 from archspec.passes.bill import Bill
-from archspec.report.text import human_bytes, human_flops, many
+from archspec.report.text import human_bytes, human_flops
 
 
 def facts(bill: Bill) -> list[tuple[str, str]]:
     """What stands in it, line by line."""
-    sequences = many(bill.batch, "sequence")
+    texts = f"{many(bill.batch, 'sequence')}, a prompt of {many(bill.prompt, 'token')} and {bill.generate:,} more"
     said = [
-        ("work", f"{sequences}, a prompt of {many(bill.prompt, 'token')} and {bill.generate:,} more; {bill.dtype}"),
+        ("work", f"{texts}; {bill.dtype}"),
         ("prefill", f"{human_flops(bill.flops_prefill)}, which gives the first token"),
     ]
     if bill.generate > 1:

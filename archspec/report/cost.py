@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from archspec.errors import many
 from archspec.layers.ops import CLASSES, Attend, Experts
 from archspec.passes.cost import Cost
 from archspec.passes.count import spread
 from archspec.passes.dtypes import bytes_of
 from archspec.passes.work import Line as Work
 from archspec.report.layers import layers_of, of_layers, section_of
-from archspec.report.text import Line, human_bytes, human_flops, in_columns, in_markdown, many
+from archspec.report.text import Line, human_bytes, human_flops, in_columns, in_markdown
 
 BY = ("layer", "kind", "op")
 _RIGHT = ("times", "forward", "backward", "again", "total", "share", "bytes moved", "saved")
@@ -195,7 +196,6 @@ def work(cost: Cost) -> str:
     what = {"train": "a training step on", "prefill": "a prefill of", "decode": "one more token for"}[w.phase]
     length = f"that see {w.context:,}" if w.phase == "decode" else f"of {many(w.seq, 'token')}"
     memory = f", a memory of {w.memory:,}" if w.memory else ""
-    sequences = many(w.batch, "sequence")
     length = length.replace("that see", "that sees" if w.batch == 1 else "that see")
     attends = any(isinstance(line.node.op, Attend) for line in cost.lines)
     how = [
@@ -203,7 +203,7 @@ def work(cost: Cost) -> str:
         *([f"{cost.attention} attention"] if attends else []),
         *(["blocks checkpointed"] if cost.checkpoint == "block" else []),
     ]
-    return f"{what} {sequences} {length}{memory}; {', '.join(how)}"
+    return f"{what} {many(w.batch, 'sequence')} {length}{memory}; {', '.join(how)}"
 
 
 def _classes(cost: Cost) -> Iterator[tuple[str, int]]:

@@ -13,8 +13,9 @@ from typing import Any
 from archspec.passes.explanation import Chapter, Explanation, Section, Term
 from archspec.report.complexity import named_layers
 from archspec.report.text import aligned, in_markdown, indented
+from archspec.report.width import limit
 
-WIDTH = 110  # of running text
+WIDTH, INDENTED = 110, 4  # columns of running text, and before it
 OTHERS = "other ops"
 STEP = {"train": "a training step", "prefill": "a prefill", "decode": "one decoded token"}
 
@@ -109,7 +110,8 @@ def _sources(found: Explanation) -> list[str]:
 
 
 def _wrapped(text: str) -> list[str]:
-    return wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    room = min(WIDTH, (limit() or WIDTH + INDENTED) - INDENTED)
+    return wrap(text, room, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def markdown(found: Explanation) -> str:

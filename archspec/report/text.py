@@ -2,7 +2,9 @@
 
 from collections.abc import Collection, Iterable, Sequence
 
-Line = tuple[str, ...]
+from archspec.report.fitting import Line as Line
+from archspec.report.fitting import apart, fit, rows, width_of, without_sum_notes
+from archspec.report.width import limit
 
 
 def human(n: int) -> str:
@@ -29,25 +31,29 @@ def human_flops(n: int) -> str:
     return f"{n:,} FLOP"
 
 
-def many(n: int, noun: str) -> str:
-    """`1 layer`, `2 layers`, `1,024 tokens`."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
-def many(n: int, noun: str) -> str:
-    """`1 layer`, `1,024 tokens`."""
-    return f"{n:,} {noun}{'s' if n != 1 else ''}"
-
-
 def in_columns(lines: Sequence[Line], right: Collection[str], unruled: str = "") -> list[str]:
     """A table as text: the header and the last line between rules, columns called as in `right` flush right.
 
-    The rules do not reach under a last column of the name `unruled`.
+    The rules do not reach under a last column of the name `unruled`, which holds remarks. On a terminal that is too
+    narrow the remarks on sums are left out; what is too wide even so is folded, or stands in several tables.
     """
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    columns = limit()
+    if columns is not None and width_of(lines) > columns:
+        lines = without_sum_notes(lines, unruled)
+        if (widths := fit(lines, right, columns)) is not None:
+            return _table(lines, right, unruled, widths)
+        tables = [_table(part, right, unruled, fit(part, right, columns)) for part in apart(lines, right, columns)]
+        return [line for i, table in enumerate(tables) for line in (*([""] if i else []), *table)]
+    return _table(lines, right, unruled)
+
+
+def _table(
+    lines: Sequence[Line], right: Collection[str], unruled: str, widths: Sequence[int] | None = None
+) -> list[str]:
+    widths = widths or [max(map(len, column)) for column in zip(*lines, strict=True)]
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1) - (widths[-1] if lines[0][-1] == unruled else 0))
-    body = [_columns(line, widths, lines[0], right) for line in lines]
-    return [body[0], rule, *body[1:-1], rule, body[-1]]
+    head, *body, last = ([_columns(row, widths, lines[0], right) for row in rows(line, widths)] for line in lines)
+    return [*head, rule, *(row for line in body for row in line), rule, *last]
 
 
 def _columns(line: Line, widths: Sequence[int], header: Line, right: Collection[str]) -> str:
