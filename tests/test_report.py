@@ -38,9 +38,9 @@ step  module                    shape       count  note
 ---------------------------------------------------
       total                                 1,253  72 + 1,136 + 45
 
-parameters  1,253
-trainable   1,253
-embedding   72"""
+total      1,253 parameters
+trainable  1,253
+embedding  72"""
 
 
 def test_the_table_of_a_small_model_reads_like_a_board() -> None:
@@ -87,10 +87,10 @@ def test_shared_layers_count_once() -> None:
 def test_experts_and_buffers_have_lines_of_their_own() -> None:
     found = count(load("specs/deepseek_v3.yaml"))
     text = table(found)
-    assert f"active per token      {found.active:,} (37.6B)" in text
-    assert "buffers               14,848\n" in text
-    assert "parameters            671,026,404,352 (671B)" in text
-    assert "cache per token       70,272 bytes (68.62 KiB)" in text
+    assert f"active              {found.active:,} (37.6B) for each token" in text
+    assert "buffers             14,848\n" in text
+    assert "total               671,026,404,352 (671B) parameters" in text
+    assert "kv bytes per token  70,272 bytes (68.62 KiB)" in text
 
 
 def test_json_has_every_total_and_the_tensors() -> None:
@@ -106,9 +106,13 @@ def test_json_has_every_total_and_the_tensors() -> None:
         "layers": 2,
         "kv_bytes_per_token": 0,
         "memory_bytes_per_token": 0,
+        "cache_bytes": 0,
         "state_bytes": 0,
-        "cache_bytes_at_max": 0,
-        "held_bytes_at_max": 0,
+        "held_bytes": 0,
+        "batch": 1,
+        "seq": 4,
+        "memory": None,
+        "dtype": "bfloat16",
         "tensors": [],
     }
     assert found["tensors"][0] == {"name": "embedding.token.weight", "shape": [5, 8], "count": 40, "buffer": False}
@@ -146,7 +150,7 @@ def test_markdown_is_a_table_and_a_list() -> None:
         "|---:|---|---|---:|---|",
         "| 1 | embedding.token | 5 x 8 | 40 |  |",
     ]
-    assert lines[-3:] == ["- parameters: 1,253", "- trainable: 1,253", "- embedding: 72"]
+    assert lines[-3:] == ["- total: 1,253 parameters", "- trainable: 1,253", "- embedding: 72"]
 
 
 @pytest.mark.parametrize(
@@ -168,14 +172,14 @@ def footer(name: str) -> list[str]:
 
 
 def test_the_footer_says_what_its_bytes_are() -> None:
-    assert footer("gpt2")[-1].split("  ")[-1].strip() == "of one sequence, at 2 bytes a number"
-    assert footer("jamba_v0_1")[-1].endswith("of one sequence, at 2 bytes a number, recurrent states at 4")
-    assert footer("t5_small")[-2].endswith("(12 MiB), with a memory of the same length")
+    assert footer("gpt2")[-1].split("  ")[-1].strip() == "1 sequence of 1,024 tokens; bfloat16"
+    assert footer("jamba_v0_1")[-1].endswith("1 sequence of 262,144 tokens; bfloat16, recurrent states float32")
+    assert footer("t5_small")[-1].endswith("1 sequence of 512 tokens, a memory of 512 tokens; bfloat16")
     assert footer("vit_base")[-1].startswith("embedding")
 
 
 def test_the_footer_says_that_tied_tensors_are_not_counted_again() -> None:
-    assert "tied, not counted again  38,597,376 (38.6M)" in footer("gpt2")
+    assert "tied                38,597,376 (38.6M), not counted again" in footer("gpt2")
 
 
 def test_tensors_that_are_no_weight_or_bias_are_named() -> None:
@@ -195,3 +199,21 @@ def test_notes_stand_where_they_belong_and_once() -> None:
     assert note("glam_64b_64e", "ffn.experts").count("2 of 64") == 1
     assert note("jamba_v0_1", "mixer.in_proj").startswith("x, z")
     assert "skip of the scan" in note("mamba2_130m", ".mixer")
+
+
+def test_each_number_of_the_footer_goes_by_its_name_in_json() -> None:
+    for path in SPECS:
+        found = count(load(path))
+        facts = json.loads(as_json(found))
+        for line in table(found).split("\n\n")[-1].splitlines():
+            name, _, value = line.partition("  ")
+            if name != "decoding":
+                assert value.strip().replace(",", "").split()[0] == str(facts[name.replace(" ", "_")]), line
+
+
+def test_the_bytes_of_decoding_follow_what_is_asked() -> None:
+    found = count(load("specs/t5_small.yaml"), batch=3, seq=100, memory=7, dtype="float32")
+    assert table(found).endswith("decoding                3 sequences of 100 tokens, a memory of 7 tokens; float32")
+    facts = json.loads(as_json(found))
+    assert (facts["batch"], facts["seq"], facts["memory"], facts["dtype"]) == (3, 100, 7, "float32")
+    assert facts["cache_bytes"] == 3 * (100 * facts["kv_bytes_per_token"] + 7 * facts["memory_bytes_per_token"])

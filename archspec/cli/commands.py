@@ -24,6 +24,10 @@ SET = click.option(
     help="Override one setting of the spec, such as d_model=512 or define.attn.mixer.n_heads=4. May be repeated.",
 )
 STRICT = click.option("--strict", is_flag=True, help="Take warnings for mistakes.")
+SIZE = click.IntRange(min=1)
+BATCH = click.option("--batch", metavar="B", type=SIZE, default=1, show_default=True, help="Sequences.")
+SEQ = click.option("--seq", metavar="T", type=SIZE, help="Tokens of each.  [default: max_seq_len]")
+MEMORY = click.option("--memory", metavar="M", type=SIZE, help="Tokens of an encoder's input.  [default: as many]")
 PICTURES = (".svg", ".png", ".pdf", ".dot")
 
 
@@ -68,14 +72,20 @@ def show(spec: str, settings: tuple[str, ...], strict: bool) -> None:
     show_default=True,
     help="How to write it; JSON lists tensors unless --by says otherwise.",
 )
-def count(spec: str, settings: tuple[str, ...], strict: bool, by: str | None, form: str) -> None:
+@BATCH
+@SEQ
+@MEMORY
+@click.option("--dtype", default="bfloat16", show_default=True, help="Of the decoding state.")
+def count(spec: str, settings: tuple[str, ...], strict: bool, by: str | None, form: str, **asked: Any) -> None:
     """Count the parameters exactly, without building the model.
 
-    Bytes of decoding caches are those of one sequence, at 2 bytes a number, and 4 where recurrent states are exact.
+    Bytes of decoding are those of one sequence of max_seq_len tokens, at 2 bytes a number, unless other sizes are
+    asked for; recurrent states that are exact have 4 bytes a number at least.
 
     \b
     archspec count model.yaml
     archspec count model.yaml --by kind
+    archspec count model.yaml --batch 8 --seq 4096 --dtype float8
     archspec count model.yaml --format json | jq .total
     """
     from archspec import count as counted
@@ -84,9 +94,10 @@ def count(spec: str, settings: tuple[str, ...], strict: bool, by: str | None, fo
 
     loaded = read_spec(spec, settings, strict)
     with timed("counting"):
-        found = counted(loaded)
+        plain = counted(loaded)  # promises are of one sequence, at 2 bytes a number
+        found = counted(loaded, **asked)
     show_text(lambda: FORMATS[form](found, by or ""), form)
-    _held(loaded, check(loaded, found), settings)
+    _held(loaded, check(loaded, plain), settings)
 
 
 @main.command(cls=UsualValue)

@@ -6,14 +6,13 @@ from typing import Any
 
 import click
 
-from archspec.cli.commands import SET, STRICT, main
+from archspec.cli.commands import BATCH, MEMORY, SEQ, SET, SIZE, STRICT, main
 from archspec.cli.console import read_spec
 from archspec.cli.printing import show_text
 from archspec.cli.spec_file import SPEC
 from archspec.cli.voice import timed
 
 Decorator = Callable[[Any], Any]
-SIZE = click.IntRange(min=1)
 
 
 def together(*options: Decorator) -> Decorator:
@@ -24,9 +23,9 @@ def together(*options: Decorator) -> Decorator:
 WORK = together(  # what is priced
     click.option("--phase", type=click.Choice(("train", "prefill", "decode")), default="train", show_default=True,
                  help="A training step, the forward pass over a prompt, or one more token."),
-    click.option("--batch", metavar="B", type=SIZE, default=1, show_default=True, help="Sequences."),
-    click.option("--seq", metavar="T", type=SIZE, help="Tokens of each.  [default: max_seq_len]"),
-    click.option("--memory", metavar="M", type=SIZE, help="Tokens of an encoder's input.  [default: as many]"),
+    BATCH,
+    SEQ,
+    MEMORY,
     click.option("--context", metavar="S", type=SIZE, help="Decoding: tokens that are seen, the new one included."),
 )  # fmt: skip
 

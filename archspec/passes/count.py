@@ -2,18 +2,21 @@
 
 Tied and shared tensors count once. `active` is what one token uses: all parameters, but of the routed experts only the
 share that the router picks (of expert choice, the share on average). Caches and states are those of the main stack, the
-only one that decodes; the outputs of earlier stacks, which decoding holds beside them, are not among them.
+only one that decodes; the outputs of earlier stacks, which decoding holds beside them, are not among them. What grows
+with the text is `cache_bytes`, what does not `state_bytes`, as in a cost.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 
 from archspec.graph import Node, graph
 from archspec.language.model import Spec
 from archspec.layers.ops import Kept, Param, Run
+from archspec.passes.dtypes import bytes_of
 from archspec.passes.tensors import Tensor, registered, tensors
+from archspec.passes.workload import workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Count:
-    """The counts of a spec; sizes are numbers of elements, `*_bytes*` are bytes at 2 bytes an element."""
+    """The counts of a spec, in numbers of elements, and the bytes of its decoding state.
+
+    Attributes:
+        rows: one for each sub-module, layers that repeat once.
+        total: parameters, tied and shared ones once; `trainable` are those that are trained.
+        active: parameters that one token uses.
+        embedding, tied, buffers: parameters of embeddings; those that a tied tensor does not add; persistent buffers.
+        layers: that run, of all stacks.
+        kv_bytes_per_token, memory_bytes_per_token: what caches grow by for a token of one sequence, and of its memory.
+        cache_bytes: what grows with the text, of `batch` sequences of `seq` tokens and `memory` of their memory; None
+            where there is no length, neither given nor as max_seq_len.
+        state_bytes: what does not, of `batch` sequences.
+        held_bytes: both, as they stand in memory, where caches grow by whole blocks of tokens.
+        batch, seq, memory, dtype: what the bytes are of; states that are always exact keep at least 4 bytes a number.
+    """
 
     name: str
     rows: tuple[Row, ...]
@@ -53,9 +70,13 @@ class Count:
     layers: int
     kv_bytes_per_token: int
     memory_bytes_per_token: int
+    cache_bytes: int | None
     state_bytes: int
-    cache_bytes_at_max: int | None
-    held_bytes_at_max: int | None
+    held_bytes: int | None
+    batch: int
+    seq: int | None
+    memory: int | None
+    dtype: str
     nodes: tuple[Node, ...] = field(repr=False, compare=False)
 
     @cached_property
@@ -64,12 +85,28 @@ class Count:
         return tuple(tensors(self.nodes))
 
 
-def count(spec: Spec) -> Count:
-    """Count the parameters of a spec without building it."""
+def count(
+    spec: Spec, *, batch: int = 1, seq: int | None = None, memory: int | None = None, dtype: str = "bfloat16"
+) -> Count:
+    """Count the parameters of a spec without building it, and the bytes of its decoding state.
+
+    Args:
+        spec: what to count.
+        batch: sequences whose decoding state is counted.
+        seq: tokens of each; max_seq_len where it is not given.
+        memory: tokens of what an encoder has read, as many as `seq` where it is not given.
+        dtype: of the decoding state.
+
+    Raises:
+        CostError: a size is none, or beyond what the model takes; or there is no such dtype.
+    """
     every = graph(spec).nodes
     decoding = [node for node in every if node.stack == spec.main.name]
     total = _sum(every, lambda p: 0 if p.buffer else p.numel)
-    window = spec.max_seq_len
+    width = bytes_of(dtype)
+    known = seq is not None or spec.max_seq_len is not None or spec.main.embedding.n_tokens != "T"
+    work = workload(spec, batch=batch, seq=seq if known else 1, memory=memory, phase="prefill")
+    keeps = partial(cache_bytes, decoding, work.seq, width, memory=work.memory, batch=batch)
     return Count(
         name=spec.name,
         rows=tuple(rows(every)),
@@ -80,13 +117,21 @@ def count(spec: Spec) -> Count:
         tied=_tied(spec, every),
         buffers=_sum(every, lambda p: p.numel if p.buffer else 0),
         layers=sum(stack.n_layers for stack in spec.stacks),
-        kv_bytes_per_token=sum(n.repeat * k.width() * k.per_token() for n, k in kept(decoding) if k.grows == "S"),
-        memory_bytes_per_token=sum(n.repeat * k.width() * k.per_token() for n, k in kept(decoding) if k.grows == "M"),
-        state_bytes=sum(n.repeat * k.width() * k.fixed() for n, k in kept(decoding)),
-        cache_bytes_at_max=None if window is None else cache_bytes(decoding, window),
-        held_bytes_at_max=None if window is None else cache_bytes(decoding, window, held=True),
+        kv_bytes_per_token=_per_token(decoding, "S", width),
+        memory_bytes_per_token=_per_token(decoding, "M", width),
+        cache_bytes=keeps(grown=True) if known else None,
+        state_bytes=keeps(grown=False),
+        held_bytes=keeps(held=True) if known else None,
+        batch=batch,
+        seq=work.seq if known else None,
+        memory=work.memory if known and spec.main.memory else None,
+        dtype=dtype,
         nodes=every,
     )
+
+
+def _per_token(nodes: Iterable[Node], length: str, width: int) -> int:
+    return sum(n.repeat * k.width(width) * k.per_token() for n, k in kept(nodes) if k.grows == length)
 
 
 def kept(nodes: Iterable[Node]) -> Iterator[tuple[Node, Kept]]:
@@ -94,17 +139,30 @@ def kept(nodes: Iterable[Node]) -> Iterator[tuple[Node, Kept]]:
     return ((node, k) for node in nodes for k in node.op.kept)
 
 
-def cache_bytes(nodes: Iterable[Node], tokens: int, width: int = 2, held: bool = False) -> int:
-    """Bytes of decoding state of one sequence after that many tokens (and with a memory of as many).
+def cache_bytes(
+    nodes: Iterable[Node],
+    tokens: int,
+    width: int = 2,
+    held: bool = False,
+    *,
+    memory: int | None = None,
+    batch: int = 1,
+    grown: bool | None = None,
+) -> int:
+    """Bytes of decoding state after that many tokens.
 
     Args:
         nodes: what decodes.
         tokens: that it has seen.
         width: bytes of an element of the model; some states are wider whatever the model's type.
         held: what stands in memory, which grows by whole blocks of tokens, instead of what is needed.
+        memory: tokens of the memory; as many where nothing is said.
+        batch: sequences.
+        grown: only what grows with the text or the memory, or only what does not; both where nothing is said.
     """
-    run = Run(B=1, T=1, S=tokens, M=tokens)
-    return sum(n.repeat * k.width(width) * prod(k.held(run) if held else k.needed(run)) for n, k in kept(nodes))
+    run = Run(B=batch, T=1, S=tokens, M=tokens if memory is None else memory)
+    every = ((n, k) for n, k in kept(nodes) if grown is None or grown == bool(k.grows))
+    return sum(n.repeat * k.width(width) * prod(k.held(run) if held else k.needed(run)) for n, k in every)
 
 
 def rows(every: Iterable[Node]) -> list[Row]:

@@ -19,17 +19,20 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from archspec.passes.count import Count, Row
+from archspec.errors import many
+from archspec.passes.count import Count, Row, kept
+from archspec.passes.dtypes import bytes_of
 from archspec.report.layers import layers_of, of_layers, section_of
 from archspec.report.text import Line, human, human_bytes, in_columns, in_markdown
 
 NUMBERS = (
     "total", "trainable", "active", "embedding", "tied", "buffers", "layers",
-    "kv_bytes_per_token", "memory_bytes_per_token", "state_bytes", "cache_bytes_at_max",
-    "held_bytes_at_max",
+    "kv_bytes_per_token", "memory_bytes_per_token", "cache_bytes", "state_bytes", "held_bytes", "batch", "seq",
+    "memory", "dtype",
 )  # fmt: skip
 
 _MOST_TERMS = 8
+WIDE = "float32"  # the type of states that are exact whatever the model's
 
 
 @dataclass(frozen=True)
@@ -112,28 +115,27 @@ def by_tensor(count: Count) -> list[Line]:
 
 
 def totals(count: Count) -> list[tuple[str, str]]:
-    """The footer: what is counted and how much, without what is nought or says nothing new."""
-    found = [("parameters", _sized(count.total)), ("trainable", _sized(count.trainable))]
+    """The footer, each number by its name in JSON, without what is nought or says nothing new."""
+    found = [("total", _sized(count.total) + " parameters"), ("trainable", _sized(count.trainable))]
     if count.active != count.total:
-        found.append(("active per token", _sized(count.active)))
+        found.append(("active", _sized(count.active) + " for each token"))
     found.append(("embedding", _sized(count.embedding)))
-    for name, n in (("tied, not counted again", count.tied), ("buffers", count.buffers)):
-        found += [(name, _sized(n))] if n else []
-    for name, n in (
-        ("cache per token", count.kv_bytes_per_token),
-        ("cache per memory token", count.memory_bytes_per_token),
-        ("state", count.state_bytes),
-        ("cache at max_seq_len", count.cache_bytes_at_max or 0),
-    ):
-        found += [(name, human_bytes(n))] if n else []
-    if count.memory_bytes_per_token and count.cache_bytes_at_max:
-        found[-1] = (found[-1][0], f"{found[-1][1]}, with a memory of the same length")
-    if count.held_bytes_at_max != count.cache_bytes_at_max:
-        found.append(("held in memory then", human_bytes(count.held_bytes_at_max or 0)))
-    if count.kv_bytes_per_token or count.memory_bytes_per_token or count.state_bytes:
-        states = ", recurrent states at 4" if count.state_bytes else ""
-        found.append(("bytes", f"of one sequence, at 2 bytes a number{states}"))
-    return found
+    found += [("tied", _sized(count.tied) + ", not counted again")] if count.tied else []
+    found += [("buffers", _sized(count.buffers))] if count.buffers else []
+    names = ["kv_bytes_per_token", "memory_bytes_per_token", "cache_bytes", "state_bytes"]
+    if count.held_bytes != (count.cache_bytes or 0) + count.state_bytes:
+        names.append("held_bytes")
+    state = [(name.replace("_", " "), human_bytes(n)) for name in names if (n := getattr(count, name))]
+    return [*found, *state, *([("decoding", decoding(count))] if state else [])]
+
+
+def decoding(count: Count) -> str:
+    """What the bytes are of: `1 sequence of 512 tokens, a memory of 512; bfloat16, recurrent states exact`."""
+    said = many(count.batch, "sequence") + ("" if count.seq is None else f" of {many(count.seq, 'token')}")
+    said += "" if count.memory is None else f", a memory of {many(count.memory, 'token')}"
+    exact = count.state_bytes and any(k.dtype == WIDE for _, k in kept(count.nodes))
+    states = f", recurrent states {WIDE}" if exact and bytes_of(count.dtype) < bytes_of(WIDE) else ""
+    return f"{said}; {count.dtype}{states}"
 
 
 def remark(row: Row, repeats: bool = False) -> str:
@@ -154,7 +156,7 @@ def _subtotals(section: Section) -> list[Line]:
     lines.append(("", "one layer", "", f"{section.own:,}", _joined(named)))
     if (n := len(section.layers)) > 1:
         note = "one set of weights" if section.shared else f"{n} x {section.own:,}"
-        lines.append(("", f"{n} layers", "", f"{section.total:,}", note))
+        lines.append(("", many(n, "layer"), "", f"{section.total:,}", note))
     return lines
 
 

@@ -118,7 +118,7 @@ class Observed:
             counted.kv_bytes_per_token,
             memory,
             counted.state_bytes,
-            counted.cache_bytes_at_max,
+            counted.cache_bytes,
             flops,
             self.spec.max_seq_len,
         )

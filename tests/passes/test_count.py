@@ -1,11 +1,13 @@
 """Counting: shares, ties, active experts, decoding state, and the names of all tensors."""
 
 import re
+from typing import Any
 
 import pytest
 
-from archspec import load, loads
+from archspec import CostError, load, loads
 from archspec.graph import graph
+from archspec.passes.cost import cost
 from archspec.passes.count import cache_bytes, count
 
 BASE = """
@@ -84,7 +86,7 @@ def test_cross_attention_keeps_keys_and_values_of_the_memory() -> None:
     # transformers' cache of T5-small holds 6 layers x (self + cross) x (k + v) x 512 channels in bfloat16
     found = count(load("specs/t5_small.yaml"))
     assert found.kv_bytes_per_token + found.memory_bytes_per_token == 6 * 2 * 2 * 512 * 2
-    assert found.cache_bytes_at_max == 24_576 * 512
+    assert found.cache_bytes == 24_576 * 512
 
 
 @pytest.mark.parametrize(
@@ -106,5 +108,47 @@ def test_only_the_main_stack_decodes() -> None:
     sizes = {"d_model": 16, "vocab_size": 10, "max_seq_len": 100}
     found = count(load({**sizes, "stacks": {"a": causal, "b": {"memory": "a", "blocks": [cross]}}, "head": "lm"}))
     assert (found.kv_bytes_per_token, found.memory_bytes_per_token, found.state_bytes) == (64, 64, 0)
-    assert found.cache_bytes_at_max == 128 * 100
+    assert found.cache_bytes == 128 * 100
     assert found.total == sum(t.count for t in found.tensors)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "jamba_v0_1", "gemma2_2b", "mamba_130m", "t5_small"])
+@pytest.mark.parametrize("asked", [{}, {"batch": 3, "dtype": "float32"}, {"batch": 2, "seq": 100, "dtype": "fp8"}])
+def test_decoding_state_is_that_of_a_cost(name: str, asked: dict[str, Any]) -> None:
+    model = load(f"specs/{name}.yaml")
+    found = count(model, **asked)
+    context = {"seq": "context"}
+    price = cost(model, phase="decode", **{context.get(key, key): value for key, value in asked.items()})
+    assert (found.cache_bytes, found.state_bytes) == (price.cache_bytes, price.state_bytes)
+    assert found.held_bytes is not None
+    assert found.held_bytes >= price.cache_bytes + price.state_bytes
+
+
+def test_a_memory_of_another_length() -> None:
+    model = load("specs/t5_small.yaml")
+    found, longer = count(model, seq=10, memory=20), count(model, seq=10, memory=21)
+    assert (found.seq, found.memory) == (10, 20)
+    assert found.cache_bytes is not None
+    assert longer.cache_bytes == found.cache_bytes + found.memory_bytes_per_token
+    assert count(model).memory == 512
+
+
+def test_without_a_length_the_cache_is_not_known() -> None:
+    found = count(load({"d_model": 8, "vocab_size": 5, "blocks": [{"mixer": "mamba"}], "head": "lm"}), batch=2)
+    assert (found.seq, found.cache_bytes, found.held_bytes) == (None, None, None)
+    assert found.state_bytes > 0
+    assert count(load("specs/vit_base.yaml")).seq == 197
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"batch": 0}, "batch = 0 must be a whole number, at least 1"),
+        ({"seq": 2000}, "seq = 2,000 is beyond max_seq_len = 1,024 of gpt2"),
+        ({"memory": 3}, "memory = 3: gpt2 has one stack"),
+        ({"dtype": "int3"}, "dtype = 'int3' is unknown"),
+    ],
+)
+def test_sizes_that_are_none_are_refused(asked: dict[str, Any], words: str) -> None:
+    with pytest.raises(CostError, match=re.escape(words)):
+        count(load("specs/gpt2.yaml"), **asked)
