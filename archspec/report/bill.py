@@ -16,21 +16,24 @@ def facts(bill: Bill) -> list[tuple[str, str]]:
     texts = f"{many(bill.batch, 'sequence')}, a prompt of {many(bill.prompt, 'token')} and {bill.generate:,} more"
     said = [
         ("work", f"{texts}; {bill.dtype}"),
-        ("prefill", f"{human_flops(bill.flops_prefill)}, which gives the first token"),
+        ("flops prefill", f"{human_flops(bill.flops_prefill)}, which gives the first token"),
     ]
     if bill.generate > 1:
         said += [
-            ("a token", f"{bill.flops_first:,} FLOPs at first, {bill.flops_last:,} at last"),
-            ("bytes moved", f"{bill.bytes_first:,} at first, {bill.bytes_last:,} at last; estimate"),
-            ("all tokens", human_flops(bill.flops_decode)),
+            ("flops first", f"{bill.flops_first:,}, of the first token that is decoded"),
+            ("flops last", f"{bill.flops_last:,}, of the last one"),
+            ("flops decode", f"{human_flops(bill.flops_decode)}, of all of them"),
+            ("bytes first", f"{human_bytes(bill.bytes_first)}, moved for the first one; estimate"),
+            ("bytes last", f"{human_bytes(bill.bytes_last)}; estimate"),
+            ("bytes decode", f"{human_bytes(bill.bytes_decode)}; estimate"),
         ]
     share = bill.flops_without_state / bill.flops
     said += [
-        ("in all", human_flops(bill.flops)),
-        ("without a state", f"{human_flops(bill.flops_without_state)}, {share:.3g} times as many"),
+        ("flops", human_flops(bill.flops)),
+        ("flops without state", f"{human_flops(bill.flops_without_state)}, {share:.3g} times as many"),
     ]
-    for name, n in (("cache", bill.cache_bytes), ("state", bill.state_bytes)):
-        said += [(f"{name} at the end", human_bytes(n))] if n else []
+    for name, n in (("cache bytes", bill.cache_bytes), ("state bytes", bill.state_bytes)):
+        said += [(name, f"{human_bytes(n)} at the end")] if n else []
     return said
 
 

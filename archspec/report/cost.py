@@ -22,7 +22,7 @@ from archspec.report.layers import layers_of, of_layers, section_of
 from archspec.report.text import Line, human_bytes, human_flops, in_columns, in_markdown
 
 BY = ("layer", "kind", "op")
-_RIGHT = ("times", "forward", "backward", "again", "total", "share", "bytes moved", "saved")
+_RIGHT = ("times", "forward", "backward", "again", "flops", "share", "bytes moved", "saved")
 
 
 # what a training step holds beside the figures of every phase
@@ -123,7 +123,7 @@ def lines(cost: Cost, by: str) -> list[Line]:
     header = [by, *(["times"] if by != "kind" else []), "forward", *(["backward"] if train else [])]
     header += [
         *(["again"] if again else []),
-        *(["total"] if train else []),
+        *(["flops"] if train else []),
         "share",
         "bytes moved",
         *(["saved"] if train else []),
@@ -134,7 +134,7 @@ def lines(cost: Cost, by: str) -> list[Line]:
         "forward": lambda row: f"{row.forward:,}",
         "backward": lambda row: f"{row.backward:,}",
         "again": lambda row: f"{row.again:,}",
-        "total": lambda row: f"{row.total:,}",
+        "flops": lambda row: f"{row.total:,}",
         "share": lambda row: f"{100 * row.total / max(total.total, 1):.1f}%",
         "bytes moved": lambda row: f"{row.bytes_moved:,}",
         "saved": lambda row: f"{row.saved:,}",
@@ -146,44 +146,51 @@ def lines(cost: Cost, by: str) -> list[Line]:
 
 def totals(cost: Cost) -> list[tuple[str, str]]:
     """The footer: what was asked, and every figure with its convention."""
-    said = [("work", work(cost)), ("FLOPs", human_flops(cost.flops))]
+    said = [("work", work(cost)), ("flops", human_flops(cost.flops))]
     if cost.workload.phase == "train":
         parts = [f"forward {cost.flops_forward:,}", f"backward {cost.flops_backward:,}"]
         parts += [f"run again {cost.flops_again:,}"] if cost.flops_again else []
         said.append(("", " + ".join(parts)))
-    said.append(("per token", human_flops(round(cost.flops / cost.tokens))))
+    said.append(("flops per token", human_flops(per_token(cost))))
     said += [(name, f"{n:,}") for name, n in _classes(cost)]
     if cost.flops_needed != cost.flops_forward:
         share = 100 * (1 - cost.flops_needed / cost.flops_forward)
-        said.append(("forward, needed", f"{cost.flops_needed:,}: {share:.3g}% are pairs hidden by a mask or window"))
-    said += [(f"for MFU, {name}", f"{n:,}") for name, n in cost.mfu.items()]
+        said.append(
+            ("flops needed", f"{cost.flops_needed:,} forward; {share:.3g}% are pairs hidden by a mask or window")
+        )
+    said += [(f"mfu flops, {name}", f"{n:,}") for name, n in cost.mfu.items()]
     said.append(
         ("bytes moved", f"{human_bytes(cost.bytes_moved)} forward, {cost.intensity:,.1f} FLOPs a byte; estimate")
     )
     if any(isinstance(line.node.op, Experts) for line in cost.lines):
         said.append(("", "at most: as if the tokens chose as many different experts as they can"))
     if cost.bytes_moved_unfused != cost.bytes_moved:
-        said.append(("unfused scans", f"{human_bytes(cost.bytes_moved_unfused)}; estimate"))
+        said.append(("bytes moved unfused", f"{human_bytes(cost.bytes_moved_unfused)}; estimate"))
     said += list(_held(cost))
-    for name, n in (("cache", cost.cache_bytes), ("state", cost.state_bytes)):
+    for name, n in (("cache bytes", cost.cache_bytes), ("state bytes", cost.state_bytes)):
         said += [(name, f"{human_bytes(n)} after {many(cost.workload.context, 'token')}")] if n else []
-    said.append(("steps in sequence", f"{cost.sequential_steps:,}"))
+    said.append(("sequential steps", f"{cost.sequential_steps:,}"))
     return said
+
+
+def per_token(cost: Cost) -> int:
+    """FLOPs of each token, rounded."""
+    return round(cost.flops / cost.tokens)
 
 
 def _held(cost: Cost) -> Iterator[tuple[str, str]]:
     """What stands in memory, part by part, and the most at once."""
-    yield "weights", human_bytes(cost.weight_bytes)
+    yield "weight bytes", human_bytes(cost.weight_bytes)
     if (m := cost.memory) is not None:
-        yield "gradients", human_bytes(m.gradient_bytes)
-        yield f"optimizer, {m.optimizer}", human_bytes(m.optimizer_bytes)
+        yield "gradient bytes", human_bytes(m.gradient_bytes)
+        yield "optimizer bytes", f"{human_bytes(m.optimizer_bytes)}, {m.optimizer}"
         if m.master_bytes:
             yield "", f"of these {human_bytes(m.master_bytes)} are master weights"
-        yield "saved for backward", human_bytes(m.saved_bytes) + _estimated(cost, "saved_bytes")
-        yield "kept by the loss", human_bytes(m.loss_bytes)
+        yield "saved bytes", human_bytes(m.saved_bytes) + " for the backward pass" + _estimated(cost, "saved_bytes")
+        yield "loss bytes", human_bytes(m.loss_bytes)
         if m.recomputed_bytes:
-            yield "a layer run again", human_bytes(m.recomputed_bytes)
-    yield "peak", f"{human_bytes(cost.peak_bytes)}, at the {cost.peak_moment}" + _estimated(cost, "peak_bytes")
+            yield "recomputed bytes", human_bytes(m.recomputed_bytes) + " of a layer run again"
+    yield "peak bytes", f"{human_bytes(cost.peak_bytes)}, at the {cost.peak_moment}" + _estimated(cost, "peak_bytes")
 
 
 def _estimated(cost: Cost, name: str) -> str:
@@ -235,7 +242,12 @@ def as_json(cost: Cost, by: str = "") -> str:
     """Every figure, the conventions, and the rows."""
     asked = asdict(cost.workload) | {"dtype": cost.dtype, "attention": cost.attention, "checkpoint": cost.checkpoint}
     found: dict[str, Any] = {"name": cost.name, "work": asked} | cost.numbers
-    found |= {"peak_moment": cost.peak_moment, "by_class": cost.by_class, "mfu_flops": cost.mfu}
+    found |= {
+        "flops_per_token": per_token(cost),
+        "peak_moment": cost.peak_moment,
+        "by_class": cost.by_class,
+        "mfu_flops": cost.mfu,
+    }
     if (m := cost.memory) is not None:
         asked |= {"optimizer": m.optimizer, "gradient_dtype": m.gradient_dtype, "master_dtype": m.master_dtype}
         found |= {name: getattr(m, name) for name in _OF_TRAINING}
