@@ -1,16 +1,41 @@
 """A declarative architecture compiler for sequence models: YAML to exact counts, pictures and readable PyTorch.
 
+A tour:
+
 >>> import archspec
->>> spec = archspec.load("specs/bert_tiny.yaml")       # doctest: +SKIP
->>> archspec.count(spec).total                         # doctest: +SKIP
+>>> spec = archspec.load("specs/bert_tiny.yaml")       # or loads(text); every mistake at once is a SpecError
+>>> print(spec)
+bert_tiny: 2 layers, d_model 8, vocab_size 5, max_seq_len 4
+  2 x attention, mlp
+  head: lm
+>>> archspec.count(spec).total                         # exact, before anything is built; also a table: to_pandas()
 1253
+>>> price = archspec.cost(spec, batch=8)               # a training step: FLOPs, traffic, memory
+>>> price.flops, price.saved_bytes
+(232960, 15392)
+>>> archspec.complexity(spec).whole["prefill"].text()  # the same as formulas
+'64 B T^2 + 2,128 B T'
+>>> text = archspec.show(spec)                         # everything resolved, as a spec again
+>>> archspec.loads(text) == spec
+True
+>>> picture = archspec.diagram(spec)                   # DOT; render(spec, "tiny.svg") draws it with Graphviz
+>>> source = archspec.generate(spec)                   # one readable file of PyTorch
+>>> model = archspec.build(spec, seed=0)               # the same as an nn.Module; this needs PyTorch
+>>> archspec.verify(spec).passed                       # holds the model to its spec, on this machine
+True
+
+Further: `explain` shows a number term by term, `bill` prices a whole answer, `complexity_of_kinds` compares
+components, `lower` gives the operations as a graph, `schema` is for editors; `new_state` and `State` decode,
+`init_weights` starts a model that was built without numbers. Every error is an `ArchspecError`, and a doubt about a
+spec a `SpecWarning`.
 
 Each name is imported when it is first used: `import archspec` costs nothing, and PyTorch is needed only by what runs a
-model (`build`, `new_state`, `verify`).
+model (`build`, `new_state`, `State`, `init_weights`, `verify`).
 """
 
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +158,8 @@ _HOMES = {
     "archspec.vocabulary.base": ("Vocabulary",),
     "archspec.vocabulary.learn": ("learn_vocabulary",),
 }
+_OF_TORCH = ("archspec.codegen.load", "archspec.decoding", "archspec.modules.seeding", "archspec.verify")
+_SPEC = ("archspec.language.load", "archspec.language.model")
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 
@@ -159,9 +186,27 @@ def __getattr__(name: str) -> Any:
 
         install = "pip install 'archspec-compiler[torch]'"
         raise MissingError(f"archspec.{name} needs PyTorch: {install}", name="torch") from None
+    if _HOME[name] in _SPEC:
+        vars(import_module("archspec.language.notebook"))["draw"] = _svg
     globals()[name] = value
     return value
 
 
+def _svg(spec: "Spec") -> str:
+    """How a spec is drawn in a notebook: the language, which knows of no picture, is told so."""
+    from archspec.diagram.render import svg
+
+    return svg(spec)
+
+
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """What there is; without PyTorch not what needs it, so that `help(archspec)` works there too."""
+    missing = () if _has_torch() else [name for home in _OF_TORCH for name in _HOMES[home]]
+    return sorted({*globals(), *__all__} - {*missing})
+
+
+def _has_torch() -> bool:
+    try:
+        return find_spec("torch") is not None
+    except ValueError:  # it is kept from being imported
+        return False

@@ -19,6 +19,15 @@ def diagram(spec: Spec) -> str:
     return to_dot(draw(spec), spec.name)
 
 
+def svg(spec: Spec) -> str:
+    """The figure of a spec as SVG text.
+
+    Raises:
+        RenderError: when Graphviz is missing or fails.
+    """
+    return _graphviz(diagram(spec).encode(), "svg").decode()
+
+
 def render(spec: Spec, path: str | Path) -> Path:
     """Draw the figure of a spec into a file.
 

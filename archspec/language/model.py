@@ -11,6 +11,7 @@ from os import PathLike
 from typing import Any
 
 from archspec.errors import Problem
+from archspec.language import notebook
 from archspec.language.wiring import Wiring
 from archspec.layers.arguments import ARGUMENTS, GIVEN, INPUTS, in_order
 from archspec.layers.base import (
@@ -213,6 +214,15 @@ class Spec:
     warnings: tuple[Problem, ...] = field(default=(), compare=False, repr=False)
     vocabulary: VocabularyComponent | None = None
     folder: str = field(default="", compare=False, repr=False)  # in which the vocabulary looks for its file
+
+    def __str__(self) -> str:
+        return notebook.summary(self)
+
+    def _repr_html_(self) -> str:
+        return notebook.html(self)
+
+    def _repr_svg_(self) -> str | None:
+        return notebook.svg(self)
 
     @property
     def main(self) -> Stack:

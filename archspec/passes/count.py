@@ -10,11 +10,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from math import prod
+from typing import Any, get_args
 
+from archspec.errors import many
 from archspec.graph import Node, graph
 from archspec.language.model import Spec
 from archspec.layers.ops import Kept, Param, Run
+from archspec.passes import records
 from archspec.passes.dtypes import bytes_of
+from archspec.passes.html import html_table
 from archspec.passes.tensors import Tensor, registered, tensors
 from archspec.passes.workload import workload
 
@@ -78,6 +82,31 @@ class Count:
     memory: int | None
     dtype: str
     nodes: tuple[Node, ...] = field(repr=False, compare=False)
+
+    def __str__(self) -> str:
+        layers = many(self.layers, "layer")
+        active = f", {self.active:,} of them active" if self.active != self.total else ""
+        lines = [f"{self.name}: {many(self.total, 'parameter')} in {layers}{active}"]
+        lines += [f"  {name} {n:,}" for name, n in records.kinds(self).items() if n]
+        grows = [f"{self.kv_bytes_per_token:,} bytes a token"] if self.kv_bytes_per_token else []
+        fixed = [f"{self.state_bytes:,} bytes of state"] if self.state_bytes else []
+        return "\n".join([*lines, *(["  decoding keeps " + " and ".join([*grows, *fixed])] if grows or fixed else [])])
+
+    def _repr_html_(self) -> str:
+        found = records.records(self, "module")
+        lines = [tuple(f"{v:,}" if isinstance(v, int) else v for v in record.values()) for record in found]
+        caption = f"{self.name}: {many(self.total, 'parameter')}"
+        return html_table([("module", "kind", "shape", "count", "copies", "total", "note"), *lines], caption)
+
+    def to_pandas(self, by: records.By = "module") -> Any:
+        """The modules, tensors or kinds as a pandas.DataFrame, with the columns that JSON and CSV have.
+
+        Raises:
+            MissingError: pandas is not installed.
+        """
+        if by not in get_args(records.By):
+            raise ValueError(f"by = {by!r} is none of {', '.join(get_args(records.By))}")
+        return records.frame(records.records(self, by))
 
     @cached_property
     def tensors(self) -> tuple[Tensor, ...]:

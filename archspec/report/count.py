@@ -22,6 +22,7 @@ from typing import Any
 from archspec.errors import many
 from archspec.passes.count import Count, Row, kept
 from archspec.passes.dtypes import bytes_of
+from archspec.passes.records import kinds, records, remark
 from archspec.report.layers import layers_of, of_layers, section_of
 from archspec.report.text import Line, human, human_bytes, in_columns, in_markdown
 
@@ -103,7 +104,7 @@ def by_module(count: Count) -> list[Line]:
 
 def by_kind(count: Count) -> list[Line]:
     """Parameters of each kind of component and their share of all, largest first."""
-    totals = _kinds(count)
+    totals = kinds(count)
     lines = [(k, f"{n:,}", f"{100 * n / max(count.total, 1):.1f}%") for k, n in totals.items()]
     return [("kind", "count", "share"), *lines, ("total", f"{count.total:,}", "")]
 
@@ -136,14 +137,6 @@ def decoding(count: Count) -> str:
     exact = count.state_bytes and any(k.dtype == WIDE for _, k in kept(count.nodes))
     states = f", recurrent states {WIDE}" if exact and bytes_of(count.dtype) < bytes_of(WIDE) else ""
     return f"{said}; {count.dtype}{states}"
-
-
-def remark(row: Row, repeats: bool = False) -> str:
-    """What a table says of a row; with `repeats` also how many layers have it, where no other line does."""
-    found = [row.note] if row.note else []
-    if repeats and row.repeat > 1:
-        found.append(f"shared by {row.repeat} layers" if row.copies == 1 else f"x {row.repeat} layers")
-    return "; ".join([*found, *(["buffer"] if row.buffer else [])])
 
 
 def _subtotals(section: Section) -> list[Line]:
@@ -187,13 +180,6 @@ def _joined(terms: list[str]) -> str:
     return " + ".join(terms) if 1 < len(terms) <= _MOST_TERMS else ""
 
 
-def _kinds(count: Count) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for row in count.rows:
-        found[row.kind] = found.get(row.kind, 0) + (0 if row.buffer else row.total)
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
-
-
 def _sized(n: int) -> str:
     return f"{n:,} ({human(n)})" if human(n) else f"{n:,}"
 
@@ -228,38 +214,18 @@ def as_json(count: Count, by: str = "") -> str:
     facts = vars(count)
     found: dict[str, Any] = {"name": count.name} | {name: facts[name] for name in NUMBERS}
     lines = [f"  {json.dumps(name)}: {json.dumps(value)}," for name, value in found.items()]
-    records = ",\n".join(f"    {json.dumps(record)}" for record in _records(count, by or "tensor"))
-    return "\n".join(["{", *lines, f'  "{by or "tensor"}s": [', records, "  ]", "}"])
+    each = ",\n".join(f"    {json.dumps(record)}" for record in records(count, by or "tensor"))
+    return "\n".join(["{", *lines, f'  "{by or "tensor"}s": [', each, "  ]", "}"])
 
 
 def as_csv(count: Count, by: str = "") -> str:
     """The tensors, modules (the default) or kinds as CSV with a header."""
-    records = _records(count, by or "module")
+    found = records(count, by or "module")
     out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=list(records[0]) if records else [], lineterminator="\n")
+    writer = csv.DictWriter(out, fieldnames=list(found[0]) if found else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(r | {"shape": _shape(tuple(r["shape"]))} if by == "tensor" else r for r in records)
+    writer.writerows(r | {"shape": _shape(tuple(r["shape"]))} if by == "tensor" else r for r in found)
     return out.getvalue().rstrip("\n")
-
-
-def _records(count: Count, by: str) -> list[dict[str, Any]]:
-    if by == "kind":
-        return [{"kind": kind, "count": n} for kind, n in _kinds(count).items()]
-    if by == "module":
-        return [_record(row) for row in count.rows]
-    return [{"name": t.name, "shape": list(t.shape), "count": t.count, "buffer": t.buffer} for t in count.tensors]
-
-
-def _record(row: Row) -> dict[str, Any]:
-    return {
-        "module": row.module,
-        "kind": row.kind,
-        "shape": row.shape,
-        "count": row.count,
-        "copies": row.copies,
-        "total": row.total,
-        "note": remark(row, repeats=True),
-    }
 
 
 FORMATS: dict[str, Callable[[Count, str], str]] = {
