@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from archspec.cli.console import Commands, Setting, UsualValue, put, read_spec
+from archspec.cli.console import COMPLETE, Commands, UsualValue, put, read_spec
+from archspec.cli.parameters import SPEC, File, Layer, Setting
 from archspec.cli.printing import fitted, show_text, show_yaml
 from archspec.cli.progress import Progress, Steps
-from archspec.cli.spec_file import SPEC
 from archspec.cli.voice import note, timed
 
 if TYPE_CHECKING:
@@ -104,7 +104,9 @@ def count(spec: str, settings: tuple[str, ...], strict: bool, by: str | None, fo
 @SPEC
 @SET
 @STRICT
-@click.option("-o", "--output", metavar="FILE", help="Where to write the module; by default it is printed.")
+@click.option(
+    "-o", "--output", metavar="FILE", type=File(), help="Where to write the module; by default it is printed."
+)
 @click.option(
     "--standalone",
     type=click.Choice(("plain", "fast")),
@@ -136,7 +138,7 @@ def build(
 @SPEC
 @SET
 @STRICT
-@click.option("-o", "--output", metavar="FILE", required=True, help="x.svg, x.png, x.pdf or x.dot.")
+@click.option("-o", "--output", metavar="FILE", type=File(), required=True, help="x.svg, x.png, x.pdf or x.dot.")
 def render(spec: str, settings: tuple[str, ...], strict: bool, output: str) -> None:
     """Draw the architecture; all but .dot need Graphviz.
 
@@ -189,7 +191,7 @@ def verify(spec: str, settings: tuple[str, ...], strict: bool) -> None:
 
 
 @main.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, type=Layer())
 def layers(name: str | None) -> None:
     """List the components, or explain one.
 
@@ -207,7 +209,7 @@ def layers(name: str | None) -> None:
 
 
 @main.command()
-@click.option("-o", "--output", metavar="FILE", help="Where to write it; by default it is printed.")
+@click.option("-o", "--output", metavar="FILE", type=File(), help="Where to write it; by default it is printed.")
 def schema(output: str | None) -> None:
     """Write the JSON Schema of specs.
 
@@ -227,7 +229,7 @@ def schema(output: str | None) -> None:
 
 
 @main.command()
-@click.argument("path", default="model.yaml")
+@click.argument("path", default="model.yaml", type=File())
 @click.option("--template", type=click.Choice(("hybrid", "dna")), default="hybrid", show_default=True,
               help="A language model of attention and Mamba, or a masked model of DNA.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite a file that is there.")
@@ -262,9 +264,12 @@ def completion(shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
+    from archspec.cli.shells import register
+
+    register()
     found = get_completion_class(shell)
     assert found is not None
-    click.echo(found(main, {}, "archspec", "_ARCHSPEC_COMPLETE").source())
+    click.echo(found(main, {}, "archspec", COMPLETE).source())
 
 
 def kept(spec: "Spec", settings: tuple[str, ...]) -> "Count":

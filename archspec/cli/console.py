@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from archspec.language.model import Spec
 
 DASH, STDIN = "-", "<stdin>"  # standard input or output, and what problems call the input
+COMPLETE = "_ARCHSPEC_COMPLETE"  # the variable in which a shell asks what could stand at its cursor
 LARGEST_INPUT = 1 << 20
 _INPUT = "archspec.input"  # under which a command line keeps the text of its standard input
 # a folder of the unrelated package `archspec`, whose files stand among ours when both are installed
@@ -37,6 +38,11 @@ class Commands(Voiced, click.Group):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run a command line; what goes wrong with the standard streams is a message too."""
+        if COMPLETE in os.environ:  # the shell asks
+            from archspec.cli.shells import register
+
+            register()
+            extra["complete_var"] = COMPLETE
         with careful_streams() if extra.get("standalone_mode", True) else nullcontext():
             return super().main(*args, **extra)
 
@@ -80,19 +86,6 @@ class UsualValue(Voiced):
         """Read the arguments, the option by itself as that with its usual value."""
         name, usual = self.name_and_usual
         return super().parse_args(ctx, [f"{name}={usual}" if argument == name else argument for argument in args])
-
-
-class Setting(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """`path=value`."""
-
-    name = "path=value"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The text itself; without a path or a '=' it is wrong use."""
-        path, equals, _ = str(value).partition("=")
-        if not equals or not path.strip():
-            self.fail(f"{value!r} must be path=value, such as d_model=512", param, ctx)
-        return str(value)
 
 
 @contextmanager

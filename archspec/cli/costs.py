@@ -8,8 +8,8 @@ import click
 
 from archspec.cli.commands import BATCH, MEMORY, SEQ, SET, SIZE, STRICT, main
 from archspec.cli.console import read_spec
+from archspec.cli.parameters import SPEC
 from archspec.cli.printing import show_text
-from archspec.cli.spec_file import SPEC
 from archspec.cli.voice import timed
 
 Decorator = Callable[[Any], Any]

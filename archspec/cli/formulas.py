@@ -7,8 +7,8 @@ import click
 from archspec.cli.commands import SET, STRICT, main
 from archspec.cli.console import read_spec
 from archspec.cli.costs import WORK
+from archspec.cli.parameters import SPEC, File
 from archspec.cli.printing import show_text
-from archspec.cli.spec_file import SPEC, SpecFile
 from archspec.cli.voice import timed
 
 FORMAT = click.option(
@@ -22,7 +22,7 @@ FORMAT = click.option(
 
 
 @main.command()
-@click.argument("specs", metavar="SPEC...", nargs=-1, type=SpecFile())
+@click.argument("specs", metavar="SPEC...", nargs=-1, type=File())
 @SET
 @STRICT
 @click.option("--kinds", is_flag=True, help="Compare all kinds of mixers and FFNs instead of the parts of specs.")

@@ -11,7 +11,7 @@ import click
 from archspec.cli.commands import SET, STRICT, kept, main
 from archspec.cli.console import DASH, STDIN, WARNING, coloured_error, in_lines, load_spec
 from archspec.cli.folders import Found, found
-from archspec.cli.spec_file import SPECS
+from archspec.cli.parameters import SPECS
 from archspec.cli.streams import tell
 from archspec.cli.voice import QUIET, voice
 from archspec.errors import ArchspecError, Mark, Problem, SpecError, many, noted, printable
