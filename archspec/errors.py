@@ -19,7 +19,6 @@ which file it stands. The loader gives it a place and makes it a `Problem`.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from heapq import nsmallest
 from itertools import islice
 
@@ -154,6 +153,8 @@ def closest(word: str, known: Iterable[str]) -> str:
     """The known word that is so like this one that it was probably meant, or nothing."""
     if len(word) > LONGEST_WORD:
         return ""
+    from difflib import get_close_matches  # which most runs never need
+
     names = sorted(set(islice(known, MOST_READ)) - {word}, key=lambda name: (abs(len(name) - len(word)), name))
     return next(iter(get_close_matches(word, names[:MOST_COMPARED], n=1, cutoff=CLOSE)), "")
 

@@ -89,15 +89,16 @@ def count(spec: str, settings: tuple[str, ...], strict: bool, by: str | None, fo
     archspec count model.yaml --format json | jq .total
     """
     from archspec import count as counted
+    from archspec.passes.dtypes import bytes_of
     from archspec.passes.expect import check
     from archspec.report.count import FORMATS
 
     loaded = read_spec(spec, settings, strict)
     with timed("counting"):
-        plain = counted(loaded)  # promises are of one sequence, at 2 bytes a number
         found = counted(loaded, **asked)
     show_text(lambda: FORMATS[form](found, by or ""), form)
-    _held(loaded, check(loaded, plain), settings)
+    usual = found if found.batch == 1 and bytes_of(found.dtype) == 2 else counted(loaded)  # of which promises speak
+    _held(loaded, check(loaded, usual), settings)
 
 
 @main.command(cls=UsualValue)

@@ -1,12 +1,12 @@
 """What the commands share: reading a spec, printing or writing a text, errors as messages."""
 
+import gc
 import os
 import sys
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,13 +14,14 @@ import click
 from archspec.cli.streams import careful_streams, tell
 from archspec.cli.voice import QUIET, Voiced, detail, note, timed, voice
 from archspec.errors import ArchspecError, Mark, Problem, SpecError, SpecWarning, many, noted, printable
-from archspec.files import write
 
 if TYPE_CHECKING:
     from archspec.language.model import Spec
 
 DASH, STDIN = "-", "<stdin>"  # standard input or output, and what problems call the input
 COMPLETE = "_ARCHSPEC_COMPLETE"  # the variable in which a shell asks what could stand at its cursor
+OBJECTS = 50_000  # new ones after which garbage is looked for
+PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
 LARGEST_INPUT = 1 << 20
 _INPUT = "archspec.input"  # under which a command line keeps the text of its standard input
 # a folder of the unrelated package `archspec`, whose files stand among ours when both are installed
@@ -43,7 +44,7 @@ class Commands(Voiced, click.Group):
 
             register()
             extra["complete_var"] = COMPLETE
-        with careful_streams() if extra.get("standalone_mode", True) else nullcontext():
+        with quick_start(), careful_streams() if extra.get("standalone_mode", True) else nullcontext():
             return super().main(*args, **extra)
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
@@ -72,6 +73,8 @@ class Commands(Voiced, click.Group):
         """The command; an unknown one is wrong use."""
         with suppress(click.UsageError):
             return super().resolve_command(ctx, args)
+        from difflib import get_close_matches
+
         close = get_close_matches(args[0], self.list_commands(ctx), n=1)
         hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(self.list_commands(ctx))}"
         raise click.UsageError(noted(f"no command {args[0]!r}{hint}"), ctx)
@@ -86,6 +89,23 @@ class UsualValue(Voiced):
         """Read the arguments, the option by itself as that with its usual value."""
         name, usual = self.name_and_usual
         return super().parse_args(ctx, [f"{name}={usual}" if argument == name else argument for argument in args])
+
+
+@contextmanager
+def quick_start() -> Iterator[None]:
+    """Look for garbage seldom, as nearly all that a command makes at its start it keeps; and not for plugins.
+
+    To find plugins pydantic reads the metadata of everything that is installed; a command needs none.
+    """
+    usual, plugins = gc.get_threshold(), os.environ.get(PLUGINS)
+    gc.set_threshold(max(usual[0], OBJECTS), *usual[1:])
+    os.environ.setdefault(PLUGINS, "__all__")
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
+        if plugins is None:
+            os.environ.pop(PLUGINS, None)
 
 
 @contextmanager
@@ -204,5 +224,7 @@ def put(text: str, output: str | None, keep: Collection[str] = ()) -> None:
     if output is None or output == DASH:
         click.echo(text, nl=False)
     else:
+        from archspec.files import write
+
         write(output, text.encode(), keep)
         note(f"wrote {output} ({many(text.count(chr(10)), 'line')})")

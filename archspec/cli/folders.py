@@ -2,15 +2,14 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from archspec.errors import Mark, Problem
 
 SUFFIXES = (".yaml", ".yml")
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """A file to read; or a folder that gives none, and why."""
 
     name: str

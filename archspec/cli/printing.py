@@ -1,12 +1,9 @@
 """Tables on standard output: no wider than a terminal, and as wide as they are in a pipe or a file."""
 
-import shutil
 import sys
 from collections.abc import Callable
 
 import click
-
-from archspec.report.width import folded, folded_yaml, within
 
 NARROWEST = 20  # what claims to be narrower is no screen for a table
 
@@ -17,11 +14,17 @@ def columns() -> int | None:
         on_terminal = sys.stdout.isatty()
     except ValueError:  # it is closed
         return None
-    return max(NARROWEST, shutil.get_terminal_size().columns) if on_terminal else None
+    if not on_terminal:
+        return None
+    from shutil import get_terminal_size
+
+    return max(NARROWEST, get_terminal_size().columns)
 
 
 def show_text(made: Callable[[], str], form: str = "table") -> None:
     """Print what a report makes; a table, and the text around it, fits the terminal."""
+    from archspec.report.width import folded, within
+
     width = columns() if form == "table" else None
     with within(width):
         text = made()
@@ -30,9 +33,13 @@ def show_text(made: Callable[[], str], form: str = "table") -> None:
 
 def fitted(line: str) -> str:
     """A line that fits the terminal, or goes on in the next one."""
+    from archspec.report.width import folded
+
     return folded(line, columns())
 
 
 def show_yaml(text: str) -> None:
     """Print YAML, of which long values go on in the next line; it says the same."""
+    from archspec.report.width import folded_yaml
+
     click.echo(folded_yaml(text, columns()), nl=False)

@@ -1,10 +1,8 @@
 """The command that checks specs: for people with the lines that are wrong, as JSON, or as annotations of GitHub."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -17,8 +15,7 @@ from archspec.cli.voice import QUIET, voice
 from archspec.errors import ArchspecError, Mark, Problem, SpecError, many, noted, printable
 
 
-@dataclass(frozen=True)
-class Checked:
+class Checked(NamedTuple):
     """What a check of one file came to; `error` is None where nothing is wrong."""
 
     file: str
@@ -91,8 +88,8 @@ def _text(checks: Iterator[Checked]) -> bool:
     """A line for each file that is well, on standard output; the rest, with the lines that are meant, as errors."""
     well = True
     for each in checks:
-        for line in in_lines(each.warnings, WARNING) if voice() > QUIET else ():
-            tell(line)
+        if each.warnings and voice() > QUIET:
+            tell("\n".join(in_lines(each.warnings, WARNING)))
         if each.error is not None:
             tell(coloured_error(each.error))
             well = False
@@ -104,6 +101,8 @@ def _text(checks: Iterator[Checked]) -> bool:
 
 def _json(checks: Iterator[Checked]) -> bool:
     """One object: whether all is well, and each file with what was found in it."""
+    import json
+
     every = list(checks)
     well = not any(each.errors for each in every)
     click.echo(json.dumps({"ok": well, "files": [_record(each) for each in every]}, indent=2))

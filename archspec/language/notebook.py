@@ -9,7 +9,6 @@ jamba_v0_1: 32 layers, d_model 4096, vocab_size 65536, max_seq_len 262144
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from html import escape
 from typing import TYPE_CHECKING
 
 from archspec.errors import RenderError, many
@@ -59,4 +58,6 @@ def svg(spec: "Spec") -> str | None:
 
 def html(spec: "Spec") -> str:
     """The summary of a spec, and below it its picture."""
+    from html import escape
+
     return f"<pre>{escape(summary(spec))}</pre>{svg(spec) or ''}"

@@ -1,11 +1,12 @@
 """Tables as HTML, for notebooks."""
 
 from collections.abc import Sequence
-from html import escape
 
 
 def html_table(lines: Sequence[Sequence[str]], caption: str) -> str:
     """A table whose first line is its header."""
+    from html import escape  # which brings a table of all entities
+
     header, *body = lines
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
     rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in body)
