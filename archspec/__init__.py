@@ -25,9 +25,10 @@ True
 True
 
 Further: `explain` shows a number term by term, `bill` prices a whole answer, `complexity_of_kinds` compares
-components, `lower` gives the operations as a graph, `schema` is for editors; `new_state` and `State` decode,
-`init_weights` starts a model that was built without numbers. Every error is an `ArchspecError`, and a doubt about a
-spec a `SpecWarning`.
+components, `lower` gives the operations as a graph, `schema` is for editors; `vocabulary` gives the `Vocabulary` of a
+spec, which encodes and decodes texts, and `learn_vocabulary` makes a tokenizer file; `new_state` and `State` decode
+with a model, `init_weights` starts one that was built without numbers. Every error is an `ArchspecError`, and a doubt
+about a spec a `SpecWarning`.
 
 Each name is imported when it is first used: `import archspec` costs nothing, and PyTorch is needed only by what runs a
 model (`build`, `new_state`, `State`, `init_weights`, `verify`).

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from archspec.cli.commands import SET, SPEC, STRICT, main
-from archspec.cli.console import DASH, Progress, put, read_spec
+from archspec.cli.commands import SET, STRICT, main
+from archspec.cli.console import DASH, put, read_spec
+from archspec.cli.parameters import SPEC, File
+from archspec.cli.printing import fitted
+from archspec.cli.progress import Progress
+from archspec.cli.voice import Voiced, note
 from archspec.errors import VocabularyError, printable
-from archspec.files import write
 
 if TYPE_CHECKING:
     from archspec import Vocabulary
@@ -18,8 +21,10 @@ if TYPE_CHECKING:
 SHOW = "show"
 
 
-class _Vocabulary(click.Group):
+class _Vocabulary(Voiced, click.Group):
     """A group whose first command needs no name: `archspec vocabulary model.yaml`."""
+
+    command_class = Voiced
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the arguments; those that begin with no command are about a spec."""
@@ -63,7 +68,7 @@ def show(spec: str, settings: tuple[str, ...], strict: bool, encode: str | None,
         click.echo(f"{found.kind}: {found.n_ids:,} tokens{padded}")
         width = max(len(ids) for ids, _ in table)
         for ids, tokens in table:
-            click.echo(f"  {ids:<{width}}  {printable(tokens)}")
+            click.echo(fitted(f"  {ids:<{width}}  {printable(tokens)}"))
 
 
 def _rows(found: "Vocabulary", most: int = 12) -> Iterator[tuple[str, str]]:
@@ -92,14 +97,14 @@ def _numbers(text: str) -> list[int]:
 
 
 @vocabulary.command()
-@click.argument("texts", metavar="TEXT...", nargs=-1, required=True)
+@click.argument("texts", metavar="TEXT...", nargs=-1, required=True, type=File())
 @click.option("--size", type=int, required=True, help="Tokens in all: 256 bytes, special tokens, the rest learned.")
 @click.option(
     "--kind", type=click.Choice(("bpe", "unigram")), default="bpe", show_default=True, help="How text is cut."
 )
 @click.option("--special", "specials", metavar="TOKEN", multiple=True, default=("<pad>", "<eos>", "<mask>"),
               show_default=True, help="A special token; may be repeated.")  # fmt: skip
-@click.option("-o", "--output", metavar="FILE", required=True, help="Where to write the tokenizer file.")
+@click.option("-o", "--output", metavar="FILE", type=File(), required=True, help="Where to write the tokenizer file.")
 def learn(texts: tuple[str, ...], size: int, kind: str, specials: tuple[str, ...], output: str) -> None:
     """Learn a BPE or Unigram vocabulary from text files.
 
@@ -110,6 +115,7 @@ def learn(texts: tuple[str, ...], size: int, kind: str, specials: tuple[str, ...
     archspec vocabulary learn reads.txt --size 512 --kind unigram -o tok.json
     """
     from archspec import learn_vocabulary
+    from archspec.files import write
     from archspec.language.yaml_writer import flow
 
     with Progress(f"learning {size} tokens"):
@@ -119,7 +125,8 @@ def learn(texts: tuple[str, ...], size: int, kind: str, specials: tuple[str, ...
     else:
         write(output, text.encode(), texts, "a text")
         said = {"kind": kind, "file": os.path.basename(output), "size": size, "specials": list(specials)}
-        click.echo(printable(f"wrote {output}; in a spec beside it: vocabulary: {flow(said)}"))
+        note(f"wrote {output}; a spec beside it says:")
+        click.echo(printable(f"vocabulary: {flow(said)}"))
 
 
 def _lines(names: tuple[str, ...]) -> Iterator[str]:

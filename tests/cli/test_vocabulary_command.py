@@ -70,9 +70,10 @@ def test_learning_writes_a_file_that_a_spec_can_name(kind: str, tmp_path: Path) 
     texts = tmp_path / "texts.txt"
     texts.write_text(Path("archspec/errors.py").read_text())
     output = tmp_path / "tok.json"
-    told = said("vocabulary", "learn", str(texts), "README.md", "--size", "400", "--kind", kind, "-o", str(output))
+    told = run("vocabulary", "learn", str(texts), "README.md", "--size", "400", "--kind", kind, "-o", str(output))
     vocabulary = f'vocabulary: {{kind: {kind}, file: tok.json, size: 400, specials: ["<pad>", "<eos>", "<mask>"]}}'
-    assert told == f"wrote {output}; in a spec beside it: {vocabulary}\n"
+    assert (told.exit_code, told.stderr) == (0, f"wrote {output}; a spec beside it says:\n")
+    assert told.stdout == f"{vocabulary}\n"
     spec = tmp_path / "v.yaml"
     spec.write_text(f"d_model: 8\n{vocabulary}\nblocks: [{{mixer: {{kind: attention, n_heads: 2}}}}]\nhead: lm\n")
     ids = said("vocabulary", str(spec), "--encode", "Größe")
@@ -83,19 +84,8 @@ def test_learning_writes_a_file_that_a_spec_can_name(kind: str, tmp_path: Path) 
 
 def test_special_tokens_are_said(tmp_path: Path) -> None:
     output = tmp_path / "tok.json"
-    said(
-        "vocabulary",
-        "learn",
-        "README.md",
-        "--size",
-        "300",
-        "--special",
-        "[CLS]",
-        "--special",
-        "[PAD]",
-        "-o",
-        str(output),
-    )
+    specials = ["--special", "[CLS]", "--special", "[PAD]"]
+    said("vocabulary", "learn", "-q", "README.md", "--size", "300", *specials, "-o", str(output))
     assert [token["content"] for token in json.loads(output.read_text())["added_tokens"]] == ["[CLS]", "[PAD]"]
 
 
