@@ -1,10 +1,10 @@
 """The document of a spec made into a `Spec`: sizes and defaults first, then stacks, then the head."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from archspec.errors import Mark, in_order
+from archspec.errors import Mark, Problem, in_order
 from archspec.language.document import SHARED, SIZES, STACK_KEYS, STACKED, TOP_KEYS
 from archspec.language.doubts import doubts
 from archspec.language.expect import parse_expect
@@ -12,7 +12,7 @@ from archspec.language.init_names import init_names
 from archspec.language.inputs import check_inputs, parse_inputs
 from archspec.language.model import Spec, Stack
 from archspec.language.names import bad_name
-from archspec.language.places import definitions
+from archspec.language.places import at_home, definitions
 from archspec.language.resolve import Resolver, absent
 from archspec.language.rules import must_be
 from archspec.language.scope import Scope
@@ -72,7 +72,11 @@ class Assembler(Section):
         check_inputs(spec, self.fields.get("inputs"), self.problems)
         self.check_ties(spec, around.bodies)
         self.check_doubts(spec, around.bodies)
-        return replace(spec, warnings=in_order(self.problems.warnings))
+        return replace(spec, warnings=self.in_place(self.problems.warnings))
+
+    def in_place(self, problems: Iterable[Problem]) -> tuple[Problem, ...]:
+        """Problems, or warnings, in order, each told once and of the definition in which it stands."""
+        return in_order(at_home(problem, self.fields.get("define")) for problem in problems)
 
     # The top
 

@@ -2,6 +2,7 @@
 
 from archspec.errors import Fault
 from archspec.language.document import BLOCK_KEYS, ITEM_KEYS
+from archspec.language.factors import with_factors
 from archspec.language.model import Block, Stack
 from archspec.language.names import bad_name
 from archspec.language.places import Place
@@ -80,7 +81,7 @@ class _Building(Section):
         if wiring is None or not sound:
             return None
         parts = self._implied(wiring, parts)
-        for message in problems(wiring, parts):
+        for message in problems(wiring, parts, self.scope.numbers):
             self.tell_wiring(message)
         for message, left in cancelled(wiring) if self.sound else ():
             (self.warn_wiring if left else self.tell_wiring)(message)
@@ -159,8 +160,10 @@ class _Building(Section):
         if node is None and self.scope.defaults.get("wiring") is not None:
             node = self.resolver.inherit(self.scope, "wiring")
         found = "pre" if node is None else self.wiring(node)
+        if found is None:
+            return None
         if not isinstance(found, str):
-            return found
+            return self._factors(found)
         sublayers = tuple(name for name in SUBLAYERS if name in parts)
         if not sublayers:
             if self.sound:
@@ -170,6 +173,16 @@ class _Building(Section):
             return named_wiring(found, sublayers, self.dropout > 0, self.builder.alpha if found == "deepnorm" else None)
         except Fault as fault:
             self.tell_wiring(str(fault))
+            return None
+
+    def _factors(self, wiring: Wiring) -> Wiring | None:
+        """A wiring that was written out, with the values of its numbers; None where one has none."""
+        sizes = {*self.scope.numbers, *self.scope.broken}
+        try:
+            return with_factors(wiring, sizes, lambda name: self.resolver.size(self.scope, name))
+        except Fault as fault:
+            if str(fault):  # else it is told already
+                self.tell_wiring(str(fault))
             return None
 
     def _check_use(self, wiring: Wiring, parts: Parts) -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from archspec.errors import Fault, suggest
+from archspec.errors import Fault, Problem, suggest
 from archspec.language.document import BLOCK_KEYS, ITEM_KEYS, PLAIN
 from archspec.language.names import bad_block_name
 from archspec.language.pattern import MAX_LAYERS, parse_pattern
@@ -43,6 +43,29 @@ def definitions(node: Node | None, problems: Problems) -> dict[str, Place]:
         if not re.fullmatch(r"x\d+", name):  # which a pattern could not tell from a repeat
             found[name] = Place(merged or body, path, name, broken=merged is None or bool(wrong))
     return found
+
+
+def at_home(problem: Problem, define: Node | None) -> Problem:
+    """The problem with the path of the definition in which it stands, where another that extends it was looked at."""
+    found = re.match(r"define\.(\w+)", problem.path)
+    if define is None or found is None or not problem.mark.line:
+        return problem
+    before = [(mark, name) for name, mark in define.keys.items() if mark.file == problem.mark.file]
+    _, owner = max((pair for pair in before if pair[0] <= problem.mark), default=(None, ""))
+    if owner not in _extended(found[1], define):
+        return problem
+    return replace(problem, path=f"define.{owner}{problem.path[found.end() :]}")
+
+
+def _extended(name: str, define: Node) -> list[str]:
+    """The blocks that a block extends, nearest first."""
+    chain: list[str] = []
+    here: object = name
+    while isinstance(here, str) and here in define.fields and here not in chain:
+        chain.append(here)
+        base = define.fields[here].fields.get("extends")
+        here = base.value if base is not None else None
+    return chain[1:]
 
 
 class _Bodies:

@@ -23,6 +23,8 @@ from archspec.layers.ops import Norm
 from archspec.layers.registry import DECLARED, find, kinds
 
 NOWHERE = Mark("<python>")
+# what stands in a place of these roles unless the spec says otherwise
+USUAL = {"embedding": "token", "norm": "rmsnorm", "init": "normal"}
 LARGE = 2**20  # three sizes up to this make no tensor that is too large
 MOST_ELEMENTS = 2**63 - 1
 
@@ -91,15 +93,31 @@ class Resolver:
         kind = node.fields.get("kind")
         known = {k: r for r in reversed(roles) for k in kinds(r)}
         if kind is None:
-            typo = next((key for key in node.fields if near(key, ("kind",))), "")
-            message = f"write kind in the place of {typo}" if typo else f"known: {', '.join(sorted(known))}"
-            self.problems.tell(node.key_mark(typo), path, f"needs a kind; {message}")
-            return None
+            return self._usual(known, node, path)
         if not isinstance(kind.value, str) or kind.value not in known:
             what = " or ".join(r.replace("_", " ") for r in roles)
             self.problems.tell(kind, f"{path}.kind", f"no {what} {shown(kind)}{_meant(kind.value, known)}")
             return None
         return find(known[kind.value], kind.value)
+
+    def _usual(self, known: Mapping[str, str], node: Node, path: str) -> type[Component] | None:
+        """The class of a component that says no kind: the usual one of its role, unless another was plainly meant."""
+        typo = next((key for key in node.fields if near(key, ("kind",))), "")
+        usual = next((find(role, USUAL[role]) for role in known.values() if role in USUAL), None)
+        if not typo and usual is not None and node.fields.keys() <= set(settable(usual)):
+            return usual
+        classes = [] if typo else [find(role, kind) for kind, role in known.items()]
+        fit = [kind_of(cls) for cls in classes if node.fields and node.fields.keys() <= set(settable(cls))]
+        if usual is not None and not typo and not fit:
+            return usual
+        advice = f"known: {', '.join(sorted(known))}"
+        if typo:
+            advice = f"write kind in the place of {typo}"
+        elif fit:
+            have = f"{' and '.join(list(node.fields)[:3])}: {', '.join(sorted(fit))}"
+            advice = f"{'the only one' if len(fit) == 1 else 'those'} with {have}"
+        self.problems.tell(node.key_mark(typo), path, f"needs a kind; {advice}")
+        return None
 
 
 def _meant(kind: object, known: Mapping[str, str]) -> str:
@@ -204,7 +222,7 @@ class _Filling:
             self.resolver.reached.add(self.scope.origins["norm"])
             return self.scope.norm[setting]
         if "formula" in marks:
-            return computed(name, marks["formula"], rule, self._lookup)
+            return computed(name, marks["formula"], rule, self._lookup, given=False)
         if marks.get("inherit") in self.scope.defaults and self._acts(name):
             return self.resolver.inherit(self.scope, marks["inherit"])
         if rule.info.is_required():
