@@ -199,15 +199,16 @@ def verify(spec: str, settings: tuple[str, ...], strict: bool) -> None:
 @main.command()
 @click.argument("name", required=False)
 def layers(name: str | None) -> None:
-    """List the components, or explain one.
+    """Explain a component or a topic, or list them.
 
-    NAME is a kind, or role.kind where two roles have it; or a role, whose components are listed.
+    NAME is a kind, or role.kind where two roles have it; a role, whose components are listed; or a topic.
 
     \b
     archspec layers
     archspec layers norm
     archspec layers attention
     archspec layers position.t5
+    archspec layers wiring
     """
     from archspec.cli.catalogue import explain, overview
 

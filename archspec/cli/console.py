@@ -89,7 +89,7 @@ class Setting(click.ParamType):  # type: ignore[type-arg]  # generic from click 
         """The text itself; without a path or a '=' it is wrong use."""
         path, equals, _ = str(value).partition("=")
         if not equals or not path.strip():
-            self.fail(f"{value!r} must be path=value, such as d_model=512", param, ctx)
+            self.fail(f"{value!r} must be path=value, such as d_model=512 (see: archspec layers set)", param, ctx)
         return str(value)
 
 

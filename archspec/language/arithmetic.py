@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import NoReturn
 
 from archspec.errors import Fault
+from archspec.language.topics import see
 
 Number = Fraction | float
 
@@ -93,7 +94,7 @@ def _operands(text: str, node: ast.expr) -> list[ast.expr]:
 
 
 def _refused(text: str) -> Fault:
-    return Fault(f"`{text if len(text) <= 80 else text[:77] + '...'}` is not arithmetic: {_ALLOWED}")
+    return Fault(f"`{text if len(text) <= 80 else text[:77] + '...'}` is not arithmetic: {_ALLOWED}{see('sizes')}")
 
 
 class _Evaluator:

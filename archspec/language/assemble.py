@@ -19,6 +19,7 @@ from archspec.language.scope import Scope
 from archspec.language.section import Section
 from archspec.language.sizes import with_sizes
 from archspec.language.stack import Around, StackBuilder
+from archspec.language.topics import see
 from archspec.language.tree import Node, clipped, from_plain
 from archspec.layers.base import HeadComponent, NormComponent
 from archspec.layers.starting import InitComponent
@@ -148,7 +149,7 @@ class Assembler(Section):
             bodies = {} if "stacks" in lost else {"model": self.node.only(STACKED)}
             return Around(self.resolver, define, bodies, {"model": lost}, used=set() if bodies else None)
         for key in [key for key in STACKED if key in self.fields]:
-            message = f"{key} belongs into the stacks when there are stacks; move it there"
+            message = f"{key} belongs into the stacks when there are stacks; move it there{see('stacks')}"
             self.problems.tell(self.node.key_mark(key), key, message)
         around = Around(self.resolver, define)
         around.bodies = dict(self.bodies(self.fields["stacks"], around.lost))
@@ -157,7 +158,7 @@ class Assembler(Section):
     def bodies(self, stacks: Node, lost: dict[str, set[str]]) -> Iterator[tuple[str, Node]]:
         """The stacks that are mappings, by name."""
         if not isinstance(stacks.value, dict) or not stacks.value:
-            self.tell("stacks", f"must map names (encoder, decoder) to stacks, not {stacks.kind_name()}")
+            self.tell("stacks", f"must map names (encoder, decoder) to stacks, not {stacks.kind_name()}{see('stacks')}")
         elif len(stacks.value) > MOST_STACKS:
             self.tell("stacks", f"at most {MOST_STACKS} stacks are allowed, found {len(stacks.value)}")
             return

@@ -10,6 +10,7 @@ from archspec.language.resolve import Resolver, absent, one_channel
 from archspec.language.scope import Scope
 from archspec.language.section import Section
 from archspec.language.terms import cancelled
+from archspec.language.topics import see
 from archspec.language.tree import clipped, from_plain
 from archspec.language.wiring import Call, Wiring, problems
 from archspec.language.wirings import SUBLAYERS, named_wiring
@@ -116,7 +117,7 @@ class _Building(Section):
         if name == "cross":
             scope = scope.with_defaults({"mask": "cross"}, {"mask": ""})
             if self.builder.memory is None and not self.builder.lost:
-                wish = "give the stack `memory: <name of an earlier stack>`"
+                wish = f"give the stack `memory: <name of an earlier stack>`{see('stacks')}"
                 self.tell(name, f"cross-attention needs a memory; {wish}")
         role: type[Component] = FFNComponent if name == "ffn" else MixerComponent
         part = self.component(role, name, scope=scope)

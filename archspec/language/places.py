@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from archspec.errors import Fault, Problem, suggest
 from archspec.language.document import BLOCK_KEYS, ITEM_KEYS, PLAIN
 from archspec.language.names import bad_block_name
-from archspec.language.pattern import MAX_LAYERS, parse_pattern
+from archspec.language.pattern import MAX_LAYERS, UnknownBlock, parse_pattern
 from archspec.language.problems import Problems, join
 from archspec.language.rules import must_be, shown
 from archspec.language.scope import Value, number
+from archspec.language.topics import see
 from archspec.language.tree import Node, clipped, merge
 
 MOST_EXTENDS = 16
@@ -107,7 +108,7 @@ class _Bodies:
             wrong = f"no block {shown(base)} is defined{suggest(str(base.value), others)}"
         elif base.value in chain:
             circle = " -> ".join([*chain[chain.index(base.value) :], base.value])
-            wrong = f"the blocks extend one another in a circle: {circle}"
+            wrong = f"the blocks extend one another in a circle: {circle}{see('extends')}"
         elif len(chain) > MOST_EXTENDS:
             wrong = f"more than {MOST_EXTENDS} blocks extend one another"
         else:
@@ -135,7 +136,9 @@ class Expander:
     def expand(self, node: Node, path: str) -> list[Place]:
         """The layers of a `blocks` entry: a list of items, or one pattern as text."""
         hint = "; put '- ' before it" if isinstance(node.value, dict) else ""
-        return self._several(node, path, f"must be a list of blocks, or a pattern as text, not {{}}{hint}")
+        return self._several(
+            node, path, f"must be a list of blocks, or a pattern as text, not {{}}{hint}{see('blocks')}"
+        )
 
     def _several(self, node: Node, path: str, wish: str) -> list[Place]:
         """The layers of a list or a pattern."""
@@ -143,7 +146,8 @@ class Expander:
             try:
                 return [self.define[name] for name in parse_pattern(node.value, self.define)]
             except Fault as fault:
-                return self.refuse(node, path, str(fault))
+                link = "" if isinstance(fault, UnknownBlock) else see("pattern")
+                return self.refuse(node, path, f"{fault}{link}")
         if not isinstance(node.value, list):
             return self.refuse(node, path, wish.format(node.kind_name()))
         if not node.value:

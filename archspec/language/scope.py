@@ -9,12 +9,13 @@ from typing import Any
 from archspec.errors import Fault, suggest
 from archspec.language.arithmetic import evaluate
 from archspec.language.rules import Rule, empty, must_be, shown
+from archspec.language.topics import see
 from archspec.language.tree import Node, clipped
 
 Value = int | float | Fraction
 Lookup = Callable[[str], Value]
 _NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*")
-BRACES = "a size in braces is {of: 8/3 * d_model, multiple_of: 256}: arithmetic and a whole number"
+BRACES = f"a size in braces is {{of: 8/3 * d_model, multiple_of: 256}}: arithmetic and a whole number{see('sizes')}"
 
 
 @dataclass(frozen=True)
