@@ -12,6 +12,7 @@ from archspec.language.init_names import init_names
 from archspec.language.inputs import check_inputs, parse_inputs
 from archspec.language.model import Spec, Stack
 from archspec.language.names import bad_name
+from archspec.language.origins import Origin, given
 from archspec.language.places import at_home, definitions
 from archspec.language.resolve import Resolver, absent
 from archspec.language.rules import must_be
@@ -50,7 +51,7 @@ class Assembler(Section):
         vocabulary = self.vocabulary(lost)
         self.scope = with_sizes(self.resolver, self.node, "", Scope(), lost & set(SIZES))
         vocabulary = self.fitting(vocabulary)
-        norm = self.component(NormComponent, "norm", from_plain("rmsnorm", self.node.mark))
+        norm = self.component(NormComponent, "norm", Node({}, self.node.mark))
         self.scope = self.scope.with_defaults({"norm": norm, "wiring": None}, {})
         self.take_defaults(SHARED[3:])
         around = self.around(lost)
@@ -65,15 +66,33 @@ class Assembler(Section):
             return None
         self.check_effects(around.bodies)
         made = tuple(s for s in stacks if s is not None)
-        init = init.of_model(init_names(made, head))
+        start = init.of_model(init_names(made, head))
+        self.note_origins(init, start, made)
         vocab_size, max_seq_len = (_whole(self.scope.numbers.get(key)) for key in ("vocab_size", "max_seq_len"))
-        spec = Spec(texts["name"] or "model", made, head, init, vocab_size, max_seq_len,
+        spec = Spec(texts["name"] or "model", made, head, start, vocab_size, max_seq_len,
                     texts["description"], texts["source"], expect, self.file, self.files, inputs,
-                    vocabulary=vocabulary, folder=self.folder())  # fmt: skip
+                    vocabulary=vocabulary, folder=self.folder(), origins=self.resolver.origins)  # fmt: skip
         check_inputs(spec, self.fields.get("inputs"), self.problems)
         self.check_ties(spec, around.bodies)
         self.check_doubts(spec, around.bodies)
         return replace(spec, warnings=self.in_place(self.problems.warnings))
+
+    def note_origins(self, before: InitComponent, init: InitComponent, stacks: Iterable[Stack]) -> None:
+        """Where the init, and the sizes of the top and of each stack, came from."""
+        origins = self.resolver.origins
+        origins.note(init, origins.of(before))
+        for key in SIZES:
+            if key in self.fields:
+                node = self.fields[key]
+                said = (
+                    Origin("inherited", "vocabulary") if node is self.implied else given(node, self.scope.numbers[key])
+                )
+                origins.places[key] = said
+        for stack in () if self.single else stacks:
+            own = self.fields["stacks"].fields[stack.name].fields
+            for key in SIZES:
+                origin = given(own[key], None) if key in own else Origin("inherited", key)
+                origins.places[f"{stack.name}.{key}"] = origin
 
     def in_place(self, problems: Iterable[Problem]) -> tuple[Problem, ...]:
         """Problems, or warnings, in order, each told once and of the definition in which it stands."""
@@ -198,7 +217,7 @@ class Assembler(Section):
 
     def init(self, stacks: list[Stack | None]) -> InitComponent | None:
         """How weights start; normal with a standard deviation of 0.02 where the spec says nothing."""
-        node = self.fields.get("init") or from_plain("normal", self.node.mark)
+        node = self.fields.get("init") or Node({}, self.node.mark)
         last = stacks[-1] if stacks else None
         sizes = ("d_model", "n_layers", "n_branches")
         numbers = (last.d_model, last.n_layers, last.n_branches) if last else ()

@@ -5,6 +5,7 @@ from archspec.language.document import BLOCK_KEYS, ITEM_KEYS
 from archspec.language.factors import with_factors
 from archspec.language.model import Block, Stack
 from archspec.language.names import bad_name
+from archspec.language.origins import DEFAULT, Origin
 from archspec.language.places import Place
 from archspec.language.resolve import Resolver, absent, one_channel
 from archspec.language.scope import Scope
@@ -94,7 +95,21 @@ class _Building(Section):
                 self.problems.warn(self.node, self.path, one_channel(name))
         order = dict.fromkeys(wiring.calls())
         found = tuple((name, part) for name in order if (part := parts[name]) is not None)
-        return Block(found, wiring, self.dropout if "dropout" in order else 0.0)
+        block = Block(found, wiring, self.dropout if "dropout" in order else 0.0)
+        self.resolver.origins.note(block, self._origins(block))
+        return block
+
+    def _origins(self, block: Block) -> dict[str, Origin]:
+        """Where the parts, the wiring and the dropout of the block came from."""
+        found = {name: self._origin("norm") for name, part in block.parts if part is self.scope.defaults["norm"]}
+        return found | {key: self._origin(key) for key in ("wiring", "dropout")}
+
+    def _origin(self, key: str) -> Origin:
+        """Where a key of the block, or what it gets in its place, came from."""
+        if key in self.fields:
+            return Origin("given", str(self.fields[key].mark))
+        where = self.scope.origins.get(key)
+        return Origin("inherited", where) if where else DEFAULT
 
     def _check_keys(self) -> None:
         """Tells the keys that a block does not have."""

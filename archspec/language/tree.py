@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from archspec.errors import Fault, Mark, Problem, SpecError, suggest
-from archspec.layers.registry import ROLES, kinds
+from archspec.layers.registry import DECLARED, kinds
 
 MAX_DEPTH = 50
 MAX_NODES = 50_000
@@ -120,7 +120,7 @@ def merge(base: Node, over: Node) -> Node:
 
 def _of_kind(node: Node) -> Node:
     """A component that is written as its bare kind, as a mapping; all else as it is."""
-    if not isinstance(node.value, str) or not any(node.value in kinds(role) for role in ROLES):
+    if not isinstance(node.value, str) or not any(node.value in kinds(role) for role in DECLARED):
         return node
     return Node({"kind": node}, node.mark, {"kind": node.mark})
 

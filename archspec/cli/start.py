@@ -1,0 +1,82 @@
+"""What `archspec init` does: a template, the schema beside it, and what to do next."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from archspec.cli.console import DASH, put
+from archspec.errors import noted, printable, suggest
+
+
+class Template(click.Option):
+    """The name of a template; which there are is looked up when somebody asks."""
+
+    def __init__(self, *args: Any, **extra: Any):
+        super().__init__(*args, **extra, metavar="NAME", callback=_known, shell_complete=_completed)
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """The line of the help, with the names."""
+        from archspec.language.starter import templates
+
+        return f"--{self.name} NAME", f"{self.help}: {', '.join(templates())}."
+
+
+def _known(ctx: click.Context, option: click.Parameter, name: str | None) -> str | None:
+    """The name itself; another than that of a template is wrong use."""
+    from archspec.language.starter import templates
+
+    if name is not None and name not in templates():
+        raise click.BadParameter(noted(f"no template {name!r}{suggest(name, templates())}"), ctx, option)
+    return name
+
+
+def _completed(ctx: click.Context, option: click.Parameter, begun: str) -> list[CompletionItem]:
+    """The names that begin so."""
+    from archspec.language.starter import templates
+
+    return [CompletionItem(name) for name in templates() if name.startswith(begun)]
+
+
+def start(path: str, name: str | None) -> None:
+    """Write a template, and where it became a file the schema that its first line names."""
+    from archspec.language.starter import STANDS_FOR, USUAL, template
+
+    file = STANDS_FOR if path == DASH else shlex.quote(f"./{path}" if path.startswith(DASH) else path)
+    put(template(name or USUAL, file), path)
+    if path == DASH:
+        return
+    beside = _schema(Path(path).parent) if Path(path).is_file() else ""
+    click.echo(printable(f"wrote {path}{beside}"))
+    steps = {"validate": "after each change", "count": "the parameters", "layers": "what a spec may say"}
+    for command, what in steps.items():
+        line = f"archspec {command}{'' if command == 'layers' else f' {file}'}"
+        click.echo(printable(f"  {line:<40}  # {what}"))
+
+
+def _schema(folder: Path) -> str:
+    """Write the schema into a folder, unless another file has its name; what is to be said of that."""
+    import json
+
+    from archspec import schema
+    from archspec.language.starter import SCHEMA
+
+    path = folder / SCHEMA
+    text = json.dumps(schema(), indent=1) + "\n"
+    if path.exists() and not _is_ours(path):
+        return f" ({path} is another file; archspec schema writes that for editors)"
+    put(text, str(path))
+    return f", and {path} for editors"
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is a schema of ours, perhaps of another version."""
+    import json
+
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("title") == "archspec"
