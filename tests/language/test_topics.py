@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,18 @@ def test_the_wirings_are_documented_as_they_are(kind: str) -> None:
     assert lines is not None
     said = lines[1].partition(", alpha")[0].split(";  ")
     assert said == [line.replace("1.0 *", "alpha *") for line in builtin(kind, ("mixer", "ffn"), alpha=1.0)]
+
+
+def test_what_is_no_python_is_in_the_wheel() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    shipped = {
+        p for package, globs in patterns.items() for g in globs for p in (ROOT / package.replace(".", "/")).glob(g)
+    }
+    others = {
+        p for p in (ROOT / "archspec").rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc", ".nbi", ".nbc")
+    }
+    assert others
+    assert others <= shipped
 
 
 def test_messages_name_topics_that_exist() -> None:
