@@ -44,7 +44,7 @@ def start(path: str, name: str | None) -> None:
     """Write a template, and where it became a file the schema that its first line names."""
     from archspec.language.starter import STANDS_FOR, USUAL, template
 
-    file = STANDS_FOR if path == DASH else shlex.quote(f"./{path}" if path.startswith(DASH) else path)
+    file = STANDS_FOR if path == DASH else shlex.quote(printable(f"./{path}" if path.startswith(DASH) else path))
     put(template(name or USUAL, file), path)
     if path == DASH:
         return
