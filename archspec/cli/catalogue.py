@@ -40,9 +40,10 @@ def _listing(found: Mapping[str, Mapping[str, type[Component]]]) -> list[str]:
 
 def explain(name: str) -> str:
     """The documentation of every component called `name`, a kind or role.kind; the components of a role; or a topic."""
-    if name in topics():
-        return page(name).rstrip()
     found = everything(DECLARED)
+    if name in topics():
+        kinds = ["", *_listing({name: found[name]})] if name in found else []
+        return "\n".join([page(name).rstrip(), *kinds])
     if (alike := name.replace(" ", "_").replace("-", "_")) in found:
         return "\n".join(_listing({alike: found[alike]}))
     role, _, kind = name.rpartition(".")

@@ -12,7 +12,20 @@ from textwrap import fill
 
 FOLDER = Path(__file__).parent / "texts"
 # how a reader meets them; what is not named here follows in alphabetical order
-ORDER = ("spec", "blocks", "pattern", "share", "sizes", "wiring", "overrides", "extends", "stacks", "expect", "set")
+ORDER = (
+    "spec",
+    "blocks",
+    "pattern",
+    "share",
+    "sizes",
+    "vocabulary",
+    "wiring",
+    "overrides",
+    "extends",
+    "stacks",
+    "expect",
+    "set",
+)
 
 OPENING = """\
 # The spec language
