@@ -13,7 +13,8 @@ from archspec.language.section import Section
 from archspec.language.terms import cancelled
 from archspec.language.topics import see
 from archspec.language.tree import clipped, from_plain
-from archspec.language.wiring import Call, Wiring, problems
+from archspec.language.wiring import Call, Wiring
+from archspec.language.wiring_checks import problems
 from archspec.language.wirings import SUBLAYERS, named_wiring
 from archspec.layers.base import Component, FFNComponent, MixerComponent, NormComponent, ScaleComponent
 

@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
@@ -100,11 +101,12 @@ def test_blocks_with_other_values_are_not_one() -> None:
     assert other.digest != loads(SPEC.format("x + alpha * ffn(norm1(x))", "x + ffn(norm1(x))")).digest
 
 
-def test_every_answer_shows_the_value() -> None:
+def test_every_answer_shows_the_value(tmp_path: Path) -> None:
     found = spec("x + alpha * ffn(norm1(x))")
     assert loads(show(found)) == found
     assert "x = x + 0.22 * ffn(norm1(x))" in show(found)
     assert "0.22 * self.ffn(self.norm1(x))" in archspec.generate(found)
+    assert "0.22" in archspec.render(found, tmp_path / "picture.dot").read_text(encoding="utf-8")
     assert any(getattr(node.op, "fn", "") == "* 0.22" for node in graph(found).nodes)
 
 

@@ -17,8 +17,8 @@ from archspec.language.wiring import (
     Number,
     Wiring,
     parse_wiring,
-    problems,
 )
+from archspec.language.wiring_checks import problems
 from archspec.language.wirings import BUILTINS, builtin
 
 MODULES = ("norm1", "mixer", "ffn")
