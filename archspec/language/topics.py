@@ -6,9 +6,7 @@ A topic is a file: its name is what `archspec layers NAME` takes, its first line
 
 import re
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
-from textwrap import fill
 
 FOLDER = Path(__file__).parent / "texts"
 # how a reader meets them; what is not named here follows in alphabetical order
@@ -51,6 +49,9 @@ def page(topic: str) -> str:
 
 def _words(table: re.Match[str]) -> str:
     """A table of the language, a line for each of its words."""
+    from importlib import import_module
+    from textwrap import fill
+
     words: Mapping[str, str] = getattr(import_module(f"archspec.language.{table[2]}"), table[1])
     return "\n".join(fill(f"- `{word}`: {meaning}", 118, subsequent_indent="  ") for word, meaning in words.items())
 
