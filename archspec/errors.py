@@ -74,8 +74,12 @@ class Problem:
 
 
 def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """Each problem once, by its place."""
-    return tuple(dict.fromkeys(sorted(problems, key=lambda p: (p.mark, p.path))))
+    """Each problem once, by its place; what is written once and used in several places is told of the first."""
+    found: dict[object, Problem] = {}
+    for problem in sorted(problems, key=lambda p: (p.mark, p.path)):
+        place = problem.mark if problem.mark.column else (problem.mark, problem.path)
+        found.setdefault((place, problem.message), problem)
+    return tuple(found.values())
 
 
 class ArchspecError(Exception):

@@ -1,4 +1,4 @@
-"""Writes what is made of specs: examples/generated/ and the picture of the README.
+"""Writes docs/language.md, and what is made of specs: examples/generated/ and the picture of the README.
 
 The PyTorch file of every spec in specs/; in standalone/ those of some in torch alone.
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import archspec
+from archspec.language.topics import language
 
 ROOT = Path(__file__).resolve().parent.parent
 STANDALONE = ("bert_base", "deepseek_v3", "gpt2", "llama3_8b", "mamba_130m", "mixtral_8x7b")
@@ -18,6 +19,7 @@ STANDALONE = ("bert_base", "deepseek_v3", "gpt2", "llama3_8b", "mamba_130m", "mi
 
 def main() -> None:
     """Write one file a spec, and remove those whose spec is gone."""
+    (ROOT / "docs" / "language.md").write_text(language(), encoding="utf-8")
     target = ROOT / "examples" / "generated"
     specs = sorted((ROOT / "specs").glob("*.yaml"))
     write(target, specs, False)

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 import archspec
 from archspec.cli import main
 from archspec.cli.progress import Progress
-from archspec.language.starter import STARTER
+from archspec.language.starter import template
 
 SEPARATE: dict[str, Any] = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
 TINY = "specs/bert_tiny.yaml"
@@ -293,7 +293,7 @@ def test_schema_prints_or_writes(tmp_path: Path) -> None:
 def test_init_writes_a_spec_that_keeps_its_promises(tmp_path: Path) -> None:
     path = tmp_path / "new.yaml"
     assert run("init", str(path)).exit_code == 0
-    assert path.read_text() == STARTER
+    assert path.read_text() == template(file=str(path))
     assert run("validate", str(path)).exit_code == 0
 
 
@@ -305,11 +305,11 @@ def test_init_overwrites_only_by_force(tmp_path: Path) -> None:
     assert "exists already; give another name, or --force to overwrite it" in result.stderr
     assert path.read_text() == "mine"
     assert run("init", str(path), "--force").exit_code == 0
-    assert path.read_text() == STARTER
+    assert path.read_text() == template(file=str(path))
 
 
 def test_init_prints_to_standard_output() -> None:
-    assert run("init", "-").stdout == STARTER
+    assert run("init", "-").stdout == template()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -1,4 +1,4 @@
-"""What `archspec layers` prints: the components by role, and the documentation and fields of one."""
+"""What `archspec layers` prints: the components by role, the topics of the language, and the page of either."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ import click
 
 from archspec.errors import noted, suggest
 from archspec.language.rules import Rule, rules, settable
+from archspec.language.topics import page, summary, topics
 from archspec.layers.base import Component
 from archspec.layers.registry import DECLARED, everything
 from archspec.report.fitting import Line, fit, width_of
@@ -21,7 +22,13 @@ WIDTHS = (24, 26, 26, 24, 56)  # of the columns field, type, default, acts when,
 def overview() -> str:
     """Every component with the first line of its documentation, by role."""
     lines = _listing(everything(DECLARED))
-    return "\n".join([*lines, "", "archspec layers NAME prints the equation, the sources and the fields of one."])
+    names = topics()
+    width = max(map(len, names))
+    language = [click.style("the language", bold=True), *(f"  {name:<{width}}  {summary(name)}" for name in names)]
+    last = (
+        "archspec layers NAME prints the equation, the sources and the fields of a component, or the page of a topic."
+    )
+    return "\n".join([*lines, "", *language, "", last])
 
 
 def _listing(found: Mapping[str, Mapping[str, type[Component]]]) -> list[str]:
@@ -34,14 +41,17 @@ def _listing(found: Mapping[str, Mapping[str, type[Component]]]) -> list[str]:
 
 
 def explain(name: str) -> str:
-    """The documentation of every component called `name`, a kind or role.kind; or the components of a role."""
+    """The documentation of every component called `name`, a kind or role.kind; the components of a role; or a topic."""
     found = everything(DECLARED)
+    if name in topics():
+        kinds = ["", *_listing({name: found[name]})] if name in found else []
+        return "\n".join([page(name).rstrip(), *kinds])
     if (alike := name.replace(" ", "_").replace("-", "_")) in found:
         return "\n".join(_listing({alike: found[alike]}))
     role, _, kind = name.rpartition(".")
     chosen = [(r, found[r][kind]) for r in DECLARED if kind in found[r] and role in ("", r)]
     if not chosen:
-        known = [k for kinds in found.values() for k in kinds]
+        known = [*topics(), *(k for kinds in found.values() for k in kinds)]
         known += [f"{r}.{k}" for r, kinds in found.items() for k in kinds] if role else []
         raise click.UsageError(noted(f"no layer {name!r}{suggest(name, known)}"))
     return "\n\n\n".join(_page(r, kind, cls) for r, cls in chosen)

@@ -1,14 +1,16 @@
 """The commands."""
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from archspec.cli.console import COMPLETE, Commands, UsualValue, put, read_spec
+from archspec.cli.console import COMPLETE, DASH, Commands, UsualValue, put, read_spec
 from archspec.cli.parameters import SPEC, File, Layer, Setting
 from archspec.cli.printing import fitted, show_text, show_yaml
 from archspec.cli.progress import Progress, Steps
+from archspec.cli.start import Template, start
 from archspec.cli.voice import note, timed
 
 if TYPE_CHECKING:
@@ -45,18 +47,42 @@ def main() -> None:
 @SPEC
 @SET
 @STRICT
-def show(spec: str, settings: tuple[str, ...], strict: bool) -> None:
+@click.option("--flat", is_flag=True, help="One value a line: its path, the value, and where it came from.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("table", "json", "markdown", "csv")),
+    help="How to write it; without --flat a spec is YAML, or JSON.  [default with --flat: table]",
+)
+def show(spec: str, settings: tuple[str, ...], strict: bool, flat: bool, form: str | None) -> None:
     """Print a spec with everything resolved.
 
-    Every size and default is written out, the wiring as lines; the text is a spec again.
+    Every size and default is written out, the wiring as lines; the text is a spec again. With --flat each value says
+    whether it was given (and where), is a default or a formula, or was inherited: hold it against a published config.
 
     \b
     archspec show model.yaml
     archspec show model.yaml --set d_model=1024 > larger.yaml
+    archspec show model.yaml --flat
+    archspec show model.yaml --flat --format csv
     """
-    import archspec
+    if form not in (None, "json") and not flat:
+        raise click.UsageError(f"--format {form} is of values by themselves; add --flat")
+    loaded = read_spec(spec, settings, strict)
+    if flat:
+        from archspec.report.flat import FORMATS
 
-    show_yaml(archspec.show(read_spec(spec, settings, strict)))
+        show_text(lambda: FORMATS[form or "table"](loaded), form or "table")
+    elif form == "json":
+        import json
+
+        from archspec.language.show import document
+
+        click.echo(json.dumps(document(loaded), indent=2))
+    else:
+        import archspec
+
+        show_yaml(archspec.show(loaded))
 
 
 @main.command()
@@ -194,15 +220,16 @@ def verify(spec: str, settings: tuple[str, ...], strict: bool) -> None:
 @main.command()
 @click.argument("name", required=False, type=Layer())
 def layers(name: str | None) -> None:
-    """List the components, or explain one.
+    """Explain a component or a topic, or list them.
 
-    NAME is a kind, or role.kind where two roles have it; or a role, whose components are listed.
+    NAME is a kind, or role.kind where two roles have it; a role, whose components are listed; or a topic.
 
     \b
     archspec layers
     archspec layers norm
     archspec layers attention
     archspec layers position.t5
+    archspec layers wiring
     """
     from archspec.cli.catalogue import explain, overview
 
@@ -231,26 +258,21 @@ def schema(output: str | None) -> None:
 
 @main.command()
 @click.argument("path", default="model.yaml", type=File())
-@click.option("--template", type=click.Choice(("hybrid", "dna")), default="hybrid", show_default=True,
-              help="A language model of attention and Mamba, or a masked model of DNA.")  # fmt: skip
+@click.option("--template", cls=Template, help="Which model to start from")
 @click.option("--force", is_flag=True, help="Overwrite a file that is there.")
-def init(path: str, template: str, force: bool) -> None:
+def init(path: str, template: str | None, force: bool) -> None:
     """Write a commented spec to start from.
+
+    Beside it comes the schema that an editor completes and checks with.
 
     \b
     archspec init
-    archspec init tiny.yaml
+    archspec init tiny.yaml --template llama
     archspec init dna.yaml --template dna
     """
-    from pathlib import Path
-
-    from archspec.language.starter import TEMPLATES
-
-    if path != "-" and Path(path).is_file() and not force:
+    if path != DASH and os.path.isfile(path) and not force:
         raise click.UsageError(f"{path} exists already; give another name, or --force to overwrite it")
-    put(TEMPLATES[template], path)
-    if path != "-":
-        note(f"next: archspec count {path}")
+    start(path, template)
 
 
 @main.command()

@@ -42,7 +42,7 @@ class Setting(Text):
         """The text itself; without a path or a '=' it is wrong use."""
         path, equals, _ = str(value).partition("=")
         if not equals or not path.strip():
-            self.fail(f"{value!r} must be path=value, such as d_model=512", param, ctx)
+            self.fail(f"{value!r} must be path=value, such as d_model=512 (see: archspec layers set)", param, ctx)
         return str(value)
 
     def shell_complete(

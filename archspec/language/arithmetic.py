@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import NoReturn
 
 from archspec.errors import Fault
+from archspec.language.topics import see
 
 Number = Fraction | float
 
@@ -43,13 +44,16 @@ def evaluate(text: str, names: Callable[[str], Fraction | int | float]) -> int |
     `names` gives the value of a name and raises Fault for one that it does not know. Raises Fault for text that is not
     arithmetic, for a division by zero and for results of 10**30 and more. `round` takes halves to the even neighbour.
     """
-    value = _Evaluator(text, names).value(_parse(text))
+    value = _Evaluator(text, names).value(parsed(text))
     return value.numerator if isinstance(value, Fraction) and value.denominator == 1 else value
 
 
 @lru_cache(maxsize=256)
-def _parse(text: str) -> ast.expr:
-    """The tree, of which every node is on the whitelist; walked without recursion."""
+def parsed(text: str) -> ast.expr:
+    """The tree of arithmetic, of which every node is on the whitelist; raises Fault for text that is none.
+
+    It is walked without recursion.
+    """
     if len(text) > MAX_LENGTH:
         raise Fault(f"`{text[:40]}...` is too long: arithmetic has at most {MAX_LENGTH} characters, found {len(text)}")
     if "^" in text:
@@ -90,7 +94,7 @@ def _operands(text: str, node: ast.expr) -> list[ast.expr]:
 
 
 def _refused(text: str) -> Fault:
-    return Fault(f"`{text if len(text) <= 80 else text[:77] + '...'}` is not arithmetic: {_ALLOWED}")
+    return Fault(f"`{text if len(text) <= 80 else text[:77] + '...'}` is not arithmetic: {_ALLOWED}{see('sizes')}")
 
 
 class _Evaluator:

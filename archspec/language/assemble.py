@@ -1,10 +1,10 @@
 """The document of a spec made into a `Spec`: sizes and defaults first, then stacks, then the head."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from archspec.errors import Mark, in_order
+from archspec.errors import Mark, Problem, in_order
 from archspec.language.document import SHARED, SIZES, STACK_KEYS, STACKED, TOP_KEYS
 from archspec.language.doubts import doubts
 from archspec.language.expect import parse_expect
@@ -12,13 +12,15 @@ from archspec.language.init_names import init_names
 from archspec.language.inputs import check_inputs, parse_inputs
 from archspec.language.model import Spec, Stack
 from archspec.language.names import bad_name
-from archspec.language.places import definitions
+from archspec.language.origins import Origin, given
+from archspec.language.places import at_home, definitions
 from archspec.language.resolve import Resolver, absent
 from archspec.language.rules import must_be
 from archspec.language.scope import Scope
 from archspec.language.section import Section
 from archspec.language.sizes import with_sizes
 from archspec.language.stack import Around, StackBuilder
+from archspec.language.topics import see
 from archspec.language.tree import Node, clipped, from_plain
 from archspec.layers.base import HeadComponent, NormComponent
 from archspec.layers.starting import InitComponent
@@ -49,7 +51,7 @@ class Assembler(Section):
         vocabulary = self.vocabulary(lost)
         self.scope = with_sizes(self.resolver, self.node, "", Scope(), lost & set(SIZES))
         vocabulary = self.fitting(vocabulary)
-        norm = self.component(NormComponent, "norm", from_plain("rmsnorm", self.node.mark))
+        norm = self.component(NormComponent, "norm", Node({}, self.node.mark))
         self.scope = self.scope.with_defaults({"norm": norm, "wiring": None}, {})
         self.take_defaults(SHARED[3:])
         around = self.around(lost)
@@ -64,15 +66,37 @@ class Assembler(Section):
             return None
         self.check_effects(around.bodies)
         made = tuple(s for s in stacks if s is not None)
-        init = init.of_model(init_names(made, head))
+        start = init.of_model(init_names(made, head))
+        self.note_origins(init, start, made)
         vocab_size, max_seq_len = (_whole(self.scope.numbers.get(key)) for key in ("vocab_size", "max_seq_len"))
-        spec = Spec(texts["name"] or "model", made, head, init, vocab_size, max_seq_len,
+        spec = Spec(texts["name"] or "model", made, head, start, vocab_size, max_seq_len,
                     texts["description"], texts["source"], expect, self.file, self.files, inputs,
-                    vocabulary=vocabulary, folder=self.folder())  # fmt: skip
+                    vocabulary=vocabulary, folder=self.folder(), origins=self.resolver.origins)  # fmt: skip
         check_inputs(spec, self.fields.get("inputs"), self.problems)
         self.check_ties(spec, around.bodies)
         self.check_doubts(spec, around.bodies)
-        return replace(spec, warnings=in_order(self.problems.warnings))
+        return replace(spec, warnings=self.in_place(self.problems.warnings))
+
+    def note_origins(self, before: InitComponent, init: InitComponent, stacks: Iterable[Stack]) -> None:
+        """Where the init, and the sizes of the top and of each stack, came from."""
+        origins = self.resolver.origins
+        origins.note(init, origins.of(before))
+        for key in SIZES:
+            if key in self.fields:
+                node = self.fields[key]
+                said = (
+                    Origin("inherited", "vocabulary") if node is self.implied else given(node, self.scope.numbers[key])
+                )
+                origins.places[key] = said
+        for stack in () if self.single else stacks:
+            own = self.fields["stacks"].fields[stack.name].fields
+            for key in SIZES:
+                origin = given(own[key], None) if key in own else Origin("inherited", key)
+                origins.places[f"{stack.name}.{key}"] = origin
+
+    def in_place(self, problems: Iterable[Problem]) -> tuple[Problem, ...]:
+        """Problems, or warnings, in order, each told once and of the definition in which it stands."""
+        return in_order(at_home(problem, self.fields.get("define")) for problem in problems)
 
     # The top
 
@@ -144,7 +168,7 @@ class Assembler(Section):
             bodies = {} if "stacks" in lost else {"model": self.node.only(STACKED)}
             return Around(self.resolver, define, bodies, {"model": lost}, used=set() if bodies else None)
         for key in [key for key in STACKED if key in self.fields]:
-            message = f"{key} belongs into the stacks when there are stacks; move it there"
+            message = f"{key} belongs into the stacks when there are stacks; move it there{see('stacks')}"
             self.problems.tell(self.node.key_mark(key), key, message)
         around = Around(self.resolver, define)
         around.bodies = dict(self.bodies(self.fields["stacks"], around.lost))
@@ -153,7 +177,7 @@ class Assembler(Section):
     def bodies(self, stacks: Node, lost: dict[str, set[str]]) -> Iterator[tuple[str, Node]]:
         """The stacks that are mappings, by name."""
         if not isinstance(stacks.value, dict) or not stacks.value:
-            self.tell("stacks", f"must map names (encoder, decoder) to stacks, not {stacks.kind_name()}")
+            self.tell("stacks", f"must map names (encoder, decoder) to stacks, not {stacks.kind_name()}{see('stacks')}")
         elif len(stacks.value) > MOST_STACKS:
             self.tell("stacks", f"at most {MOST_STACKS} stacks are allowed, found {len(stacks.value)}")
             return
@@ -193,7 +217,7 @@ class Assembler(Section):
 
     def init(self, stacks: list[Stack | None]) -> InitComponent | None:
         """How weights start; normal with a standard deviation of 0.02 where the spec says nothing."""
-        node = self.fields.get("init") or from_plain("normal", self.node.mark)
+        node = self.fields.get("init") or Node({}, self.node.mark)
         last = stacks[-1] if stacks else None
         sizes = ("d_model", "n_layers", "n_branches")
         numbers = (last.d_model, last.n_layers, last.n_branches) if last else ()

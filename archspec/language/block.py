@@ -2,15 +2,19 @@
 
 from archspec.errors import Fault
 from archspec.language.document import BLOCK_KEYS, ITEM_KEYS
+from archspec.language.factors import with_factors
 from archspec.language.model import Block, Stack
 from archspec.language.names import bad_name
+from archspec.language.origins import DEFAULT, Origin
 from archspec.language.places import Place
 from archspec.language.resolve import Resolver, absent, one_channel
 from archspec.language.scope import Scope
 from archspec.language.section import Section
 from archspec.language.terms import cancelled
+from archspec.language.topics import see
 from archspec.language.tree import clipped, from_plain
-from archspec.language.wiring import Call, Wiring, problems
+from archspec.language.wiring import Call, Wiring
+from archspec.language.wiring_checks import problems
 from archspec.language.wirings import SUBLAYERS, named_wiring
 from archspec.layers.base import Component, FFNComponent, MixerComponent, NormComponent, ScaleComponent
 
@@ -80,7 +84,7 @@ class _Building(Section):
         if wiring is None or not sound:
             return None
         parts = self._implied(wiring, parts)
-        for message in problems(wiring, parts):
+        for message in problems(wiring, parts, self.scope.numbers):
             self.tell_wiring(message)
         for message, left in cancelled(wiring) if self.sound else ():
             (self.warn_wiring if left else self.tell_wiring)(message)
@@ -92,7 +96,21 @@ class _Building(Section):
                 self.problems.warn(self.node, self.path, one_channel(name))
         order = dict.fromkeys(wiring.calls())
         found = tuple((name, part) for name in order if (part := parts[name]) is not None)
-        return Block(found, wiring, self.dropout if "dropout" in order else 0.0)
+        block = Block(found, wiring, self.dropout if "dropout" in order else 0.0)
+        self.resolver.origins.note(block, self._origins(block))
+        return block
+
+    def _origins(self, block: Block) -> dict[str, Origin]:
+        """Where the parts, the wiring and the dropout of the block came from."""
+        found = {name: self._origin("norm") for name, part in block.parts if part is self.scope.defaults["norm"]}
+        return found | {key: self._origin(key) for key in ("wiring", "dropout")}
+
+    def _origin(self, key: str) -> Origin:
+        """Where a key of the block, or what it gets in its place, came from."""
+        if key in self.fields:
+            return Origin("given", str(self.fields[key].mark))
+        where = self.scope.origins.get(key)
+        return Origin("inherited", where) if where else DEFAULT
 
     def _check_keys(self) -> None:
         """Tells the keys that a block does not have."""
@@ -115,7 +133,7 @@ class _Building(Section):
         if name == "cross":
             scope = scope.with_defaults({"mask": "cross"}, {"mask": ""})
             if self.builder.memory is None and not self.builder.lost:
-                wish = "give the stack `memory: <name of an earlier stack>`"
+                wish = f"give the stack `memory: <name of an earlier stack>`{see('stacks')}"
                 self.tell(name, f"cross-attention needs a memory; {wish}")
         role: type[Component] = FFNComponent if name == "ffn" else MixerComponent
         part = self.component(role, name, scope=scope)
@@ -159,8 +177,10 @@ class _Building(Section):
         if node is None and self.scope.defaults.get("wiring") is not None:
             node = self.resolver.inherit(self.scope, "wiring")
         found = "pre" if node is None else self.wiring(node)
+        if found is None:
+            return None
         if not isinstance(found, str):
-            return found
+            return self._factors(found)
         sublayers = tuple(name for name in SUBLAYERS if name in parts)
         if not sublayers:
             if self.sound:
@@ -170,6 +190,16 @@ class _Building(Section):
             return named_wiring(found, sublayers, self.dropout > 0, self.builder.alpha if found == "deepnorm" else None)
         except Fault as fault:
             self.tell_wiring(str(fault))
+            return None
+
+    def _factors(self, wiring: Wiring) -> Wiring | None:
+        """A wiring that was written out, with the values of its numbers; None where one has none."""
+        sizes = {*self.scope.numbers, *self.scope.broken}
+        try:
+            return with_factors(wiring, sizes, lambda name: self.resolver.size(self.scope, name))
+        except Fault as fault:
+            if str(fault):  # else it is told already
+                self.tell_wiring(str(fault))
             return None
 
     def _check_use(self, wiring: Wiring, parts: Parts) -> None:

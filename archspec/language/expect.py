@@ -1,5 +1,6 @@
 """The author's contract: `expect: {params: 46_702_792_704, active: "~12.9B", kv_bytes_per_token: "<= 128 KiB"}`.
 
+`~350M` holds of what rounds to 350M, so from 349.5M to 350.5M; `350M +- 5%` and `350M +- 2M` say how far it may be off.
 What depends on the work that is done says so: `train_flops_per_token: {seq: 2048, at most: 45G}`; sizes that are not
 given are those that `archspec cost` takes.
 """
@@ -13,6 +14,7 @@ from fractions import Fraction
 from archspec.errors import Mark
 from archspec.language.problems import Problems
 from archspec.language.rules import must_be
+from archspec.language.topics import see
 from archspec.language.tree import Node
 
 KEYS = {
@@ -62,12 +64,13 @@ BINARY = {
 COMPARE = {"==": operator.eq, "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 FORM = re.compile(
     r"(?P<op>==|<=|>=|<|>|~)?\s*(?P<number>\d[\d_]*(?:\.\d+)?(?:[eE]\+?\d{1,2})?)\s*(?P<unit>[KMGT]i?B|[KMBGT])?"
+    r"(?:\s*(?:\+-|\+/-|\u00b1)\s*(?P<off>\d[\d_]*(?:\.\d+)?)\s*(?P<of>%|[KMGT]i?B|[KMBGT])?)?"
 )
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """`key op number`; `~` compares after rounding to the digits that were written.
+    """`key op number`; `~` allows half a `step`: that of the last digit that was written, or what the text says itself.
 
     `asked` are the sizes of the work that it speaks of, `bound` the word that stood for `op`, where there was one.
     """
@@ -82,15 +85,21 @@ class Expectation:
     mark: Mark = field(default=Mark(""), compare=False)
 
     @property
+    def range(self) -> tuple[Fraction, Fraction]:
+        """The least and the most that an approximate one allows."""
+        return self.number - self.step / 2, self.number + self.step / 2
+
+    @property
     def said(self) -> int | str | dict[str, int | str]:
         """What stood in the spec."""
-        value = self.text if self.step else int(self.text)
+        value = int(self.text) if not self.step and self.text.isdecimal() else self.text
         return {**dict(self.asked), self.bound: value} if self.bound else value
 
     def holds(self, value: int) -> bool:
         """Whether a counted value meets it."""
         if self.op == "~":
-            return abs(value - self.number) <= self.step / 2
+            low, high = self.range
+            return low <= value <= high
         return bool(COMPARE[self.op](value, self.number))
 
 
@@ -106,8 +115,8 @@ def parse_expect(node: Node | None, problems: Problems) -> tuple[tuple[str, Expe
             continue
         expectation = read(key, fields[key].value)
         if expectation is None:
-            example = '"<= 128 KiB"' if is_bytes(key) else '"~46.7B"'
-            message = must_be(key, fields[key], f"a whole number, or text such as {example}")
+            example = '"<= 128 KiB"' if is_bytes(key) else '"~46.7B" or "350M +- 5%"'
+            message = must_be(key, fields[key], f"a whole number, or text such as {example}{see('expect')}")
             problems.tell(fields[key], f"expect.{key}", message)
         else:
             found.append((key, replace(expectation, mark=fields[key].mark)))
@@ -126,7 +135,8 @@ def _of_work(key: str, node: Node, problems: Problems) -> Iterator[Expectation]:
         return
     value = fields[bounds[0]].value
     plain = read(key, value)
-    if plain is None or (isinstance(value, str) and plain.op != "=="):
+    usual = ("==", "~") if bounds[0] == "about" else ("==",)
+    if plain is None or (isinstance(value, str) and plain.op not in usual):
         example = '"80 GB"' if is_bytes(key) else "45G"
         problems.tell(fields[bounds[0]], path, must_be(bounds[0], fields[bounds[0]], f"a number, such as {example}"))
         return
@@ -152,8 +162,19 @@ def read(key: str, value: object) -> Expectation | None:
     scale = (UNITS | BINARY if is_bytes(key) else UNITS).get(unit)
     if match is None or scale is None:
         return None
-    step = Fraction(1, 10 ** len(digits.partition("e")[0].partition(".")[2])) * scale
-    return Expectation(key, match["op"] or "==", Fraction(digits) * scale, step, match.string)
+    whole = Fraction(digits) * scale
+    if match["off"] is None:
+        return Expectation(key, match["op"] or "==", whole, _last_digit(digits) * scale, match.string)
+    of = whole / 100 if match["of"] == "%" else (UNITS | BINARY if is_bytes(key) else UNITS).get(match["of"] or "")
+    if of is None or match["op"] not in (None, "~"):
+        return None
+    return Expectation(key, "~", whole, 2 * Fraction(match["off"].replace("_", "")) * of, match.string)
+
+
+def _last_digit(digits: str) -> Fraction:
+    """What one more in the last digit of a number adds."""
+    mantissa, _, exponent = digits.lower().partition("e")
+    return Fraction(10) ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
 
 
 def is_bytes(key: str) -> bool:

@@ -12,14 +12,15 @@ from archspec.language.document import TOP_KEYS
 from archspec.language.model import Spec
 from archspec.language.rules import shown
 from archspec.language.source import MISSING, no_plain_file, parse, read
-from archspec.language.tree import Node, assign, clipped, from_plain, merge
+from archspec.language.topics import see
+from archspec.language.tree import Node, assign, clipped, from_plain, merge, remove
 
 MOST_EXTENDS = 16
 LONGEST_PATH = 1000
 SETTING = "--set"  # how the file of a mark begins that stands in no file, but in a setting
 
 
-Settings = Iterable[str] | Mapping[str, Any]
+Settings = str | Iterable[str] | Mapping[str, Any]
 
 
 def load(source: str | Path | Mapping[str, Any], *, set: Settings = ()) -> Spec:
@@ -27,8 +28,9 @@ def load(source: str | Path | Mapping[str, Any], *, set: Settings = ()) -> Spec:
 
     Args:
         source: the path of a YAML file, or its content as a mapping.
-        set: overrides such as "define.attn.mixer.n_heads=4", where the value is read as YAML; or a mapping such as
-            {"define.attn.mixer.n_heads": 4}, of paths to plain data.
+        set: an override such as "define.attn.mixer.n_heads=4", where the value is read as YAML, or a list of them; or a
+            mapping such as {"define.attn.mixer.n_heads": 4}, of paths to plain data. No value (null) removes what
+            stands there.
 
     Raises:
         SpecError: with every problem of the file, each with its line and column.
@@ -61,7 +63,7 @@ def _assembled(document: Node, file: str, settings: Settings, files: tuple[str, 
     assembler = Assembler(with_settings(document, settings), file, files)
     spec = assembler.spec()
     if spec is None or assembler.problems:
-        raise SpecError(assembler.problems, file)
+        raise SpecError(assembler.in_place(assembler.problems), file)
     for warning in spec.warnings:
         warnings.warn(SpecWarning(str(warning)), stacklevel=3)
     return spec
@@ -143,7 +145,9 @@ def _without_removed(before: Node, after: Node) -> Node:
 def with_settings(document: Node, settings: Settings) -> Node:
     """The document after `path=value` overrides; raises SpecError with all that cannot be applied."""
     problems: list[Problem] = []
-    for path, value in settings.items() if isinstance(settings, Mapping) else [_pair(text) for text in settings]:
+    if isinstance(settings, str):
+        settings = [settings]
+    for path, value in settings.items() if isinstance(settings, Mapping) else map(_pair, settings):
         said = value if isinstance(value, str) else shown(value)
         mark = Mark(f"{SETTING} {clipped(' '.join(f'{path}={said}'.split()))}")
         try:
@@ -153,7 +157,7 @@ def with_settings(document: Node, settings: Settings) -> Node:
                 node = from_plain(parse(value, SETTING).plain() if value else None, mark)
             else:
                 mark = Mark(SETTING)
-                raise Fault(f"{clipped(value)!r} must be path=value, such as d_model=512")
+                raise Fault(f"{clipped(value)!r} must be path=value, such as d_model=512{see('set')}")
             document = _without_removed(document, _set(document, path, node))
         except Fault as fault:
             problems.append(Problem(mark, clipped(path), str(fault)))
@@ -166,6 +170,8 @@ def with_settings(document: Node, settings: Settings) -> Node:
 
 def _pair(text: str) -> tuple[str, str]:
     """Path and value of a setting; no path, and the whole text, where it has not both."""
+    if not isinstance(text, str):
+        raise TypeError(f"a setting is text such as 'd_model=512', found one of type {type(text).__name__}")
     path, equals, value = (part.strip() for part in text.partition("="))
     return (path, value) if equals and path else ("", text)
 
@@ -179,4 +185,6 @@ def _set(document: Node, path: str, node: Node) -> Node:
         raise Fault(f"a spec has no {clipped(top)!r}{suggest(top, TOP_KEYS)}")
     if not isinstance(document.value, dict):
         return document  # which is told when it is assembled
-    return assign(document, path, node)
+    if node.value is not None:
+        return assign(document, path, node)
+    return document if path in TOP_KEYS and path not in document.fields else remove(document, path)

@@ -12,6 +12,7 @@ from typing import Any
 
 from archspec.errors import Problem
 from archspec.language import notebook
+from archspec.language.origins import Origins
 from archspec.language.wiring import Wiring
 from archspec.layers.arguments import ARGUMENTS, GIVEN, INPUTS, in_order
 from archspec.layers.base import (
@@ -214,6 +215,7 @@ class Spec:
     warnings: tuple[Problem, ...] = field(default=(), compare=False, repr=False)
     vocabulary: VocabularyComponent | None = None
     folder: str = field(default="", compare=False, repr=False)  # in which the vocabulary looks for its file
+    origins: Origins = field(default_factory=Origins, compare=False, repr=False)  # where its values came from
 
     def __str__(self) -> str:
         return notebook.summary(self)

@@ -8,13 +8,14 @@ from archspec.errors import Fault, suggest
 from archspec.language.places import Place
 from archspec.language.problems import Problems
 from archspec.language.rules import shown
+from archspec.language.topics import see
 from archspec.language.tree import REPLACE, Node, assign, merge
 
 KEYS = ("at", "set", "replace")
 MOST_CHANGES = 4096
 MOST_SELECTED = 1 << 19
 FORM = re.compile(r"(?:(?P<stack>[A-Za-z_]\w*)\.)?layers\[(?P<index>[^\]]*)\](?P<rest>(?:\.[A-Za-z_]\w*)*)")
-USE = 'write {at: "layers[0:3].ffn", set: {...}} or {at: ..., replace: {...}}'
+USE = f'write {{at: "layers[0:3].ffn", set: {{...}}}} or {{at: ..., replace: {{...}}}}{see("overrides")}'
 
 
 class Overrides:
@@ -103,7 +104,9 @@ class Overrides:
                 start = first.setdefault(place.group, index)
                 twin = start + (index - start) % place.group[1]
                 if place is not self.places[twin]:
-                    raise Fault(f"layers {twin} and {index} share one set of weights; change all of them or none")
+                    raise Fault(
+                        f"layers {twin} and {index} share one set of weights; change all of them or none{see('share')}"
+                    )
 
     def _count(self, changes: int = 0, selected: int = 0) -> None:
         self.changes += changes
@@ -117,7 +120,8 @@ class Overrides:
         """The layers that `at` names, and the path in each of them."""
         match = FORM.fullmatch(at.value) if isinstance(at.value, str) else None
         if match is None:
-            raise Fault(f"at = {shown(at)} must be like layers[3], layers[0:3].ffn or layers[::6].mixer")
+            wish = f"layers[3], layers[0:3].ffn or layers[::6].mixer{see('overrides')}"
+            raise Fault(f"at = {shown(at)} must be like {wish}")
         if match["stack"] not in (None, self.stack):
             where = f"this is the stack {self.stack!r}; leave the name out" if self.stack else "there are no stacks"
             raise Fault(f"at = {shown(at)} names the stack {match['stack']!r}; {where}")

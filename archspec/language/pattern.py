@@ -35,6 +35,10 @@ def parse_pattern(text: str, known: Collection[str]) -> list[str]:
     return _Parser(text, known).layers()
 
 
+class UnknownBlock(Fault):
+    """A pattern names a block that is not defined."""
+
+
 class _Parser:
     """Reads tokens from left to right; `last` is where the thing that a repeat would repeat begins."""
 
@@ -75,7 +79,7 @@ class _Parser:
         if word.isdigit():
             self.fail(f"the number {clipped(word)} repeats nothing; a repeat stands behind, as in attn x4")
         if word not in self.known:
-            raise Fault(f"no block {clipped(word)!r}{suggest(word[:60], self.known)}")
+            raise UnknownBlock(f"no block {clipped(word)!r}{suggest(word[:60], self.known)}")
         self.last = len(self.items)
         self.extend([word], 1)
 

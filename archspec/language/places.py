@@ -4,13 +4,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from archspec.errors import Fault, suggest
+from archspec.errors import Fault, Problem, suggest
 from archspec.language.document import BLOCK_KEYS, ITEM_KEYS, PLAIN
 from archspec.language.names import bad_block_name
-from archspec.language.pattern import MAX_LAYERS, parse_pattern
+from archspec.language.pattern import MAX_LAYERS, UnknownBlock, parse_pattern
 from archspec.language.problems import Problems, join
 from archspec.language.rules import must_be, shown
 from archspec.language.scope import Value, number
+from archspec.language.topics import see
 from archspec.language.tree import Node, clipped, merge
 
 MOST_EXTENDS = 16
@@ -43,6 +44,29 @@ def definitions(node: Node | None, problems: Problems) -> dict[str, Place]:
         if not re.fullmatch(r"x\d+", name):  # which a pattern could not tell from a repeat
             found[name] = Place(merged or body, path, name, broken=merged is None or bool(wrong))
     return found
+
+
+def at_home(problem: Problem, define: Node | None) -> Problem:
+    """The problem with the path of the definition in which it stands, where another that extends it was looked at."""
+    found = re.match(r"define\.(\w+)", problem.path)
+    if define is None or found is None or not problem.mark.line:
+        return problem
+    before = [(mark, name) for name, mark in define.keys.items() if mark.file == problem.mark.file]
+    _, owner = max((pair for pair in before if pair[0] <= problem.mark), default=(None, ""))
+    if owner not in _extended(found[1], define):
+        return problem
+    return replace(problem, path=f"define.{owner}{problem.path[found.end() :]}")
+
+
+def _extended(name: str, define: Node) -> list[str]:
+    """The blocks that a block extends, nearest first."""
+    chain: list[str] = []
+    here: object = name
+    while isinstance(here, str) and here in define.fields and here not in chain:
+        chain.append(here)
+        base = define.fields[here].fields.get("extends")
+        here = base.value if base is not None else None
+    return chain[1:]
 
 
 class _Bodies:
@@ -84,7 +108,7 @@ class _Bodies:
             wrong = f"no block {shown(base)} is defined{suggest(str(base.value), others)}"
         elif base.value in chain:
             circle = " -> ".join([*chain[chain.index(base.value) :], base.value])
-            wrong = f"the blocks extend one another in a circle: {circle}"
+            wrong = f"the blocks extend one another in a circle: {circle}{see('extends')}"
         elif len(chain) > MOST_EXTENDS:
             wrong = f"more than {MOST_EXTENDS} blocks extend one another"
         else:
@@ -112,7 +136,9 @@ class Expander:
     def expand(self, node: Node, path: str) -> list[Place]:
         """The layers of a `blocks` entry: a list of items, or one pattern as text."""
         hint = "; put '- ' before it" if isinstance(node.value, dict) else ""
-        return self._several(node, path, f"must be a list of blocks, or a pattern as text, not {{}}{hint}")
+        return self._several(
+            node, path, f"must be a list of blocks, or a pattern as text, not {{}}{hint}{see('blocks')}"
+        )
 
     def _several(self, node: Node, path: str, wish: str) -> list[Place]:
         """The layers of a list or a pattern."""
@@ -120,7 +146,8 @@ class Expander:
             try:
                 return [self.define[name] for name in parse_pattern(node.value, self.define)]
             except Fault as fault:
-                return self.refuse(node, path, str(fault))
+                link = "" if isinstance(fault, UnknownBlock) else see("pattern")
+                return self.refuse(node, path, f"{fault}{link}")
         if not isinstance(node.value, list):
             return self.refuse(node, path, wish.format(node.kind_name()))
         if not node.value:

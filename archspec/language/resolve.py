@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from archspec.errors import Fault, Mark, SpecError, listed
 from archspec.language.document import PLAIN, SIZES
+from archspec.language.origins import DEFAULT, Origin, Origins, given
 from archspec.language.problems import Problems, join, near
 from archspec.language.rules import Rule, must_be, rules, settable, shown
 from archspec.language.scope import Scope, Silent, UnknownSize, Value, computed, number
@@ -23,6 +24,8 @@ from archspec.layers.ops import Norm
 from archspec.layers.registry import DECLARED, find, kinds
 
 NOWHERE = Mark("<python>")
+# what stands in a place of these roles unless the spec says otherwise
+USUAL = {"embedding": "token", "norm": "rmsnorm", "init": "normal"}
 LARGE = 2**20  # three sizes up to this make no tensor that is too large
 MOST_ELEMENTS = 2**63 - 1
 
@@ -34,6 +37,7 @@ class Resolver:
         problems: every mistake so far.
         reached: the paths of the defaults and sizes that some component or arithmetic took.
         read: the names of the sizes that some arithmetic or component used.
+        origins: where the values of each component came from.
         missing: the sizes of the top that are told to be missing.
     """
 
@@ -41,6 +45,7 @@ class Resolver:
         self.problems = Problems(file)
         self.reached: set[str] = set()
         self.read: set[str] = set()
+        self.origins = Origins()
         self.missing: set[str] = set()
 
     def inherit(self, scope: Scope, name: str) -> Any:
@@ -91,15 +96,31 @@ class Resolver:
         kind = node.fields.get("kind")
         known = {k: r for r in reversed(roles) for k in kinds(r)}
         if kind is None:
-            typo = next((key for key in node.fields if near(key, ("kind",))), "")
-            message = f"write kind in the place of {typo}" if typo else f"known: {', '.join(sorted(known))}"
-            self.problems.tell(node.key_mark(typo), path, f"needs a kind; {message}")
-            return None
+            return self._usual(known, node, path)
         if not isinstance(kind.value, str) or kind.value not in known:
             what = " or ".join(r.replace("_", " ") for r in roles)
             self.problems.tell(kind, f"{path}.kind", f"no {what} {shown(kind)}{_meant(kind.value, known)}")
             return None
         return find(known[kind.value], kind.value)
+
+    def _usual(self, known: Mapping[str, str], node: Node, path: str) -> type[Component] | None:
+        """The class of a component that says no kind: the usual one of its role, unless another was plainly meant."""
+        typo = next((key for key in node.fields if near(key, ("kind",))), "")
+        usual = next((find(role, USUAL[role]) for role in known.values() if role in USUAL), None)
+        if not typo and usual is not None and node.fields.keys() <= set(settable(usual)):
+            return usual
+        classes = [] if typo else [find(role, kind) for kind, role in known.items()]
+        fit = [kind_of(cls) for cls in classes if node.fields and node.fields.keys() <= set(settable(cls))]
+        if usual is not None and not typo and not fit:
+            return usual
+        advice = f"known: {', '.join(sorted(known))}"
+        if typo:
+            advice = f"write kind in the place of {typo}"
+        elif fit:
+            have = f"{' and '.join(list(node.fields)[:3])}: {', '.join(sorted(fit))}"
+            advice = f"{'the only one' if len(fit) == 1 else 'those'} with {have}"
+        self.problems.tell(node.key_mark(typo), path, f"needs a kind; {advice}")
+        return None
 
 
 def _meant(kind: object, known: Mapping[str, str]) -> str:
@@ -146,6 +167,7 @@ class _Filling:
         if self.base is not None and self.base is scope.defaults.get("norm"):
             resolver.inherit(scope, "norm")
         self.values: dict[str, Any] = {}
+        self.origins: dict[str, Origin] = {}
         self.failed: set[str] = set()
         self.pending: list[str] = []
 
@@ -195,21 +217,39 @@ class _Filling:
         if marks.get("inherited"):
             return self._inherited(rule)
         if node is not None:
-            if rule.number:
-                return number(name, node, rule, self._lookup)
-            return None if rule.nullable and rule.core["type"] == "str" and node.value == "none" else node.plain()
+            value = number(name, node, rule, self._lookup) if rule.number else node.plain()
+            if rule.nullable and rule.core["type"] == "str" and value == "none":
+                value = None
+            self.origins[name] = given(node, value)
+            return value
         if self.base is not None and self._acts(name):
+            self.origins[name] = self._of_base(name)
             return getattr(self.base, name)
         if (setting := self._norm_setting(rule)) in self.scope.norm and self._acts(name):
             self.resolver.reached.add(self.scope.origins["norm"])
+            self.origins[name] = Origin("inherited", f"{self.scope.origins['norm']}.{setting}")
             return self.scope.norm[setting]
         if "formula" in marks:
-            return computed(name, marks["formula"], rule, self._lookup)
+            self.origins[name] = Origin("formula", marks["formula"])
+            return computed(name, marks["formula"], rule, self._lookup, given=False)
         if marks.get("inherit") in self.scope.defaults and self._acts(name):
+            self.origins[name] = self._from(marks["inherit"])
             return self.resolver.inherit(self.scope, marks["inherit"])
+        self.origins[name] = DEFAULT
         if rule.info.is_required():
             raise Fault(f"{kind_of(self.cls)} needs {name} ({rule.info.description})")
         return rule.info.default
+
+    def _from(self, default: str) -> Origin:
+        """The origin of what a default of the surrounding spec gives; one that nobody set is a default."""
+        where = self.scope.origins.get(default)
+        return Origin("inherited", where) if where else DEFAULT
+
+    def _of_base(self, name: str) -> Origin:
+        """The origin of a field that the component has which this one changes."""
+        if self.base is self.scope.defaults.get("norm") and self.scope.origins.get("norm"):
+            return Origin("inherited", f"{self.scope.origins['norm']}.{name}")
+        return self.resolver.origins.of(self.base).get(name, DEFAULT)
 
     def _norm_setting(self, rule: Rule) -> str:
         """Which setting of the surrounding `norm` a field follows: that of its name, or what it says."""
@@ -262,6 +302,10 @@ class _Filling:
     def _slot(self, rule: Rule, scope: Scope) -> None:
         name, node = rule.name, self.given.get(rule.name)
         default = self._slot_default(rule, scope)
+        inherits = node is None and self.base is None and self._acts(name)
+        self.origins[name] = self._from(str(rule.marks.get("inherit"))) if inherits else DEFAULT
+        if node is not None:
+            self.origins[name] = Origin("given", str(node.mark))
         if absent(node) if node else default is None and rule.info.is_required():
             if rule.info.is_required():
                 self._fail(name, f"{name} cannot be left out here; {rule.info.description}")
@@ -327,6 +371,7 @@ class _Filling:
             return None
         if self._too_large(component):
             return None
+        self.resolver.origins.note(component, self.origins)
         self._warn(component)
         return component
 

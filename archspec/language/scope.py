@@ -1,5 +1,6 @@
 """What surrounds a component: sizes that its arithmetic may name, and defaults that it inherits."""
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -8,11 +9,13 @@ from typing import Any
 from archspec.errors import Fault, suggest
 from archspec.language.arithmetic import evaluate
 from archspec.language.rules import Rule, empty, must_be, shown
+from archspec.language.topics import see
 from archspec.language.tree import Node, clipped
 
 Value = int | float | Fraction
 Lookup = Callable[[str], Value]
-BRACES = "a size in braces is {of: 8/3 * d_model, multiple_of: 256}: arithmetic and a whole number"
+_NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*")
+BRACES = f"a size in braces is {{of: 8/3 * d_model, multiple_of: 256}}: arithmetic and a whole number{see('sizes')}"
 
 
 @dataclass(frozen=True)
@@ -88,17 +91,25 @@ def number(name: str, node: Node, rule: Rule, lookup: Lookup, exact: bool = Fals
             raise Fault(f"{must_be(name, node, rule.wanted())}; {fault.unknown}{fault.near}") from None
     if isinstance(value, dict):
         return computed(name, _of_braces(node), rule, lookup, exact)
+    if rule.number is int and isinstance(value, float) and value.is_integer():  # 1e3, as arithmetic has it
+        value = int(value)
     if not rule.holds(value):
         raise Fault(must_be(name, node, rule.wanted(value)))
     return value
 
 
-def computed(name: str, formula: str, rule: Rule, lookup: Lookup, exact: bool = False) -> Value:
-    """The value of a formula as the rule's type; a size that is not whole is a Fault that shows the arithmetic."""
-    value = evaluate(formula, lookup)
+def computed(name: str, formula: str, rule: Rule, lookup: Lookup, exact: bool = False, given: bool = True) -> Value:
+    """The value of a formula as the rule's type; a size that is not whole is a Fault that shows the arithmetic.
+
+    `given` says whether the spec wrote the formula, which is else the default of a field that it may well set.
+    """
+    read: dict[str, Value] = {}
+    value = evaluate(formula, lambda size: read.setdefault(size, lookup(size)))
     if rule.number is int and not isinstance(value, int):
         if isinstance(value, Fraction) or not value.is_integer():
-            raise Fault(f"{name} = {formula} = {value} is not a whole number; choose sizes that divide, or round it")
+            said = " = ".join(dict.fromkeys((name, formula, _with_values(formula, read), f"{float(value):.6g}")))
+            wish = "choose sizes that divide, or round it" if given else f"give {name}, or choose sizes that divide"
+            raise Fault(f"{said} is not a whole number; {wish}")
         value = int(value)
     elif rule.number is float and not exact:
         value = float(value)
@@ -106,6 +117,11 @@ def computed(name: str, formula: str, rule: Rule, lookup: Lookup, exact: bool = 
         result = "" if formula.strip() == shown(value) else f" = {shown(value)}"
         raise Fault(f"{name} = {formula}{result} must be {rule.wanted(value)}")
     return value
+
+
+def _with_values(formula: str, read: Mapping[str, Value]) -> str:
+    """A formula with the values of its names: `d_model / n_heads` as `1024 / 12`."""
+    return _NAME.sub(lambda name: str(read.get(name[0], name[0])), formula)
 
 
 def _of_braces(node: Node) -> str:

@@ -10,6 +10,7 @@ from archspec.language.problems import join
 from archspec.language.resolve import Resolver
 from archspec.language.rules import empty, must_be, shown
 from archspec.language.scope import Scope
+from archspec.language.topics import see
 from archspec.language.tree import Node
 from archspec.language.wiring import Wiring, parse_wiring
 from archspec.language.wirings import BUILTINS
@@ -92,5 +93,5 @@ def read_wiring(node: Node) -> Wiring | str:
     if "=" in lines:
         return parse_wiring([line for line in lines.splitlines() if line.strip()])
     if lines.strip() not in BUILTINS:
-        raise Fault(f"no wiring {shown(node)}{suggest(lines[:60], BUILTINS)}")
+        raise Fault(f"no wiring {shown(node)}{suggest(lines[:60], BUILTINS)}{see('wiring')}")
     return lines.strip()

@@ -8,6 +8,7 @@ from archspec.language.block import BlockBuilder, leaves_unnormed
 from archspec.language.document import SHARED
 from archspec.language.fold import fold
 from archspec.language.model import Layer, Stack
+from archspec.language.origins import DEFAULT, Origin
 from archspec.language.overrides import Overrides
 from archspec.language.places import Expander, Place
 from archspec.language.resolve import Resolver, absent
@@ -15,7 +16,7 @@ from archspec.language.rules import shown
 from archspec.language.scope import Scope
 from archspec.language.section import Section
 from archspec.language.sizes import with_sizes
-from archspec.language.tree import Node, from_plain
+from archspec.language.tree import Node
 from archspec.layers.base import EmbeddingComponent, MixerComponent, NormComponent, PositionComponent
 
 
@@ -150,7 +151,7 @@ class StackBuilder(Section):
         """The embedding of a stack; a plain token table where nothing is said."""
         if "embedding" in self.lost:
             return None
-        node = self.fields.get("embedding") or from_plain("token", self.node.mark)
+        node = self.fields.get("embedding") or Node({}, self.node.mark)
         return self.component(EmbeddingComponent, "embedding", node)
 
     def _final_norm(self, layers: list[Layer]) -> NormComponent | None:
@@ -161,6 +162,9 @@ class StackBuilder(Section):
         if node is not None and absent(node):
             return None
         if node is None or node.value is True:
+            where = self.scope.origins.get("norm")
+            origin = Origin("inherited", where) if where else DEFAULT
+            self.resolver.origins.places[f"{self.name}.final_norm"] = origin
             norm: NormComponent = self.resolver.inherit(self.scope, "norm")
             return norm
         return self.component(NormComponent, "final_norm", node, self.scope.defaults["norm"])

@@ -58,6 +58,7 @@ class _Terms:
                 return self.product(self.sum(left), self.sum(right))
             case Binary(operator=operator, left=left, right=right):
                 return self.added(self.sum(left), self.sum(right), 1 if operator == "+" else -1, expr)
+        raise TypeError(f"{written(expr)} has no value yet")
 
     def product(self, left: Sum, right: Sum) -> Sum:
         """A number times a sum, term by term; else one term."""

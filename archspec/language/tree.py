@@ -5,7 +5,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from archspec.errors import Fault, Mark, Problem, SpecError
+from archspec.errors import Fault, Mark, Problem, SpecError, suggest
+from archspec.layers.registry import DECLARED, kinds
 
 MAX_DEPTH = 50
 MAX_NODES = 50_000
@@ -102,11 +103,12 @@ def merge(base: Node, over: Node) -> Node:
     """`over` on top of `base`: mappings merge, all else is replaced; marks of `over` win and nothing is changed.
 
     A mapping replaces instead of merging when it says `__replace__: true` (the key is dropped) or when its `kind` is
-    another than that of the base, since fields of one kind mean nothing for another. Raises SpecError when
-    `__replace__` is neither true nor false.
+    another than that of the base, since fields of one kind mean nothing for another. A kind by its bare name, `lm`, is
+    `{kind: lm}`. Raises SpecError when `__replace__` is neither true nor false.
     """
     if not isinstance(over.value, dict):
         return over
+    base = _of_kind(base)
     if not isinstance(base.value, dict) or _replaces(base.value, over.value):
         return _without_marker(over)
     value = dict(base.value)
@@ -114,6 +116,13 @@ def merge(base: Node, over: Node) -> Node:
         if key != REPLACE:
             value[key] = merge(value[key], child) if key in value else _without_marker(child)
     return Node(value, over.mark, base.keys | over.keys)
+
+
+def _of_kind(node: Node) -> Node:
+    """A component that is written as its bare kind, as a mapping; all else as it is."""
+    if not isinstance(node.value, str) or not any(node.value in kinds(role) for role in DECLARED):
+        return node
+    return Node({"kind": node}, node.mark, {"kind": node.mark})
 
 
 def _replaces(base: dict[str, Node], over: dict[str, Node]) -> bool:
@@ -149,6 +158,50 @@ def assign(root: Node, path: str, value: Node) -> Node:
     return _assign(root, steps, 0, value)
 
 
+def remove(root: Node, path: str) -> Node:
+    """A new tree without what stands at a path: a key of a mapping, or an item of a list.
+
+    Raises Fault for a path that cannot be read, and where nothing stands there.
+    """
+    steps = _steps(path)
+    *before, last = steps
+    holder = root
+    for at, step in enumerate(before):
+        holder = _child(holder, step, steps[:at])
+    _child(holder, last, before)
+    if isinstance(last, str):
+        less = holder.without((last,))
+    else:
+        items = list(holder.value) if isinstance(holder.value, list) else []
+        del items[last]
+        less = Node(items, holder.mark)
+    return _put(root, before, less)
+
+
+def _child(node: Node, step: str | int, before: Steps) -> Node:
+    """What stands one step further; raises Fault where nothing does."""
+    here = _written(before)
+    if isinstance(step, str) and step in node.fields:
+        return node.fields[step]
+    if isinstance(step, int) and isinstance(node.value, list) and -len(node.value) <= step < len(node.value):
+        return node.value[step]
+    known = suggest(step, node.fields) if isinstance(step, str) else ""
+    what = f"no {step!r}" if isinstance(step, str) else f"no item [{step}]"
+    raise Fault(f"{here} has {what}, so there is nothing to remove{known}")
+
+
+def _put(root: Node, steps: Steps, node: Node) -> Node:
+    """A tree with another node at a place that it has."""
+    if not steps:
+        return node
+    step, *rest = steps
+    if isinstance(step, str):
+        return Node({**root.fields, step: _put(root.fields[step], rest, node)}, root.mark, root.keys)
+    items = list(root.value) if isinstance(root.value, list) else []
+    items[step] = _put(items[step], rest, node)
+    return Node(items, root.mark)
+
+
 def _steps(path: str) -> Steps:
     """`a.b[3]` as `['a', 'b', 3]`; raises Fault for anything else."""
     steps: Steps = []
@@ -169,6 +222,7 @@ def _assign(node: Node, steps: Steps, at: int, value: Node) -> Node:
         return value if value.value == {} else merge(node, value)
     step, here = steps[at], _written(steps[:at])
     if isinstance(step, str):
+        node = _of_kind(node)
         if node.value is not None and not isinstance(node.value, dict):
             raise Fault(f"{here} is {node.kind_name()} and has no field {step!r}")
         child = _assign(node.fields.get(step) or Node(None, value.mark), steps, at + 1, value)

@@ -1,34 +1,36 @@
 """How a block is wired: lines such as `x = x + mixer(norm1(x))`, read into a small tree and never evaluated.
 
 An expression is an earlier name, a number, `+ - *`, a unary minus, parentheses, or a call of one of the block's modules
-with exactly one argument. `x` is the input of the block and, after the last line, its output.
+with exactly one argument. `x` is the input of the block and, after the last line, its output. Numbers may be arithmetic
+on named sizes, as everywhere (`sqrt(alpha) / 3`); what they come to is put in by `archspec.language.factors`.
 """
 
 import ast
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import islice
 from typing import NamedTuple
 
-from archspec.errors import Fault, suggest
+from archspec.errors import Fault
+from archspec.language.arithmetic import FUNCTIONS, parsed
+from archspec.language.topics import see
 from archspec.layers.arguments import ARGUMENTS
 
 MAX_LENGTH = 400
 MAX_LINES = 200
 MAX_DEPTH = 50
-MAX_PROBLEMS = 50
 LIMIT = 1e30
 
 _TARGET = re.compile(r"[a-z][a-z0-9_]*")
 # what a block's `forward` takes beside x, and what it calls
 _RESERVED = frozenset({"self", "torch", "nn", "substate", "scope", *ARGUMENTS})
 _OPERATORS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*"}
-_ALLOWED = "only names, numbers, + - *, parentheses and calls such as mixer(x) are allowed"
+_ALLOWED = f"only names, numbers, + - *, parentheses and calls such as mixer(x) are allowed{see('wiring')}"
 
 
 class Name(NamedTuple):
-    """A value that an earlier line defined, or the input x."""
+    """A value that an earlier line defined, the input x, or a size whose value is not put in yet."""
 
     name: str
 
@@ -37,6 +39,12 @@ class Number(NamedTuple):
     """A finite constant that is not negative (see `Negate`)."""
 
     value: int | float
+
+
+class Formula(NamedTuple):
+    """Arithmetic on numbers and sizes that holds more than + - *, before its value is put in."""
+
+    text: str
 
 
 class Call(NamedTuple):
@@ -60,7 +68,7 @@ class Negate(NamedTuple):
     operand: "Expr"
 
 
-Expr = Name | Number | Call | Binary | Negate
+Expr = Name | Number | Formula | Call | Binary | Negate
 
 
 class Assign(NamedTuple):
@@ -107,6 +115,8 @@ def written(expr: Expr, level: int = 0) -> str:
             return name
         case Number(value=value):
             return repr(value)
+        case Formula(text=text):
+            return f"({text})" if level and not text.endswith(")") else text
         case Call(module=module, argument=argument):
             return f"{module}({written(argument)})"
         case Negate(operand=operand):
@@ -123,17 +133,17 @@ def parse_wiring(lines: Sequence[str]) -> Wiring:
         raise Fault("the wiring has no lines; the shortest is x = mixer(x)")
     if len(lines) > MAX_LINES:
         raise Fault(f"the wiring has {len(lines)} lines; at most {MAX_LINES} are allowed")
-    steps = []
+    steps: list[Assign] = []
     for number, line in enumerate(lines, 1):
         try:
-            steps.append(_parse_line(line.strip()))
+            steps.append(_parse_line(line.strip(), frozenset({"x", *(step.target for step in steps)})))
         except Fault as fault:
             raise Fault(f"line {number}: {fault}") from None
     return Wiring(tuple(steps))
 
 
-def _parse_line(line: str) -> Assign:
-    """One `target = expression`."""
+def _parse_line(line: str, tensors: frozenset[str]) -> Assign:
+    """One `target = expression`, where `tensors` are x and what earlier lines assign."""
     if len(line) > MAX_LENGTH:
         raise Fault(f"at most {MAX_LENGTH} characters are allowed, found {len(line)}; use more lines")
     if strange := [c for c in line if not (c.isascii() and c.isprintable())]:
@@ -145,125 +155,75 @@ def _parse_line(line: str) -> Assign:
     match statements:
         case [ast.Assign(targets=[ast.Name(id=target)], value=value)]:
             if not _TARGET.fullmatch(target) or target in _RESERVED:
-                raise Fault(f"{target!r} cannot be assigned; use lower-case names other than {_listed(_RESERVED)}")
-            return Assign(target, _expr(value, line, 1))
-    raise Fault(f"`{line}` is not an assignment; write name = expression, for example x = x + mixer(norm1(x))")
+                raise Fault(f"{target!r} cannot be assigned; use lower-case names other than {listed_names(_RESERVED)}")
+            return Assign(target, _Reader(line, tensors).expr(value, 1))
+    example = f"for example x = x + mixer(norm1(x)){see('wiring')}"
+    raise Fault(f"`{line}` is not an assignment; write name = expression, {example}")
 
 
-def _expr(node: ast.expr, line: str, depth: int) -> Expr:
-    """The whitelist: Python's tree to ours, or a Fault."""
-    if depth > MAX_DEPTH:
-        raise Fault(f"nested more than {MAX_DEPTH} levels deep; use more lines")
-    match node:
-        case ast.Name(id=name):
-            return Name(name)
-        case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
-            if not abs(value) < LIMIT:
-                raise Fault(f"a number is too large; stay below {LIMIT:g}")
-            return Number(value)
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return Negate(_expr(operand, line, depth + 1))
-        case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() as sign):
-            left, right = _expr(node.left, line, depth + 1), _expr(node.right, line, depth + 1)
-            return Binary(_OPERATORS[type(sign)], left, right)
-        case ast.Call(func=ast.Name(id=module), args=arguments, keywords=keywords):
-            if keywords or any(isinstance(argument, ast.Starred) for argument in arguments):
-                raise Fault(f"{module} takes exactly one value, without name or star, as in {module}(x): `{line}`")
-            if len(arguments) != 1:
-                raise Fault(f"{module} takes exactly one value, found {len(arguments)}: `{line}`")
-            return Call(module, _expr(arguments[0], line, depth + 1))
-    raise Fault(f"`{ast.get_source_segment(line, node)}` is not allowed: {_ALLOWED}")
+class _Reader:
+    """The whitelist of one line: Python's tree to ours, or a Fault."""
+
+    def __init__(self, line: str, tensors: Collection[str]):
+        self.line, self.tensors = line, tensors
+
+    def expr(self, node: ast.expr, depth: int) -> Expr:
+        """An expression that stands so deep."""
+        if depth > MAX_DEPTH:
+            raise Fault(f"nested more than {MAX_DEPTH} levels deep; use more lines")
+        match node:
+            case ast.Name(id=name):
+                return Name(name)
+            case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
+                if not abs(value) < LIMIT:
+                    raise Fault(f"a number is too large; stay below {LIMIT:g}")
+                return Number(value)
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return Negate(self.expr(operand, depth + 1))
+            case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() as sign, left=left, right=right):
+                return Binary(_OPERATORS[type(sign)], self.expr(left, depth + 1), self.expr(right, depth + 1))
+            case ast.BinOp() if self.numeric(node):
+                return self.formula(node)
+            case ast.BinOp(op=ast.Div(), left=left, right=right) if self.numeric(right):
+                by, what = self.text(right), self.text(left)
+                factor = f"1/{by}" if isinstance(right, ast.Constant | ast.Name | ast.Call) else f"1/({by})"
+                of = f"({what})" if isinstance(left, ast.BinOp | ast.UnaryOp) else what
+                wish = f"only numbers and sizes are divided, so write {factor} * {of}{see('wiring')}"
+                raise Fault(f"`{self.text(node)}` is not allowed: {wish}")
+            case ast.Call(func=ast.Name(id=module), args=arguments, keywords=keywords):
+                if module in FUNCTIONS and self.numeric(node):
+                    return self.formula(node)
+                return self.call(module, arguments, bool(keywords), depth)
+        raise Fault(f"`{self.text(node)}` is not allowed: {_ALLOWED}")
+
+    def call(self, module: str, arguments: list[ast.expr], named: bool, depth: int) -> Call:
+        """A module of exactly one tensor."""
+        if named or any(isinstance(argument, ast.Starred) for argument in arguments):
+            raise Fault(f"{module} takes exactly one value, without name or star, as in {module}(x): `{self.line}`")
+        if len(arguments) != 1:
+            raise Fault(f"{module} takes exactly one value, found {len(arguments)}: `{self.line}`")
+        return Call(module, self.expr(arguments[0], depth + 1))
+
+    def numeric(self, node: ast.expr) -> bool:
+        """Whether arithmetic reads no tensor and calls no module."""
+        parts = list(islice(ast.walk(node), MAX_LENGTH))
+        functions = [part.func for part in parts if isinstance(part, ast.Call) and isinstance(part.func, ast.Name)]
+        names = [part.id for part in parts if isinstance(part, ast.Name) and part not in functions]
+        return not any(name in self.tensors for name in names) and all(
+            function.id in FUNCTIONS for function in functions
+        )
+
+    def formula(self, node: ast.expr) -> Formula:
+        """Arithmetic, of which all but the values of its names is checked."""
+        text = self.text(node)
+        parsed(text)
+        return Formula(text)
+
+    def text(self, node: ast.expr) -> str:
+        """What was written."""
+        return ast.get_source_segment(self.line, node) or ""
 
 
-def problems(wiring: Wiring, modules: Collection[str]) -> list[str]:
-    """What is wrong with a wiring for a block with these modules, in words (at most 50); empty when it is right."""
-    lines = list(islice(_wrong_lines(wiring, modules), MAX_PROBLEMS))
-    whole = chain(_unread(wiring), _wrong_output(wiring, bool(lines)))
-    called = {*wiring.calls(), *(modules if lines else ())}  # a wrong line may be where one was meant to be called
-    uncalled = (f"the module {module!r} is never called" for module in sorted(modules) if module not in called)
-    return list(islice(chain(lines, whole, uncalled), MAX_PROBLEMS))
-
-
-def _wrong_lines(wiring: Wiring, modules: Collection[str]) -> Iterator[str]:
-    """Each line by itself, with the names that are defined when it runs."""
-    defined = {"x"}
-    for number, step in enumerate(wiring.steps, 1):
-        parts = list(walk(step.value))
-        for wrong in chain.from_iterable(_wrong_part(part, defined, modules) for part in parts):
-            yield f"line {number} {wrong}"
-        if step.target in modules:
-            yield f"line {number} assigns {step.target!r}, which is the name of a module; choose another name"
-        if not _is_tensor(step.value):
-            yield f"line {number} gives {step.target!r} a number; a line needs a tensor, such as x or mixer(x)"
-        for part in parts:
-            if isinstance(part, Binary) and part.operator == "*":
-                for factor, other in ((part.left, part.right), (part.right, part.left)):
-                    if _is_zero(factor) and _is_tensor(other):
-                        yield f"line {number}: the factor 0 leaves nothing of {written(other)}; remove the product"
-        defined.add(step.target)
-
-
-def _wrong_part(part: Expr, defined: Collection[str], modules: Collection[str]) -> Iterator[str]:
-    """A name that is not defined yet, a module that does not exist, a module that gets a number."""
-    if isinstance(part, Name) and part.name not in defined:
-        if part.name in modules:
-            yield f"names the module {part.name!r} without a call; write {part.name}(x)"
-        else:
-            yield f"reads {part.name!r}, which no earlier line defines; known: {_listed(defined)}"
-    elif isinstance(part, Call):
-        if part.module not in modules:
-            known = suggest(part.module, modules) if modules else "; it has none"
-            yield f"calls {part.module!r}, which is no module of the block{known}"
-        if not _is_tensor(part.argument):
-            yield f"gives {part.module!r} a number; a module needs a tensor"
-
-
-def _is_zero(expr: Expr) -> bool:
-    match expr:
-        case Number(value=value):
-            return value == 0
-        case Negate(operand=operand):
-            return _is_zero(operand)
-        case Binary(operator="*", left=left, right=right):
-            return _is_zero(left) or _is_zero(right)
-    return False
-
-
-def _is_tensor(expr: Expr) -> bool:
-    return any(isinstance(part, (Name, Call)) for part in walk(expr))
-
-
-def _reads(expr: Expr) -> set[str]:
-    return {part.name for part in walk(expr) if isinstance(part, Name)}
-
-
-def _unread(wiring: Wiring) -> Iterator[str]:
-    """Values that are dropped: assigned, and then assigned again or forgotten before anything reads them."""
-    waiting: dict[str, int] = {}  # what is not read yet, and the line that assigned it
-    found = {}
-    for number, step in enumerate(wiring.steps, 1):
-        waiting = {target: at for target, at in waiting.items() if target not in _reads(step.value)}
-        if (at := waiting.get(step.target)) is not None:
-            found[at] = f"line {at} assigns {step.target!r}, which line {number} overwrites before anything reads it"
-        waiting[step.target] = number
-    for target, at in waiting.items():
-        if at < len(wiring.steps):
-            found[at] = f"line {at} assigns {target!r}, which no later line reads"
-    yield from (found[at] for at in sorted(found))
-
-
-def _wrong_output(wiring: Wiring, doubtful: bool) -> Iterator[str]:
-    """The last line must assign x, and x must have come from the input (which a wrong line leaves open)."""
-    independent: set[str] = set()
-    for step in wiring.steps:  # a name that nothing defines is taken to depend on x, as it is told elsewhere
-        depends = bool(_reads(step.value) - independent)
-        independent = independent - {step.target} if depends else independent | {step.target}
-    last = wiring.steps[-1].target
-    if last != "x":
-        yield f"the last line assigns {last!r}, but the output of a block is x; write x = ... there"
-    elif not doubtful and last in independent:
-        yield "the output x does not depend on the input x"
-
-
-def _listed(words: Collection[str]) -> str:
+def listed_names(words: Collection[str]) -> str:
+    """Names in alphabetical order."""
     return ", ".join(sorted(words))

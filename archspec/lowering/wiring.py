@@ -56,6 +56,7 @@ def _expression(expr: written.Expr, block: Block, stack: Stack, takes: tuple[str
             named = tuple((name, passed(name, module)) for name in names)
             by_rows = part is not None and "rows" in takes and stack.by_rows(part)
             return Call(module, _expression(argument, block, stack, takes), named, by_rows)
+    raise TypeError(f"{written.written(expr)} has no value yet")
 
 
 @cache

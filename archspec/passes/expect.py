@@ -3,6 +3,7 @@
 bert_tiny.yaml:15:18: expect.params: 1,254 was promised, 1,253 counted
 """
 
+from math import ceil, floor
 from typing import Any
 
 from archspec.errors import CostError, Mark, Problem
@@ -23,7 +24,9 @@ def _problem(spec: Spec, count: Count, key: str, e: Expectation) -> Problem | No
         value = priced(spec, key, dict(e.asked)) if key in COSTS else counted(count, key)
     except CostError as error:
         return Problem(place, path, str(error))
-    return None if e.holds(value) else Problem(place, path, f"{promised(e)} was promised, {value:,} {found(key)}")
+    if e.holds(value):
+        return None
+    return Problem(place, path, f"{promised(e)} was promised{allowed(e)}, {value:,} {found(key)}")
 
 
 def found(key: str) -> str:
@@ -51,6 +54,15 @@ def priced(spec: Spec, key: str, asked: dict[str, Any]) -> int:
         return int(getattr(cost(spec, **asked), key))
     found = cost(spec, phase=phase, **asked)  # type: ignore[arg-type]
     return round(found.flops / found.tokens)
+
+
+def allowed(expectation: Expectation) -> str:
+    """What an approximate promise means, in numbers: from where to where it holds."""
+    if expectation.op != "~":
+        return ""
+    low, high = expectation.range
+    wish = "" if "%" in expectation.text or "+" in expectation.text else "; `+- 5%` behind it allows more"
+    return f" ({ceil(low):,} to {floor(high):,}{wish})"
 
 
 def promised(expectation: Expectation) -> str:

@@ -25,7 +25,7 @@ HEAD_DIM = 128  # channels of a query or key head
 N_KV_HEADS = 8  # key/value heads; each serves n_heads / n_kv_heads query heads
 THETA = 10000.0  # base of the wavelengths, which run from 2 pi to about 2 pi theta tokens
 KEEP = 4095  # keys that later queries can still see
-WINDOW = 4096  # keys that a query sees, itself included (on each side when bidirectional)
+WINDOW = 4096  # keys that a query sees, itself included (on each side when bidirectional, so 2 * window - 1 in all)
 D_FF = 14336  # hidden units
 STD = 0.02  # standard deviation of the linear layers
 

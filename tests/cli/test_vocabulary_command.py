@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 import archspec
 from archspec.cli import main
-from archspec.language.starter_dna import DNA
+from archspec.language.starter import template
 
 SEPARATE: dict[str, Any] = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
 TINY = "specs/bert_tiny.yaml"
@@ -122,7 +122,7 @@ def test_a_text_is_not_written_over(tmp_path: Path) -> None:
 def test_the_template_of_dna(tmp_path: Path) -> None:
     path = tmp_path / "dna.yaml"
     assert run("init", str(path), "--template", "dna").exit_code == 0
-    assert path.read_text() == DNA
+    assert path.read_text() == template("dna", str(path))
     assert said("validate", str(path)).startswith(f"{path}: ok, 4 layers, ")
     assert said("vocabulary", str(path), "--encode", "ACG[MASK]T") == "4 5 6 3 7\n"
 

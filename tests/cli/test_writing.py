@@ -15,7 +15,7 @@ import archspec
 from archspec.cli import main
 from archspec.errors import WriteError
 from archspec.files import write
-from archspec.language.starter import STARTER
+from archspec.language.starter import template
 
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 TINY = Path("specs/bert_tiny.yaml").read_text()
@@ -43,7 +43,7 @@ def test_a_pipe_is_written_through(tmp_path: Path) -> None:
     reader.start()
     assert run("init", str(pipe)).exit_code == 0
     reader.join(20)
-    assert found == [STARTER.encode()]
+    assert found == [template(file=str(pipe)).encode()]
     assert pipe.is_fifo()
     assert only(tmp_path, "pipe")
 
@@ -70,7 +70,7 @@ def test_a_link_stays_and_leads_to_what_was_written(tmp_path: Path, target: str)
     link.symlink_to(Path("..") / target)
     assert run("init", str(link), "--force").exit_code == 0
     assert link.is_symlink()
-    assert (tmp_path / target).read_text() == STARTER
+    assert (tmp_path / target).read_text() == template(file=str(link))
 
 
 def test_links_in_a_circle_are_told(tmp_path: Path) -> None:

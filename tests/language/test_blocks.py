@@ -463,7 +463,12 @@ def test_every_comparison_of_a_promise(promise: str, kept: bool) -> None:
         ("params", "46.7B", 46_700_000_000, 100_000_000),
         ("params", "~46.7B", 46_700_000_000, 100_000_000),
         ("params", "1_000", 1000, 1),
-        ("params", "1.5e3", 1500, Fraction(1, 10)),
+        ("params", "1.5e3", 1500, 100),
+        ("params", "~350M", 350_000_000, 1_000_000),
+        ("params", "350M +- 5%", 350_000_000, 35_000_000),
+        ("params", "~350M +- 0.5M", 350_000_000, 1_000_000),
+        ("params", "1.25K +/- 3", 1250, 6),
+        ("state_bytes", "2 MiB +- 1 KiB", 2 * 2**20, 2048),
         ("params", "2T", 2 * 10**12, 10**12),
         ("kv_bytes_per_token", "128 KiB", 131_072, 1024),
         ("state_bytes", "<= 2MiB", 2 * 2**20, 2**20),
@@ -475,7 +480,10 @@ def test_numbers_and_units_of_a_promise(key: str, text: str, number: int, step: 
     assert (found.number, found.step) == (number, step)
 
 
-@pytest.mark.parametrize("text", ["12 KiB", "-1", "1.2.3", "1e", "about 3", "<> 3", "3 B B"])
+@pytest.mark.parametrize(
+    "text",
+    ["12 KiB", "-1", "1.2.3", "1e", "about 3", "<> 3", "3 B B", "< 3 +- 1", "3 +- ", "3 +- -1", "3 +- 1 KiB", "3 5%"],
+)
 def test_what_no_promise_can_say(text: str) -> None:
     assert refused(f'blocks: [{{ffn: {{kind: mlp, d_ff: 8}}}}]\nexpect: {{layers: "{text}"}}\n')[0].startswith(
         "expect.layers: "

@@ -163,8 +163,8 @@ def test_a_mistake_is_told_in_the_file_where_it_stands(tmp_path: Path, monkeypat
     file(tmp_path, "child.yaml", "extends: parts/base.yaml\nd_model: 65\n")
     assert problems("child.yaml") == [
         "parts/base.yaml:5:33: define.wide.ffn.d_ff: d_ff = -1 must be a whole number above 0",
-        "parts/base.yaml:6:17: define.attn.mixer.head_dim: head_dim = d_model / n_heads = 65/4 is not a whole number; "
-        "choose sizes that divide, or round it",
+        "parts/base.yaml:6:17: define.attn.mixer.head_dim: head_dim = d_model / n_heads = 65 / 4 = 16.25 is not "
+        "a whole number; give head_dim, or choose sizes that divide",
     ]
 
 
@@ -233,8 +233,8 @@ def test_later_settings_come_over_earlier_ones() -> None:
 @pytest.mark.parametrize(
     ("settings", "messages"),
     [
-        (["d_model"], ["--set: 'd_model' must be path=value, such as d_model=512"]),
-        (["=5"], ["--set: '=5' must be path=value, such as d_model=512"]),
+        (["d_model"], ["--set: 'd_model' must be path=value, such as d_model=512 (see: archspec layers set)"]),
+        (["=5"], ["--set: '=5' must be path=value, such as d_model=512 (see: archspec layers set)"]),
         (["d_modle=5"], ["--set d_modle=5: d_modle: a spec has no 'd_modle'; did you mean 'd_model'?"]),
         (["extends=other.yaml"], ["--set extends=other.yaml: extends: only a file can extend another"]),
         (["blocks[7].ffn=none"], ["--set blocks[7].ffn=none: blocks[7].ffn: blocks has 2 items; there is no [7]"]),
@@ -249,7 +249,7 @@ def test_later_settings_come_over_earlier_ones() -> None:
         (
             ["d_modle=5", "d_model", "vocab_size={"],
             [
-                "--set: 'd_model' must be path=value, such as d_model=512",
+                "--set: 'd_model' must be path=value, such as d_model=512 (see: archspec layers set)",
                 "--set d_modle=5: d_modle: a spec has no 'd_modle'; did you mean 'd_model'?",
                 "--set vocab_size={: vocab_size: not valid YAML: a value is missing here, or a bracket before it is not"
                 " closed",
@@ -306,7 +306,7 @@ blocks: [{repeat: n * 2, ffn: {kind: mlp, d_ff: 8}}]
     assert (found.main.d_model, found.vocab_size, found.main.n_layers) == (66, 128, 4)
     for repeat, message in {
         "m * 2": "no size 'm' is known here; known: d_model, n, vocab_size, width",
-        "n / 4": "repeat = n / 4 = 1/2 is not a whole number",
+        "n / 4": "repeat = n / 4 = 2 / 4 = 0.5 is not a whole number",
         "n - 2": "repeat = n - 2 = 0 must be a whole number above 0",
         "n ** 20": "more than 4096 layers",
     }.items():

@@ -14,7 +14,7 @@ from archspec.language.rules import settable
 from archspec.language.schema import schema
 from archspec.language.show import document
 from archspec.language.source import read
-from archspec.language.starter import STARTER
+from archspec.language.starter import template
 from archspec.layers.registry import everything
 
 SPECS = sorted(Path("specs").glob("*.yaml"))
@@ -48,7 +48,7 @@ def test_takes_published_specs_as_written_and_resolved(path: Path) -> None:
 
 
 def test_takes_the_starter() -> None:
-    VALIDATOR.validate(yaml.safe_load(STARTER))
+    VALIDATOR.validate(yaml.safe_load(template()))
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)

@@ -17,8 +17,8 @@ from archspec.language.wiring import (
     Number,
     Wiring,
     parse_wiring,
-    problems,
 )
+from archspec.language.wiring_checks import problems
 from archspec.language.wirings import BUILTINS, builtin
 
 MODULES = ("norm1", "mixer", "ffn")
@@ -80,7 +80,13 @@ def test_calls_are_in_order_of_evaluation() -> None:
         ("x = f()", "f takes exactly one value, found 0"),
         ("x = f(*x)", "f takes exactly one value"),
         ("x = f(x=x)", "f takes exactly one value"),
-        ("x = x / 2", "`x / 2` is not allowed: only names, numbers"),
+        ("x = x / 2", "`x / 2` is not allowed: only numbers and sizes are divided, so write 1/2 * x"),
+        ("x = (x + y) / (3 * a)", "so write 1/(3 * a) * (x + y)"),
+        ("x = 2 / x", "`2 / x` is not allowed: only names, numbers"),
+        ("x = x ** 2", "`x ** 2` is not allowed: only names, numbers"),
+        ("x = max(x, 2)", "max takes exactly one value, found 2"),
+        ("x = sqrt(2, 3) * x", "`sqrt(2, 3)`: sqrt takes one value, found 2"),
+        ("x = 2^3 / 4 * x", "`2^3 / 4 * x` is not allowed"),
         ("x = a.b(x)", "`a.b(x)` is not allowed"),
         ("x = __import__('os')", "`'os'` is not allowed"),
         ("x = True", "`True` is not allowed"),

@@ -17,19 +17,29 @@ def spec_that_expects(**expect: int | str) -> Spec:
     )
 
 
-@pytest.mark.parametrize("promise", [1253, "1_253", "== 1253", '"<= 1.3K"', '"~1.25K"', '">1252"'])
+@pytest.mark.parametrize(
+    "promise", [1253, "1_253", "== 1253", '"<= 1.3K"', '"~1.25K"', '">1252"', "1.3K +- 4%", "1300 +- 47", "1253 +- 0"]
+)
 def test_a_kept_promise_is_silent(promise: int | str) -> None:
     spec = spec_that_expects(params=promise)
     assert check(spec, count(spec)) == []
+    assert loads(show(spec)).expect == spec.expect
 
 
 @pytest.mark.parametrize(
     ("promise", "words"),
-    [(1254, "1,254"), ('"< 1K"', "< 1K"), ('"~1.26K"', "~1.26K"), ('"~1B"', "~1B")],
+    [
+        (1254, "1,254 was promised"),
+        ('"< 1K"', "< 1K was promised"),
+        ('"~1.26K"', "~1.26K was promised (1,255 to 1,265; `+- 5%` behind it allows more)"),
+        ('"~1B"', "~1B was promised (500,000,000 to 1,500,000,000; `+- 5%` behind it allows more)"),
+        ("1300 +- 3%", "1300 +- 3% was promised (1,261 to 1,339)"),
+        ("~1.3K +- 46", "~1.3K +- 46 was promised (1,254 to 1,346)"),
+    ],
 )
 def test_a_broken_promise_says_both_numbers(promise: int | str, words: str) -> None:
     spec = spec_that_expects(params=promise)
-    problem = Problem(Mark(f"--set expect.params={promise}"), "expect.params", f"{words} was promised, 1,253 counted")
+    problem = Problem(Mark(f"--set expect.params={promise}"), "expect.params", f"{words}, 1,253 counted")
     assert check(spec, count(spec)) == [problem]
 
 

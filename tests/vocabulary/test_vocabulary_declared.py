@@ -13,7 +13,7 @@ from archspec.errors import SpecError
 from archspec.language.resolve import make
 from archspec.language.schema import schema
 from archspec.language.show import document, show
-from archspec.language.starter_dna import DNA
+from archspec.language.starter import template
 from archspec.layers.registry import find, kinds
 
 KINDS = kinds("vocabulary")
@@ -177,7 +177,7 @@ def test_a_vocabulary_that_nothing_takes_has_no_effect() -> None:
 
 
 def test_the_template_is_a_spec() -> None:
-    spec = archspec.loads(DNA)
+    spec = archspec.loads(template("dna"))
     assert (spec.vocab_size, spec.warnings) == (16, ())
     assert archspec.count(spec).total < 1_000_000
 

@@ -5,6 +5,11 @@
 State while decoding: keys and values of every token seen, or of the last `window`. Cost O(T^2 d) to train, O(T d) a
 decoded token; with a window O(T w d) and O(w d).
 
+A `window` counts the token itself, on either side: a causal one sees the last `window` tokens, a bidirectional one
+`window - 1` on each side, `2 * window - 1` in all. Of published models: a causal `sliding_window` (Mistral, Gemma) is
+`window` as it is; a bidirectional one is half of it and one more, `local_attention: 128` of ModernBERT `window: 65`,
+`attention_window: 512` of Longformer `window: 257`.
+
 Sources: Vaswani et al. 2017 (multi-head), Shazeer 2019 (multi-query), Ainslie et al. 2023 (grouped-query), Beltagy et
 al. 2020 (sliding window), Henry et al. 2020 (QK-norm), Gemma Team 2024 (soft-cap), Agarwal et al. 2025 (sinks), Qiu et
 al. 2025 (output gate).
@@ -54,7 +59,7 @@ class Attention(MixerComponent):
         inherit="mask",
     )
     window: Tokens | None = field(
-        "keys that a query sees, itself included (on each side when bidirectional)",
+        "keys that a query sees, itself included (on each side when bidirectional, so 2 * window - 1 in all)",
         None,
         when=("mask", "causal", "bidirectional"),
     )

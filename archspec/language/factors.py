@@ -1,0 +1,75 @@
+"""The numbers of a wiring: `alpha * mixer(x)`, `1/3 * x`, `sqrt(0.5) * x` with their values put in.
+
+Numbers are computed as everywhere in a spec, exactly for as long as they can be, and are rounded to float64 once, at
+the end. What is left are names of tensors, plain numbers, `+ - *` and calls: nothing that runs a wiring meets more.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from fractions import Fraction
+
+from archspec.errors import Fault
+from archspec.language.arithmetic import evaluate
+from archspec.language.wiring import Assign, Binary, Call, Expr, Name, Negate, Number, Wiring, walk, written
+
+Value = int | float | Fraction
+
+
+def with_factors(wiring: Wiring, sizes: Collection[str], size: Callable[[str], Value]) -> Wiring:
+    """The wiring with the value of each number in its place.
+
+    Args:
+        wiring: as it was read.
+        sizes: the names of sizes; a name that is neither one of them nor a tensor stays, to be told.
+        size: the value of a name; raises Fault where there is none.
+
+    Raises:
+        Fault: with the line, for arithmetic that has no value, and where a line assigns the name of a size; without a
+            word where the value is wrong for a reason that is told already.
+    """
+    tensors = {"x"}
+    steps = []
+    for number, step in enumerate(wiring.steps, 1):
+        try:
+            if step.target in sizes:
+                raise Fault(f"assigns {step.target!r}, which is the name of a size; choose another name")
+            steps.append(Assign(step.target, _Filled(tensors, sizes, size).expr(step.value)))
+        except Fault as fault:
+            raise Fault(f"line {number}: {fault}" if str(fault) else "") from None
+        tensors.add(step.target)
+    return replace(wiring, steps=tuple(steps))
+
+
+class _Filled:
+    """The expressions of one line."""
+
+    def __init__(self, tensors: Collection[str], sizes: Collection[str], size: Callable[[str], Value]):
+        self.tensors, self.sizes, self.size = tensors, sizes, size
+
+    def expr(self, expr: Expr) -> Expr:
+        """An expression with its numbers computed, each as large a part of it as is one."""
+        if self.is_number(expr):
+            return expr if _is_plain(expr) else _number(evaluate(written(expr), self.size))
+        match expr:
+            case Call(module=module, argument=argument):
+                return Call(module, self.expr(argument))
+            case Negate(operand=operand):
+                return Negate(self.expr(operand))
+            case Binary(operator=operator, left=left, right=right):
+                return Binary(operator, self.expr(left), self.expr(right))
+        return expr
+
+    def is_number(self, expr: Expr) -> bool:
+        """Whether no part of it is a tensor, or a name that nobody knows."""
+        return all(
+            part.name in self.sizes and part.name not in self.tensors for part in walk(expr) if isinstance(part, Name)
+        ) and not any(isinstance(part, Call) for part in walk(expr))
+
+
+def _is_plain(expr: Expr) -> bool:
+    return isinstance(expr, Number) or (isinstance(expr, Negate) and isinstance(expr.operand, Number))
+
+
+def _number(value: Value) -> Expr:
+    found = value if isinstance(value, int) else float(value)
+    return Negate(Number(-found)) if found < 0 else Number(found)
