@@ -153,6 +153,11 @@ def many(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'s' if n != 1 else ''}"
 
 
+def in_tokens(n: int) -> str:
+    """`1 token`, `1,024 tokens`."""
+    return many(n, "token")
+
+
 def closest(word: str, known: Iterable[str]) -> str:
     """The known word that is so like this one that it was probably meant, or nothing."""
     if len(word) > LONGEST_WORD:

@@ -2,14 +2,16 @@
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from archspec.cli.console import DASH, put
 from archspec.cli.voice import note
 from archspec.errors import noted, printable, suggest
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class Template(click.Option):
@@ -34,8 +36,10 @@ def _known(ctx: click.Context, option: click.Parameter, name: str | None) -> str
     return name
 
 
-def _completed(ctx: click.Context, option: click.Parameter, begun: str) -> list[CompletionItem]:
+def _completed(ctx: click.Context, option: click.Parameter, begun: str) -> "list[CompletionItem[Any]]":
     """The names that begin so."""
+    from click.shell_completion import CompletionItem
+
     from archspec.language.starter import templates
 
     return [CompletionItem(name) for name in templates() if name.startswith(begun)]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from archspec.decoding.given import MOST, whole
 from archspec.decoding.layout import Entry, Layout
 from archspec.decoding.tree import Held, Tree, counters, leaves, noted, rebuilt
-from archspec.errors import StateError, many
+from archspec.errors import StateError, in_tokens
 
 
 def length(tree: Tree, layout: Layout) -> int | None:
@@ -37,7 +37,7 @@ def truncated(tree: Tree, layout: Layout, n: int) -> Tree:
         return tree
     if n:
         for problem in _problems(tree, layout, seen, n):
-            said = many(n, "token") if seen is None else f"{n} of {many(seen, 'token')}"
+            said = in_tokens(n) if seen is None else f"{n} of {in_tokens(seen)}"
             raise StateError(
                 f"the state cannot go back to {said}: {problem}; keep a clone() from before the tokens that"
                 " may be taken back"

@@ -16,7 +16,7 @@ from archspec.decoding.padding import padding, shifted, trimmed
 from archspec.decoding.room import reserve
 from archspec.decoding.rows import joined, numbers, picked
 from archspec.decoding.tree import Held, Tree, check_tree, leaves, rebuilt, refilled
-from archspec.errors import StateError, many
+from archspec.errors import StateError, in_tokens, many
 from archspec.language.model import Spec
 
 
@@ -249,7 +249,7 @@ class State(dict[str, Any]):
         check_place(self.layout, self.device, self.dtype, x, dtype)
 
     def __repr__(self) -> str:
-        tokens = "tokens unknown" if self.length is None else many(self.length, "token")
+        tokens = "tokens unknown" if self.length is None else in_tokens(self.length)
         return f"State({self.layout.name}: {many(self.batch, 'sequence')}, {tokens}, {many(self.bytes, 'byte')})"
 
     def _with(self, tree: Tree, **different: Any) -> "State":

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from archspec.diagram.style import GREY, INK
 from archspec.diagram.text import Line
 from archspec.diagram.words import byte_size
-from archspec.errors import many
+from archspec.errors import in_tokens
 from archspec.graph import Node
 from archspec.layers.ops import Attend, Kept, LatentAttend, Op
 from archspec.passes.count import cache_bytes
@@ -49,7 +49,7 @@ def layer_words(ops: Sequence[Op]) -> list[str]:
     parts += [f"{byte_size(common)} / layer for all sequences"] if common else []
     limits = {k.limit for k in every if k.grows == "S"}
     most = max((limit or 0 for limit in limits), default=0)
-    return [*parts, *([f"at most {many(most, 'token')}"] if most and None not in limits else [])]
+    return [*parts, *([f"at most {in_tokens(most)}"] if most and None not in limits else [])]
 
 
 def model_words(nodes: Sequence[Node], tokens: int | None) -> tuple[Line, ...]:

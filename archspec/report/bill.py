@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 
-from archspec.errors import many
+from archspec.errors import in_tokens, many
 from archspec.passes.bill import Bill
 from archspec.report.text import human_bytes, human_flops
 
 
 def facts(bill: Bill) -> list[tuple[str, str]]:
     """What stands in it, line by line."""
-    texts = f"{many(bill.batch, 'sequence')}, a prompt of {many(bill.prompt, 'token')} and {bill.generate:,} more"
+    texts = f"{many(bill.batch, 'sequence')}, a prompt of {in_tokens(bill.prompt)} and {bill.generate:,} more"
     said = [
         ("work", f"{texts}; {bill.dtype}"),
         ("flops prefill", f"{human_flops(bill.flops_prefill)}, which gives the first token"),

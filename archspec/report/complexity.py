@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from archspec.errors import many
+from archspec.errors import in_tokens, many
 from archspec.passes.complexity import MEANING, Complexity
 from archspec.passes.crossings import Crossing
 from archspec.passes.figures import Figure
@@ -23,7 +23,7 @@ from archspec.report.text import Line, aligned, in_columns, in_markdown, indente
 def table(found: Complexity) -> str:
     """The formulas of a spec as text, a block for each part."""
     several = any(p.stack != found.parts[-1].stack for p in found.parts)
-    lengths = "B sequences of T tokens" if found.tokens is None else f"B inputs of T = {many(found.tokens, 'token')}"
+    lengths = "B sequences of T tokens" if found.tokens is None else f"B inputs of T = {in_tokens(found.tokens)}"
     lengths += ", over a memory of M" if several else ""
     lengths += "" if found.silent else "; while decoding a token sees S"
     blocks = [f"{found.name}, {many(found.layers, 'layer')}: {lengths}"]

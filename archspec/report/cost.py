@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from archspec.errors import many
+from archspec.errors import in_tokens, many
 from archspec.layers.ops import CLASSES, Attend, Experts
 from archspec.passes.cost import Cost
 from archspec.passes.count import spread
@@ -168,7 +168,7 @@ def totals(cost: Cost) -> list[tuple[str, str]]:
         said.append(("bytes moved unfused", f"{human_bytes(cost.bytes_moved_unfused)}; estimate"))
     said += list(_held(cost))
     for name, n in (("cache bytes", cost.cache_bytes), ("state bytes", cost.state_bytes)):
-        said += [(name, f"{human_bytes(n)} after {many(cost.workload.context, 'token')}")] if n else []
+        said += [(name, f"{human_bytes(n)} after {in_tokens(cost.workload.context)}")] if n else []
     said.append(("sequential steps", f"{cost.sequential_steps:,}"))
     return said
 
@@ -201,7 +201,7 @@ def work(cost: Cost) -> str:
     """What was priced, with its conventions."""
     w = cost.workload
     what = {"train": "a training step on", "prefill": "a prefill of", "decode": "one more token for"}[w.phase]
-    length = f"that see {w.context:,}" if w.phase == "decode" else f"of {many(w.seq, 'token')}"
+    length = f"that see {w.context:,}" if w.phase == "decode" else f"of {in_tokens(w.seq)}"
     memory = f", a memory of {w.memory:,}" if w.memory else ""
     length = length.replace("that see", "that sees" if w.batch == 1 else "that see")
     attends = any(isinstance(line.node.op, Attend) for line in cost.lines)

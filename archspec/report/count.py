@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from archspec.errors import many
+from archspec.errors import in_tokens, many
 from archspec.passes.count import Count, Row, kept
 from archspec.passes.dtypes import bytes_of
 from archspec.passes.records import kinds, records, remark
@@ -132,8 +132,8 @@ def totals(count: Count) -> list[tuple[str, str]]:
 
 def decoding(count: Count) -> str:
     """What the bytes are of: `1 sequence of 512 tokens, a memory of 512; bfloat16, recurrent states exact`."""
-    said = many(count.batch, "sequence") + ("" if count.seq is None else f" of {many(count.seq, 'token')}")
-    said += "" if count.memory is None else f", a memory of {many(count.memory, 'token')}"
+    said = many(count.batch, "sequence") + ("" if count.seq is None else f" of {in_tokens(count.seq)}")
+    said += "" if count.memory is None else f", a memory of {in_tokens(count.memory)}"
     exact = count.state_bytes and any(k.dtype == WIDE for _, k in kept(count.nodes))
     states = f", recurrent states {WIDE}" if exact and bytes_of(count.dtype) < bytes_of(WIDE) else ""
     return f"{said}; {count.dtype}{states}"

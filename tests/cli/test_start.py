@@ -67,8 +67,10 @@ def test_it_says_what_it_wrote_and_what_is_next(name: str, tmp_path: Path, monke
     Path("sub").mkdir()
     result = run("init", "--template", "llama", "--", name)
     beside = Path(name).parent / SCHEMA
-    wrote, *steps = result.stdout.splitlines()
-    assert wrote == f"wrote {name}, and {beside} for editors"
+    assert result.stdout == ""
+    wrote, schemas, *steps = result.stderr.splitlines()
+    assert wrote.startswith(f"wrote {name} (")
+    assert schemas.startswith(f"wrote {beside} (")
     assert json.loads(beside.read_text()) == schema()
     commands = [shlex.split(step.partition("#")[0]) for step in steps]
     assert [words[:2] for words in commands] == [
@@ -84,7 +86,7 @@ def test_it_says_what_it_wrote_and_what_is_next(name: str, tmp_path: Path, monke
 def test_a_file_that_has_the_name_of_the_schema_stays(tmp_path: Path) -> None:
     (tmp_path / SCHEMA).write_text("mine")
     result = run("init", str(tmp_path / "model.yaml"))
-    assert "is another file; archspec schema writes that for editors" in result.stdout
+    assert "is another file; archspec schema -o writes that for editors elsewhere" in result.stderr
     assert (tmp_path / SCHEMA).read_text() == "mine"
     (tmp_path / SCHEMA).write_text('{"title": "archspec"}')
     assert run("init", str(tmp_path / "other.yaml")).exit_code == 0

@@ -10,6 +10,7 @@ from command_line import run
 from archspec.cli.progress import Progress
 
 TINY = "specs/bert_tiny.yaml"
+SCHEMA = r"wrote .*archspec\.schema\.json \([\d,]+ lines\)\n"  # beside the spec
 WARNED = "specs/warned/definitions.yaml"
 
 
@@ -20,7 +21,7 @@ def writing(tmp_path: Path) -> list[tuple[list[str], str]]:
         (["build", TINY, "-o", f"{path}.py"], rf"wrote {path}\.py \(\d+ lines\)\n"),
         (["render", TINY, "-o", f"{path}.dot"], rf"wrote {path}\.dot\n"),
         (["schema", "-o", f"{path}.json"], rf"wrote {path}\.json \([\d,]+ lines\)\n"),
-        (["init", f"{path}.yaml"], rf"wrote {path}\.yaml \(\d+ lines\)\nnext: archspec count {path}\.yaml\n"),
+        (["init", f"{path}.yaml"], rf"wrote {path}\.yaml \(\d+ lines\)\n{SCHEMA}( +archspec .*\n){{3}}"),
     ]
 
 
