@@ -22,6 +22,7 @@ DASH, STDIN = "-", "<stdin>"  # standard input or output, and what problems call
 COMPLETE = "_ARCHSPEC_COMPLETE"  # the variable in which a shell asks what could stand at its cursor
 OBJECTS = 50_000  # new ones after which garbage is looked for
 PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
+MOST_SHOWN = 20  # problems with their lines; of more the places alone are enough to read
 LARGEST_INPUT = 1 << 20
 _INPUT = "archspec.input"  # under which a command line keeps the text of its standard input
 # a folder of the unrelated package `archspec`, whose files stand among ours when both are installed
@@ -152,7 +153,7 @@ def coloured_error(error: ArchspecError) -> str:
 
 
 def in_lines(problems: Collection[Problem], kind: str = "") -> Iterator[str]:
-    """Problems in colour, each with the line that it stands in, where that can still be read."""
+    """Problems in colour; of a few each with the line that it stands in, where that can still be read."""
     from archspec.cli.excerpt import excerpt, text_of
 
     ctx = click.get_current_context(silent=True)
@@ -160,7 +161,7 @@ def in_lines(problems: Collection[Problem], kind: str = "") -> Iterator[str]:
     for problem in problems:
         yield coloured(problem, kind)
         mark = problem.mark
-        if mark.line:
+        if mark.line and len(problems) <= MOST_SHOWN:
             text = texts[mark.file] if mark.file in texts else texts.setdefault(mark.file, text_of(mark.file))
             yield from excerpt(mark, text or "")
 

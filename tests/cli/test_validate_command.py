@@ -132,6 +132,13 @@ def test_warnings_have_their_lines_and_strict_makes_mistakes_of_them() -> None:
     assert strict.stderr.splitlines()[-1] == f"{len(lines) // 3} problems in {WARNED}"
 
 
+@pytest.mark.parametrize(("n", "lines"), [(20, 61), (21, 22)])
+def test_of_many_mistakes_the_places_are_enough(tmp_path: Path, n: int, lines: int) -> None:
+    path = tmp_path / "many.yaml"
+    path.write_text(GOOD.replace("{d_model", "{" + "".join(f"\n x{i}: 1," for i in range(n)) + "\n d_model"))
+    assert len(run("validate", str(path)).stderr.splitlines()) == lines
+
+
 # JSON
 
 

@@ -248,12 +248,13 @@ def test_files_that_are_no_text(data: bytes, message: str, tmp_path: Path, valid
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        (".", "is a directory; name a YAML file"),
+        (str(Path(json.__file__).parent), "holds no YAML file (.yaml, .yml)"),
         ("/dev/zero", "is not an ordinary file"),
         ("/dev/stdout", "is not an ordinary file"),
         ("no/such/file.yaml", "no such file"),
         ("x" * 5000, "File name too long"),
     ],
+    ids=["folder", "endless", "output", "missing", "long"],
 )
 def test_paths_that_are_no_files(path: str, message: str, validate: Any) -> None:
     found = validate(Path(path))
