@@ -123,10 +123,15 @@ def totals(count: Count) -> list[tuple[str, str]]:
     found.append(("embedding", _sized(count.embedding)))
     found += [("tied", _sized(count.tied) + ", not counted again")] if count.tied else []
     found += [("buffers", _sized(count.buffers))] if count.buffers else []
-    names = ["kv_bytes_per_token", "memory_bytes_per_token", "cache_bytes", "state_bytes"]
+    held = {
+        "kv bytes per token": count.kv_bytes_per_token,
+        "memory bytes per token": count.memory_bytes_per_token,
+        "cache bytes": count.cache_bytes,
+        "state bytes": count.state_bytes,
+    }
     if count.held_bytes != (count.cache_bytes or 0) + count.state_bytes:
-        names.append("held_bytes")
-    state = [(name.replace("_", " "), human_bytes(n)) for name in names if (n := getattr(count, name))]
+        held["held bytes"] = count.held_bytes
+    state = [(name, human_bytes(n)) for name, n in held.items() if n]
     return [*found, *state, *([("decoding", decoding(count))] if state else [])]
 
 
