@@ -61,20 +61,21 @@ class Setting(Text):
 
 
 class Layer(Text):
-    """A kind of component, role.kind, or a role."""
+    """A kind of component, role.kind, a role, or a topic of the language."""
 
     name = "layer"
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> "list[CompletionItem[Any]]":
-        """Roles and kinds; role.kind behind a role."""
+        """Topics, roles and kinds; role.kind behind a role."""
         from click.shell_completion import CompletionItem
 
+        from archspec.language.topics import summary, topics
         from archspec.layers.registry import everything
 
         found = everything()
-        names = {role: role.replace("_", " ") for role in found}
+        names = {topic: summary(topic) for topic in topics()} | {role: role.replace("_", " ") for role in found}
         for role, kinds in found.items():
             for kind, cls in kinds.items():
                 said = (cls.__doc__ or "").partition("\n")[0]

@@ -108,8 +108,9 @@ def test_arguments_are_files_and_options_have_their_values() -> None:
     assert answers("archspec ver") == ["plain,verify"]
 
 
-def test_layers_are_kinds_and_roles() -> None:
+def test_layers_are_topics_kinds_and_roles() -> None:
     assert answers("archspec layers att") == ["plain,attention"]
+    assert answers("archspec layers wir", "fish")[0].startswith("plain,wiring\t")
     assert answers("archspec layers mixer.mam") == ["plain,mixer.mamba", "plain,mixer.mamba2"]
 
 
