@@ -399,3 +399,10 @@ def test_a_promise_broken_by_a_setting_says_how_to_drop_it() -> None:
 
 def test_help_of_count_says_what_bytes_are() -> None:
     assert "one sequence of max_seq_len tokens, at 2 bytes a number" in " ".join(run("count", "--help").stdout.split())
+
+
+@pytest.mark.parametrize("command", [[], ["vocabulary", "--help"], ["--help"]], ids=["nothing", "group", "help"])
+def test_help_has_lines(command: list[str]) -> None:
+    result = run(*command)
+    assert "\\n" not in result.output
+    assert len(result.output.splitlines()) > 5

@@ -111,11 +111,15 @@ def quick_start() -> Iterator[None]:
 
 @contextmanager
 def _escaped() -> Iterator[None]:
-    """Wrong use is told with the words that were wrong, but without their control characters."""
+    """Wrong use is told with the words that were wrong, but without their control characters.
+
+    The help, which newer versions of click raise where a command is missing, has lines.
+    """
     try:
         yield
     except click.ClickException as error:
-        vars(error)["message"] = printable(error.message)
+        lines = error.message.split("\n") if type(error).__name__ == "NoArgsIsHelpError" else [error.message]
+        vars(error)["message"] = "\n".join(map(printable, lines))
         raise
 
 

@@ -49,7 +49,7 @@ ASKED = {
     "master_dtype": "of a second copy of the weights, which the optimizer steps",
 }
 LIMITS = {"at most": "<=", "at least": ">=", "below": "<", "above": ">", "is": "==", "about": "~"}
-UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
+UNITS = {"": 1, "K": 10**3, "k": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
 BINARY = {
     "KiB": 2**10,
     "MiB": 2**20,
@@ -57,14 +57,15 @@ BINARY = {
     "TiB": 2**40,
     "B": 1,
     "KB": 10**3,
+    "kB": 10**3,
     "MB": 10**6,
     "GB": 10**9,
     "TB": 10**12,
 }
 COMPARE = {"==": operator.eq, "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 FORM = re.compile(
-    r"(?P<op>==|<=|>=|<|>|~)?\s*(?P<number>\d[\d_]*(?:\.\d+)?(?:[eE]\+?\d{1,2})?)\s*(?P<unit>[KMGT]i?B|[KMBGT])?"
-    r"(?:\s*(?:\+-|\+/-|\u00b1)\s*(?P<off>\d[\d_]*(?:\.\d+)?)\s*(?P<of>%|[KMGT]i?B|[KMBGT])?)?"
+    r"(?P<op>==|<=|>=|<|>|~)?\s*(?P<number>\d[\d_]*(?:\.\d+)?(?:[eE]\+?\d{1,2})?)\s*(?P<unit>[KMGT]i?B|[kKMBGT]|kB)?"
+    r"(?:\s*(?:\+-|\+/-|\u00b1)\s*(?P<off>\d[\d_]*(?:\.\d+)?)\s*(?P<of>%|[KMGT]i?B|[kKMBGT]|kB)?)?"
 )
 
 

@@ -466,6 +466,7 @@ def test_every_comparison_of_a_promise(promise: str, kept: bool) -> None:
         ("params", "1.5e3", 1500, 100),
         ("params", "~350M", 350_000_000, 1_000_000),
         ("params", "350M +- 5%", 350_000_000, 35_000_000),
+        ("params", "350k +- 5%", 350_000, 35_000),
         ("params", "~350M +- 0.5M", 350_000_000, 1_000_000),
         ("params", "1.25K +/- 3", 1250, 6),
         ("state_bytes", "2 MiB +- 1 KiB", 2 * 2**20, 2048),
