@@ -24,6 +24,7 @@ WORDS = {
     "archspec/language/problems.py": "words of other configurations",
     "archspec/language/block.py": "what stands where a spec says nothing",
     "archspec/language/resolve.py": "what stands where a spec says nothing",
+    "archspec/language/filling.py": "what stands where a spec says nothing",
     "archspec/language/wirings.py": "the name of a wiring",
     "archspec/codegen/shorten/effects.py": "a function of PyTorch",
     "archspec/diagram/words.py": "how functions are spelled for people",

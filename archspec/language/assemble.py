@@ -8,13 +8,14 @@ from archspec.errors import Mark, Problem, in_order
 from archspec.language.document import SHARED, SIZES, STACK_KEYS, STACKED, TOP_KEYS
 from archspec.language.doubts import doubts
 from archspec.language.expect import parse_expect
+from archspec.language.filling import absent
 from archspec.language.init_names import init_names
 from archspec.language.inputs import check_inputs, parse_inputs
 from archspec.language.model import Spec, Stack
 from archspec.language.names import bad_name
 from archspec.language.origins import Origin, given
 from archspec.language.places import at_home, definitions
-from archspec.language.resolve import Resolver, absent
+from archspec.language.resolve import Resolver
 from archspec.language.rules import must_be
 from archspec.language.scope import Scope
 from archspec.language.section import Section

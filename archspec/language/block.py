@@ -3,11 +3,12 @@
 from archspec.errors import Fault
 from archspec.language.document import BLOCK_KEYS, ITEM_KEYS
 from archspec.language.factors import with_factors
+from archspec.language.filling import absent, one_channel
 from archspec.language.model import Block, Stack
 from archspec.language.names import bad_name
 from archspec.language.origins import DEFAULT, Origin
 from archspec.language.places import Place
-from archspec.language.resolve import Resolver, absent, one_channel
+from archspec.language.resolve import Resolver
 from archspec.language.scope import Scope
 from archspec.language.section import Section
 from archspec.language.terms import cancelled

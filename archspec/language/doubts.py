@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from archspec.language.filling import one_channel
 from archspec.language.model import Spec, Stack
-from archspec.language.resolve import one_channel
 from archspec.layers.base import MixerComponent
 
 Doubt = tuple[str, str, str]  # the name of a stack (nothing for the top), the key there, and what is told

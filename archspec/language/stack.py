@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from archspec.errors import suggest
 from archspec.language.block import BlockBuilder, leaves_unnormed
 from archspec.language.document import SHARED
+from archspec.language.filling import absent
 from archspec.language.fold import fold
 from archspec.language.model import Layer, Stack
 from archspec.language.origins import DEFAULT, Origin
 from archspec.language.overrides import Overrides
 from archspec.language.places import Expander, Place
-from archspec.language.resolve import Resolver, absent
+from archspec.language.resolve import Resolver
 from archspec.language.rules import shown
 from archspec.language.scope import Scope
 from archspec.language.section import Section

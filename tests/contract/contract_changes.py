@@ -11,8 +11,8 @@ from contract_specs import LENGTH, Document, double, every_component, inputs, re
 from torch import Tensor
 
 from archspec.graph import graph
+from archspec.language.filling import kind_of
 from archspec.language.model import Spec
-from archspec.language.resolve import kind_of
 from archspec.language.rules import rules, settable
 from archspec.layers.base import Component
 from archspec.layers.ops import Run

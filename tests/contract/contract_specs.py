@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from archspec.language.filling import kind_of
 from archspec.language.load import load
 from archspec.language.model import Spec
-from archspec.language.resolve import kind_of, make
+from archspec.language.resolve import make
 from archspec.layers.base import Component, EmbeddingComponent
 from archspec.layers.ops import Run
 from archspec.layers.registry import everything

@@ -14,9 +14,10 @@ from jsonschema import Draft202012Validator
 from archspec.errors import Mark, SpecError
 from archspec.language.document import PLAIN, SIZES
 from archspec.language.load import load
-from archspec.language.resolve import Resolver, Scope
+from archspec.language.resolve import Resolver
 from archspec.language.rules import Rule, rules, settable
 from archspec.language.schema import schema
+from archspec.language.scope import Scope
 from archspec.language.tree import from_plain
 from archspec.layers.registry import DECLARED, everything, find
 
