@@ -116,7 +116,10 @@ class Vocabulary(ABC):
 
     def _ids(self, ids: Any) -> list[int]:
         """Ids as a list, checked to be tokens."""
-        found = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+        found = ids.tolist() if hasattr(ids, "tolist") else ids
+        if isinstance(found, str) or not isinstance(found, Iterable):
+            raise VocabularyError(f"ids = {found!r} must be a row of ids; decode takes those of one text")
+        found = list(found)
         for at, i in enumerate(found):
             if not isinstance(i, int) or isinstance(i, bool):
                 raise VocabularyError(f"ids[{at}] = {i!r} is no whole number; decode takes the ids of one text")

@@ -248,6 +248,8 @@ WRONG = [
     (lambda: published("hyenadna_tiny").decode([12]),
      "ids[0] = 12 is no token: there are 12 of them (vocab_size 16 is padded)"),
     (lambda: made("bases").decode([[1]]), "ids[0] = [1] is no whole number; decode takes the ids of one text"),
+    (lambda: made("bases").decode(3), "ids = 3 must be a row of ids; decode takes those of one text"),
+    (lambda: made("bases").decode("12"), "ids = '12' must be a row of ids; decode takes those of one text"),
     (lambda: made("bases").special("unk"), "bases has no special token 'unk'; known: [CLS], [MASK], [PAD], [SEP]"),
     (lambda: made({"kind": "bases", "specials": ["[S]", "</s>"]}).special("s"),
      "bases has several special tokens 's'; known: </s>, [S]"),
