@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,8 @@ from archspec.cli.voice import Voiced, note
 from archspec.errors import VocabularyError, printable
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from archspec import Vocabulary
 
 SHOW = "show"
@@ -28,10 +30,16 @@ class _Vocabulary(Voiced, click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the arguments; those that begin with no command are about a spec."""
-        if not args:
+        if not args and not ctx.resilient_parsing:  # not while a shell asks what could come next
             raise click.UsageError("needs a spec, or learn and texts", ctx)
-        named = args[0] in self.commands or args[0] in ("-h", "--help")
+        named = not args or args[0] in self.commands or args[0] in ("-h", "--help")
         return super().parse_args(ctx, args if named else [SHOW, *args])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem[Any]]":
+        """Its commands, and the files of which one may be a spec."""
+        from click.shell_completion import CompletionItem
+
+        return [*super().shell_complete(ctx, incomplete), CompletionItem(incomplete, type="file")]
 
 
 @main.group(cls=_Vocabulary)

@@ -6,6 +6,7 @@ from typing import Literal
 from archspec.codegen.function import FunctionText
 from archspec.codegen.sources import Form
 from archspec.codegen.writer import Writer
+from archspec.errors import GenerateError
 from archspec.language.model import Spec, need_spec
 from archspec.lowering import lower_model
 from archspec.passes.count import count
@@ -22,9 +23,11 @@ def generate(spec: Spec, *, standalone: bool | Literal["plain", "fast"] = False)
 
     Raises:
         GenerateError: a layer's source cannot be specialised, or a family that the model uses has no plain form; this
-            is a fault of archspec, not of the spec.
+            is a fault of archspec, not of the spec. Or there is no such form of a file.
     """
     need_spec(spec)
+    if not (isinstance(standalone, bool) or standalone in ("plain", "fast")):
+        raise GenerateError(f"standalone = {standalone!r} is unknown; known: False, True, 'plain', 'fast'")
     form: Form = "package" if standalone is False else "plain" if standalone is True else standalone
     writer = Writer(spec, form)
     FunctionText(writer).write(lower_model(spec))

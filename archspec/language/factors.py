@@ -13,6 +13,7 @@ from archspec.language.arithmetic import evaluate
 from archspec.language.wiring import Assign, Binary, Call, Expr, Name, Negate, Number, Wiring, walk, written
 
 Value = int | float | Fraction
+EXACT = 2**53  # up to which float64 has every whole number
 
 
 def with_factors(wiring: Wiring, sizes: Collection[str], size: Callable[[str], Value]) -> Wiring:
@@ -49,7 +50,7 @@ class _Filled:
     def expr(self, expr: Expr) -> Expr:
         """An expression with its numbers computed, each as large a part of it as is one."""
         if self.is_number(expr):
-            return expr if _is_plain(expr) else _number(evaluate(written(expr), self.size))
+            return _number(_plain(expr) if _is_plain(expr) else evaluate(written(expr), self.size))
         match expr:
             case Call(module=module, argument=argument):
                 return Call(module, self.expr(argument))
@@ -70,6 +71,14 @@ def _is_plain(expr: Expr) -> bool:
     return isinstance(expr, Number) or (isinstance(expr, Negate) and isinstance(expr.operand, Number))
 
 
+def _plain(expr: Expr) -> int | float:
+    if isinstance(expr, Negate):
+        return -_plain(expr.operand)
+    assert isinstance(expr, Number)
+    return expr.value
+
+
 def _number(value: Value) -> Expr:
-    found = value if isinstance(value, int) else float(value)
+    """A number as PyTorch takes it: beyond EXACT whole numbers are floats too, where an int would not fit 64 bits."""
+    found = value if isinstance(value, int) and abs(value) <= EXACT else float(value)
     return Negate(Number(-found)) if found < 0 else Number(found)

@@ -48,6 +48,8 @@ def load(source: str | Path | Mapping[str, Any], *, set: Settings = ()) -> Spec:
 
 def loads(text: str, file: str = "<text>", *, set: Settings = ()) -> Spec:
     """The spec of a YAML text; `extends` needs a file and is refused here."""
+    if not isinstance(text, str):
+        raise TypeError(f"expected the text of a spec, found {type(text).__name__}; load takes a path or a mapping")
     return _assembled(_alone(parse(text, file), file), file, set)
 
 
@@ -147,6 +149,11 @@ def with_settings(document: Node, settings: Settings) -> Node:
     problems: list[Problem] = []
     if isinstance(settings, str):
         settings = [settings]
+    elif isinstance(settings, Iterable) and not isinstance(settings, Mapping):
+        settings = list(settings)
+    paths = settings if isinstance(settings, Mapping) else ()
+    if not isinstance(settings, list | Mapping) or not all(isinstance(path, str) for path in paths):
+        raise TypeError(f"set = {settings!r} must be 'path=value', several of these, or a mapping from paths to values")
     for path, value in settings.items() if isinstance(settings, Mapping) else map(_pair, settings):
         said = value if isinstance(value, str) else shown(value)
         mark = Mark(f"{SETTING} {clipped(' '.join(f'{path}={said}'.split()))}")

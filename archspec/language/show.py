@@ -6,7 +6,7 @@ from itertools import count, groupby
 from typing import Any
 
 from archspec.language.document import SIZES
-from archspec.language.model import Block, Layer, Segment, Spec, Stack
+from archspec.language.model import Block, Layer, Segment, Spec, Stack, need_spec
 from archspec.language.places import MOST_EXTENDS
 from archspec.language.rules import rules
 from archspec.language.source import MAX_BYTES
@@ -22,6 +22,7 @@ def show(spec: Spec) -> str:
 
     Where that would be more than a spec may hold, a block that differs from an earlier one in some values says those.
     """
+    need_spec(spec)
     found = document(spec)
     text = dump(found)
     if len(text.encode()) > MAX_BYTES or _size(found) > MAX_NODES:

@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -136,3 +138,12 @@ def test_nothing_of_it_imports_torch() -> None:
     )
     assert done.stdout.splitlines()[-1] == "False"
     assert archspec.vocabulary(archspec.load(TINY)).n_ids == 5
+
+
+@pytest.mark.parametrize("words", ["archspec vocabulary ", "archspec vocabulary le"])
+def test_a_shell_is_offered_its_commands(words: str) -> None:
+    given = {"COMP_WORDS": words, "COMP_CWORD": "2", "_ARCHSPEC_COMPLETE": "bash_complete"}
+    done = subprocess.run([sys.executable, "-m", "archspec"], env=os.environ | given, capture_output=True, text=True)
+    assert "plain,learn" in done.stdout
+    assert "file," in done.stdout
+    assert "Traceback" not in done.stderr
