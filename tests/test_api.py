@@ -110,3 +110,11 @@ def test_a_model_moves_the_biases_of_all_of_its_routers() -> None:
         model.update_bias(first, second)
         assert [bool(b.any()) for n, b in model.named_buffers() if n.endswith("correction_bias")] == [True, True]
     assert "update_bias" not in archspec.generate(archspec.load("specs/gpt2.yaml"))
+
+
+def test_a_printed_count_says_of_how_many_sequences_its_bytes_are() -> None:
+    spec = archspec.load("specs/bytes_hybrid.yaml")
+    one, four = str(archspec.count(spec)), str(archspec.count(spec, batch=4))
+    assert "sequence" not in one
+    assert "bytes a token of each sequence and" in four
+    assert "bytes of state of 4 sequences" in four

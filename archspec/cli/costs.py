@@ -100,7 +100,8 @@ def _bill(
     ] + (["--by"] if by else [])
     if said or form not in FORMATS:
         what = " and ".join(said) or f"--format {form}"
-        raise click.UsageError(f"{what} does not go with --generate, which prices a prompt and an answer")
+        go = "do" if len(said) > 1 else "does"
+        raise click.UsageError(f"{what} {go} not go with --generate, which prices a prompt and an answer")
     used = {name: asked[name] for name in ("batch", "memory", "dtype", "mla")}
     with timed("pricing"):
         found = bill(loaded, prompt=prompt, generate=generate, **used)

@@ -88,8 +88,9 @@ class Count:
         active = f", {self.active:,} of them active" if self.active != self.total else ""
         lines = [f"{self.name}: {many(self.total, 'parameter')} in {layers}{active}"]
         lines += [f"  {name} {n:,}" for name, n in records.kinds(self).items() if n]
-        grows = [f"{self.kv_bytes_per_token:,} bytes a token"] if self.kv_bytes_per_token else []
-        fixed = [f"{self.state_bytes:,} bytes of state"] if self.state_bytes else []
+        each, all_of = (" of each sequence", f" of {self.batch:,} sequences") if self.batch > 1 else ("", "")
+        grows = [f"{self.kv_bytes_per_token:,} bytes a token{each}"] if self.kv_bytes_per_token else []
+        fixed = [f"{self.state_bytes:,} bytes of state{all_of}"] if self.state_bytes else []
         return "\n".join([*lines, *(["  decoding keeps " + " and ".join([*grows, *fixed])] if grows or fixed else [])])
 
     def _repr_html_(self) -> str:
