@@ -1,7 +1,7 @@
 """What `archspec layers` prints: the components by role, the topics of the language, and the page of either."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from textwrap import wrap
 from typing import Any
@@ -78,6 +78,8 @@ def _fields(cls: type[Component]) -> str:
         return "It has no fields."
     used = [i for i, column in enumerate(zip(*rows[1:], strict=True)) if any(column)]
     rooms = _rooms([tuple(row[i] for i in used) for row in rows], [WIDTHS[i] for i in used])
+    if rooms is None:
+        return "\n".join(line for row in rows[1:] for line in _below(rows[0], row))
     broken = wrap if limit() is None else wrapped
     cells = [[broken(row[i], room) or [""] for i, room in zip(used, rooms, strict=True)] for row in rows]
     widths = [max(len(line) for cell in column for line in cell) for column in zip(*cells, strict=True)]
@@ -85,13 +87,21 @@ def _fields(cls: type[Component]) -> str:
     return "\n".join([lines[0], "-" * (sum(widths) + 2 * (len(widths) - 1)), *lines[1:]])
 
 
-def _rooms(rows: Sequence[Line], most: Sequence[int]) -> Sequence[int]:
-    """The widths of the columns: at most so many, and less where the terminal is too narrow for that."""
+def _below(header: Line, row: Line) -> Iterator[str]:
+    """A row of a table that no terminal so narrow can show: its cells one below the other."""
+    yield row[0]
+    for name, cell in zip(header[1:], row[1:], strict=True):
+        if cell:
+            yield from (f"  {line}" for line in wrapped(f"{name}: {cell}", (limit() or 80) - 2))
+
+
+def _rooms(rows: Sequence[Line], most: Sequence[int]) -> Sequence[int] | None:
+    """The widths of the columns: at most so many, and less where the terminal is narrower; None where none do."""
     columns = limit()
     kept = [tuple("x" * min(len(cell), room) for cell, room in zip(row, most, strict=True)) for row in rows]
     if columns is None or width_of(kept) <= columns:
         return most
-    return fit(rows, rows[0][:1], columns) or most
+    return fit(rows, rows[0][:1], columns)
 
 
 def _lines(cells: list[list[str]], widths: list[int]) -> list[str]:

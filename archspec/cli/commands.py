@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from archspec.cli.console import COMPLETE, DASH, Commands, UsualValue, put, read_spec
+from archspec.cli.console import COMPLETE, DASH, Commands, UsualValue, chosen, put, read_spec
 from archspec.cli.parameters import SPEC, File, Layer, Setting
 from archspec.cli.printing import fitted, show_text, show_yaml
 from archspec.cli.progress import Progress, Steps
@@ -119,6 +119,9 @@ def count(spec: str, settings: tuple[str, ...], strict: bool, by: str | None, fo
     from archspec.passes.expect import check
     from archspec.report.count import FORMATS
 
+    unused = [f"--{name}" for name in chosen(asked)]
+    if form == "csv" and unused:
+        raise click.UsageError(f"{' and '.join(unused)} changes what decoding holds, which --format csv does not list")
     loaded = read_spec(spec, settings, strict)
     with timed("counting"):
         found = counted(loaded, **asked)

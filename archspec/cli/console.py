@@ -233,3 +233,9 @@ def put(text: str, output: str | None, keep: Collection[str] = ()) -> None:
 
         write(output, text.encode(), keep)
         note(f"wrote {output} ({many(text.count(chr(10)), 'line')})")
+
+
+def chosen(asked: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given on the command line."""
+    source = click.get_current_context().get_parameter_source
+    return {name: value for name, value in asked.items() if source(name) is not click.core.ParameterSource.DEFAULT}

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from archspec.cli.commands import BATCH, MEMORY, SEQ, SET, SIZE, STRICT, main
-from archspec.cli.console import read_spec
+from archspec.cli.console import chosen, read_spec
 from archspec.cli.parameters import SPEC
 from archspec.cli.printing import show_text
 from archspec.cli.voice import timed
@@ -93,16 +93,12 @@ def _bill(
     from archspec import bill
     from archspec.report.bill import FORMATS
 
-    usual = {"phase": "train", "attention": "flash", "checkpoint": "none", "optimizer": "adamw"}
-    said = [f"--{name}" for name, value in asked.items() if value != usual.get(name, value)]
-    said += [
-        f"--{name}" for name in ("seq", "context", "gradient_dtype", "master_dtype") if asked[name] is not None
-    ] + (["--by"] if by else [])
+    used = {name: asked[name] for name in ("batch", "memory", "dtype", "mla")}
+    said = [f"--{name.replace('_', '-')}" for name in chosen(asked) if name not in used] + (["--by"] if by else [])
     if said or form not in FORMATS:
         what = " and ".join(said) or f"--format {form}"
         go = "do" if len(said) > 1 else "does"
         raise click.UsageError(f"{what} {go} not go with --generate, which prices a prompt and an answer")
-    used = {name: asked[name] for name in ("batch", "memory", "dtype", "mla")}
     with timed("pricing"):
         found = bill(loaded, prompt=prompt, generate=generate, **used)
     return lambda: FORMATS[form](found)

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from archspec.cli.commands import SET, STRICT, main
-from archspec.cli.console import read_spec
+from archspec.cli.console import chosen, read_spec
 from archspec.cli.costs import WORK
 from archspec.cli.parameters import SPEC, File
 from archspec.cli.printing import show_text
@@ -91,10 +91,7 @@ def explain(spec: str, settings: tuple[str, ...], strict: bool, form: str, **ask
     from archspec import explain as explained
     from archspec.report.explain import FORMATS
 
-    usual = click.core.ParameterSource.DEFAULT
-    source = click.get_current_context().get_parameter_source
-    given = {name: value for name, value in asked.items() if source(name) is not usual}
     loaded = read_spec(spec, settings, strict)
     with timed("explaining"):
-        found = explained(loaded, **given)
+        found = explained(loaded, **chosen(asked))
     show_text(lambda: FORMATS[form](found), form)

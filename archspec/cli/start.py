@@ -8,7 +8,7 @@ import click
 
 from archspec.cli.console import DASH, put
 from archspec.cli.voice import note
-from archspec.errors import noted, printable, suggest
+from archspec.errors import WriteError, noted, printable, suggest
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -72,8 +72,11 @@ def _schema(folder: Path) -> None:
     text = json.dumps(schema(), indent=1) + "\n"
     if path.exists() and not _is_ours(path):
         note(f"{path} is another file; archspec schema -o writes that for editors elsewhere")
-    else:
+        return
+    try:
         put(text, str(path))
+    except WriteError as error:  # the spec is written and complete without it
+        note(f"warning: {error}; an editor completes with the output of archspec schema")
 
 
 def _is_ours(path: Path) -> bool:

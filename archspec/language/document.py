@@ -22,7 +22,7 @@ TOP_KEYS = {
     "init": "how weights start",
     "define": "named blocks",
     "blocks": "the layers: a list of blocks, names, {repeat, pattern, share}; or a pattern such as (ssm ssm attn)x4",
-    "overrides": "changes of single layers: {at: layers[0:3].ffn, set: {...}} or replace",
+    "overrides": 'changes of single layers: {at: "layers[0:3].ffn", set: {...}} or replace',
     "final_norm": "norm after the last layer: true, false or a norm; by default where the wiring leaves x without one",
     "stacks": "several stacks by name (encoder, decoder), each with its own embedding and blocks",
     "head": "what turns the last hidden states into the output",

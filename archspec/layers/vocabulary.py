@@ -73,7 +73,7 @@ class WrittenVocabulary(VocabularyComponent):
         super().check()
         for special in self.specials:
             if not BRACKETED.fullmatch(special) or not special.isprintable():
-                raise ValueError(f"special token {special!r} must stand in brackets, such as [MASK] or <pad>")
+                raise ValueError(f"special token {special!r} must be one word in brackets, such as [MASK] or <pad>")
         for name, token in (("prepend", self.prepend), ("append", self.append)):
             if token is not None and token not in self.specials:
                 known = ", ".join(self.specials) or "none"
@@ -115,6 +115,10 @@ def check_letters(name: str, letters: str, least: int) -> None:
             f"{name} = {letters!r} holds {wrong!r}; letters are printable ASCII without spaces and brackets"
         )
     if letters != letters.upper():
-        raise ValueError(f"{name} = {letters!r} must be {letters.upper()!r}: texts are folded to upper case")
-    if len(set(letters)) < max(len(letters), least):
-        raise ValueError(f"{name} = {letters!r} must be at least {least} different letters")
+        right = "".join(dict.fromkeys(letters.upper()))
+        raise ValueError(f"{name} = {letters!r} must be {right!r}: texts are folded to upper case")
+    twice = next((c for i, c in enumerate(letters) if c in letters[:i]), "")
+    if twice:
+        raise ValueError(f"{name} = {letters!r} holds {twice!r} twice")
+    if len(letters) < least:
+        raise ValueError(f"{name} = {letters!r} must be at least {least} letters")

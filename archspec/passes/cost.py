@@ -16,7 +16,7 @@ from typing import Any
 from archspec.errors import CostError
 from archspec.graph import Graph, graph
 from archspec.language.model import Spec, need_spec
-from archspec.layers.ops import CLASSES, ELEMENTWISE, FFTConv, How, Scan
+from archspec.layers.ops import CLASSES, ELEMENTWISE, FFTConv, How, LatentAttend, Scan
 from archspec.passes.count import kept
 from archspec.passes.dtypes import bytes_of
 from archspec.passes.html import html_table
@@ -164,6 +164,8 @@ def cost(
         _not_of_training(phase, checkpoint=checkpoint, optimizer=optimizer,
                          gradient_dtype=gradient_dtype, master_dtype=master_dtype)  # fmt: skip
     found = graph(spec)
+    if mla != "absorbed" and not any(isinstance(node.op, LatentAttend) for node in found.nodes):
+        raise CostError(f"mla = {mla!r} has no effect: {spec.name} has no latent attention; leave it out")
     runs = asked.runs(spec)
     every = lines(found, runs, How(attention=attention), phase, checkpoint)
     moved = sum(line.times * (line.read + line.written) for line in every)
@@ -233,7 +235,8 @@ def by_class(every: Iterable[Line]) -> dict[str, int]:
 def _mfu(spec: Spec, found: Graph, every: list[Line]) -> dict[str, int]:
     active = sum(n.copies * p.numel * p.active[0] // p.active[1] for n in found.nodes for p in n.params if not p.buffer)
     tied = spec.head.tied_shape is not None
-    return {"megatron": megatron(found, every), "torchtitan": torchtitan(every, active, tied)}
+    one = len(spec.stacks) == 1  # torchtitan has no models of two stacks, whose weights see other numbers of tokens
+    return {"megatron": megatron(found, every)} | ({"torchtitan": torchtitan(every, active, tied)} if one else {})
 
 
 def _unfused(line: Line) -> int:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from archspec.errors import in_tokens, many
-from archspec.layers.ops import CLASSES, Attend, Experts
+from archspec.layers.ops import CLASSES, SCAN, Attend, Experts, Scan
 from archspec.passes.cost import Cost
 from archspec.passes.count import spread
 from archspec.passes.dtypes import bytes_of
@@ -152,7 +152,7 @@ def totals(cost: Cost) -> list[tuple[str, str]]:
         parts += [f"run again {cost.flops_again:,}"] if cost.flops_again else []
         said.append(("", " + ".join(parts)))
     said.append(("flops per token", human_flops(per_token(cost))))
-    said += [(name, f"{n:,}") for name, n in _classes(cost)]
+    said += _classes(cost)
     if cost.flops_needed != cost.flops_forward:
         share = 100 * (1 - cost.flops_needed / cost.flops_forward)
         said.append(
@@ -213,12 +213,14 @@ def work(cost: Cost) -> str:
     return f"{what} {many(w.batch, 'sequence')} {length}{memory}; {', '.join(how)}"
 
 
-def _classes(cost: Cost) -> Iterator[tuple[str, int]]:
+def _classes(cost: Cost) -> Iterator[tuple[str, str]]:
     for name in CLASSES:
         n = cost.by_class[name]
         estimate = " (estimate)" if f"by_class.{name}" in cost.estimates else ""
         if n:
-            yield f"forward, {name}{estimate}", n
+            products = sum(line.times * line.forward for line in cost.lines if isinstance(line.node.op, Scan))
+            part = f", of which {products:,} are products and part of flops" if name == SCAN and products else ""
+            yield f"forward, {name}{estimate}", f"{n:,}{part}"
 
 
 # The formats

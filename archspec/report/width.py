@@ -43,6 +43,8 @@ def folded(text: str, columns: int | None) -> str:
 def _folded_line(line: str, columns: int) -> list[str]:
     if len(line) <= columns or not line.strip(" -"):
         return [line[:columns] if line.strip() else line]
+    if len(line) - len(line.lstrip()) > columns * DEEPEST:  # a remark under a cell that stands too far right
+        line = f"    {line.lstrip()}"
     starts = [cell.start() for cell in _CELLS.finditer(line)]
     at = max((at for at in starts if at <= columns * DEEPEST), default=starts[0])
     hang = at if line[:at].strip() else at + 2  # running text hangs a little

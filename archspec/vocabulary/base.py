@@ -4,6 +4,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from operator import index
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from archspec.errors import VocabularyError, listed
@@ -60,6 +61,8 @@ class Vocabulary(ABC):
         Raises:
             VocabularyError: there is none of that name, or more than one.
         """
+        if not isinstance(name, str):
+            raise TypeError(f"special takes the name of a token, not {type(name).__name__}")
         if name in self.specials:
             return self.specials[name]
         found = self._named.get(name.lower(), [])
@@ -121,13 +124,13 @@ class Vocabulary(ABC):
             raise VocabularyError(f"ids = {found!r} must be a row of ids; decode takes those of one text")
         found = list(found)
         for at, i in enumerate(found):
-            if not isinstance(i, int) or isinstance(i, bool):
+            if isinstance(i, bool) or not hasattr(i, "__index__"):
                 raise VocabularyError(f"ids[{at}] = {i!r} is no whole number; decode takes the ids of one text")
             if not 0 <= i < self.n_ids:
                 padded = self.n_ids <= i < self.vocab_size
                 why = f" (vocab_size {self.vocab_size} is padded)" if padded else ""
                 raise VocabularyError(f"ids[{at}] = {i} is no token: there are {self.n_ids} of them{why}")
-        return found
+        return [index(i) for i in found]
 
     # Many texts
 
@@ -142,18 +145,23 @@ class Vocabulary(ABC):
         """Many texts as one tensor, padded with the padding token (or with id 0, where there is none).
 
         Args:
-            texts: at least one.
+            texts: the texts.
             add_special_tokens: as in `encode`.
             side: where padding stands.
             length: T; that of the longest text where it is not given.
 
         Raises:
             VocabularyError: a text cannot be encoded (it says which), or is longer than `length`.
+            TypeError, ValueError: there are no texts, or no such side or length.
         """
         import torch
 
         if isinstance(texts, str):
             raise TypeError("encode_batch takes a list of texts; encode takes one")
+        if side not in ("right", "left"):
+            raise ValueError(f"side = {side!r} is unknown; known: right, left")
+        if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 0):
+            raise ValueError(f"length = {length!r} must be a whole number, at least 0")
         rows = [self._row(i, text, add_special_tokens) for i, text in enumerate(texts)]
         longest = max(map(len, rows), default=0) if length is None else length
         ids = torch.full((len(rows), longest), self.pad_id or 0, dtype=torch.int64)
@@ -167,6 +175,8 @@ class Vocabulary(ABC):
         return Batch(ids, mask)
 
     def _row(self, i: int, text: str, add_special_tokens: bool) -> list[int]:
+        if not isinstance(text, str):
+            raise TypeError(f"texts[{i}] must be a text, not {type(text).__name__}")
         try:
             return self.encode(text, add_special_tokens=add_special_tokens)
         except VocabularyError as error:
@@ -175,10 +185,27 @@ class Vocabulary(ABC):
     def decode_batch(
         self,
         ids: "Iterable[Iterable[int]] | Tensor",
-        mask: "Tensor | None" = None,
+        mask: "Tensor | Sequence[Sequence[int]] | None" = None,
         *,
         skip_special_tokens: bool = False,
     ) -> list[str]:
-        """The texts of the rows of (B, T) ids; with a mask, of those tokens alone at which it is True."""
-        rows = list(ids) if mask is None else [row[kept] for row, kept in zip(ids, mask, strict=True)]
+        """The texts of the rows of (B, T) ids; with a mask, of those tokens alone at which it is True, or 1.
+
+        Raises:
+            VocabularyError: an id is no token, tokens do not go together, or the mask has another shape than the ids.
+        """
+        rows = _lists(ids)
+        if mask is not None:
+            kept = _lists(mask)
+            if [*map(len, kept)] != [*map(len, rows)]:
+                raise VocabularyError("mask must be of the shape of ids, (B, T): True or 1 at tokens")
+            rows = [
+                [i for i, real in zip(row, reals, strict=True) if real] for row, reals in zip(rows, kept, strict=True)
+            ]
         return [self.decode(row, skip_special_tokens=skip_special_tokens) for row in rows]
+
+
+def _lists(rows: Any) -> list[list[Any]]:
+    """Rows of a tensor, or of anything that can be gone over, as lists."""
+    rows = rows.tolist() if hasattr(rows, "tolist") else rows
+    return [row.tolist() if hasattr(row, "tolist") else list(row) for row in rows]

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from archspec.errors import MissingError, VocabularyError
+from archspec.errors import MissingError, VocabularyError, listed
 from archspec.language.source import no_plain_file
 from archspec.layers.vocabulary import FileVocabulary
 from archspec.vocabulary.base import Vocabulary
@@ -59,7 +59,7 @@ class TokenizerVocabulary(Vocabulary):
             found = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the library raises no other
             raise VocabularyError(f"{self.name}: is no tokenizer file: {error}") from None
-        self._check(found.get_vocab(with_added_tokens=True))
+        self._check(found)
         found.no_padding()
         found.no_truncation()
         return found
@@ -78,13 +78,21 @@ class TokenizerVocabulary(Vocabulary):
         except (OSError, UnicodeDecodeError) as error:
             raise VocabularyError(f"{self.name}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
-    def _check(self, ids: dict[str, int]) -> None:
+    def _check(self, found: Any) -> None:
         """Hold the file to the spec."""
-        if len(ids) != self.declared.size or max(ids.values(), default=-1) != len(ids) - 1:
+        ids = found.get_vocab(with_added_tokens=True)
+        if len(ids) != self.declared.size:
             raise VocabularyError(f"{self.name}: has {len(ids)} tokens, and the spec says size: {self.declared.size}")
-        lost = [token for token in self.declared.specials if token not in ids]
-        if lost:
-            raise VocabularyError(f"{self.name}: has no special token {lost[0]!r}, which the spec names")
+        if max(ids.values(), default=-1) != len(ids) - 1:
+            raise VocabularyError(f"{self.name}: leaves ids out: the largest of its {len(ids)} is {max(ids.values())}")
+        special = {token.content: i for i, token in found.get_added_tokens_decoder().items() if token.special}
+        for token in self.declared.specials:
+            if token not in special:
+                raise VocabularyError(f"{self.name}: has no special token {token!r}{listed(special)}")
+        said = [special[token] for token in self.declared.specials]
+        if said != sorted(said):
+            right = sorted(self.declared.specials, key=special.__getitem__)
+            raise VocabularyError(f"{self.name}: has its special tokens in another order: {', '.join(right)}")
 
     @cached_property
     def specials(self) -> dict[str, int]:
@@ -100,9 +108,14 @@ class TokenizerVocabulary(Vocabulary):
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """The ids of a text; at its ends stand the special tokens that the file's own template adds."""
+        if not isinstance(text, str):
+            raise TypeError(f"encode takes one text, not {type(text).__name__}; encode_batch takes a list")
         tokenizer = self.tokenizer
         try:
+            text.encode()
             found = tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        except UnicodeEncodeError as error:
+            raise VocabularyError(f"text[{error.start}] = {text[error.start]!r} is no Unicode letter") from None
         except Exception as error:  # the library raises no other
             raise VocabularyError(f"{self.name}: cannot encode the text: {error}") from None
         self._check_whole(text, found.offsets)

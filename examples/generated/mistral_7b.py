@@ -24,7 +24,6 @@ N_HEADS = 32  # query heads
 HEAD_DIM = 128  # channels of a query or key head
 N_KV_HEADS = 8  # key/value heads; each serves n_heads / n_kv_heads query heads
 THETA = 10000.0  # base of the wavelengths, which run from 2 pi to about 2 pi theta tokens
-KEEP = 4095  # keys that later queries can still see
 WINDOW = 4096  # keys that a query sees, itself included (on each side when bidirectional, so 2 * window - 1 in all)
 D_FF = 14336  # hidden units
 STD = 0.02  # standard deviation of the linear layers
@@ -102,7 +101,7 @@ class Attention(nn.Module):
         q = self.q_proj(x).view(B, T, N_HEADS, HEAD_DIM).transpose(1, 2)  # (B, N_HEADS, T, HEAD_DIM)
         k, v = self.keys_and_values(x)
         q, k = self.position(q, k, advance(state, T))
-        k, v = append(state, k=k, v=v, keep=KEEP)  # (B, N_KV_HEADS, S, HEAD_DIM)
+        k, v = append(state, k=k, v=v, keep=WINDOW - 1)  # (B, N_KV_HEADS, S, HEAD_DIM)
         y = attention(q, k, v, causal=True, window=WINDOW)
         y = y.transpose(1, 2).reshape(B, T, N_HEADS * HEAD_DIM)  # (B, T, N_HEADS * HEAD_DIM)
         return self.o_proj(y)

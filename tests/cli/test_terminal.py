@@ -142,6 +142,13 @@ def test_a_real_terminal_is_asked_for_its_width() -> None:
         assert most - 20 < widest <= most, (columns, environment)
 
 
+def test_fields_that_fit_no_table_stand_one_below_the_other() -> None:
+    lines = answers(24, {}, "layers", "attention")
+    assert max(map(len, lines)) <= 24
+    assert "n_heads" in lines
+    assert any(line.startswith("  type: ") for line in lines)
+
+
 def test_a_pipe_is_as_wide_as_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     assert max(map(len, run("count", SPECS[1]).stdout.splitlines())) > 120

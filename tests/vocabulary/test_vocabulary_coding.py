@@ -271,3 +271,28 @@ def test_one_text_is_no_list_and_a_list_no_text() -> None:
         made("bases").encode_batch("ACG")
     with pytest.raises(TypeError, match="encode takes one text, not list; encode_batch takes a list"):
         made("bases").encode(["ACG"])  # type: ignore[arg-type]
+
+
+def test_a_mask_may_be_of_numbers_or_lists() -> None:
+    vocabulary = made("bases")
+    ids, mask = vocabulary.encode_batch(["ACG", "T"])
+    for form in (mask, mask.int(), mask.tolist(), mask.int().tolist(), mask.numpy()):
+        assert vocabulary.decode_batch(ids, form) == ["ACG", "T"]
+    assert vocabulary.decode([*ids[0]]) == vocabulary.decode(ids[0].numpy()) == "ACG"
+    for form in (mask[:1], mask[:, :1]):
+        with pytest.raises(VocabularyError, match=re.escape("mask must be of the shape of ids, (B, T)")):
+            vocabulary.decode_batch(ids, form)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda v: v.encode_batch(["A"], side="middle"), "side = 'middle' is unknown; known: right, left"),
+        (lambda v: v.encode_batch(["A"], length=-1), "length = -1 must be a whole number, at least 0"),
+        (lambda v: v.encode_batch(["A", 3]), "texts[1] must be a text, not int"),
+        (lambda v: v.special(None), "special takes the name of a token, not NoneType"),
+    ],
+)
+def test_wrong_arguments_are_told(call: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+        call(made("bases"))

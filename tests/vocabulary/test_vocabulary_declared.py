@@ -143,8 +143,8 @@ REFUSED = [
     (({"kind": "bases", "pad_to_multiple_of": 8},), {"vocab_size": 9}, "vocab_size: vocab_size = 9 is not that of the "
      "vocabulary, which has 9 tokens, padded to 16; remove one of the two, or write pad_to_multiple_of: 9 into the "
      "vocabulary"),
-    (({"kind": "bases", "specials": ["MASK"]},), {}, "vocabulary: special token 'MASK' must stand in brackets, "
-     "such as [MASK] or <pad>"),
+    (({"kind": "bases", "specials": ["MASK"]},), {}, "vocabulary: special token 'MASK' must be one word in "
+     "brackets, such as [MASK] or <pad>"),
     (({"kind": "bases", "specials": ["[A]", "[A]"]},), {}, "vocabulary: specials name '[A]' twice; keep one"),
     (({"kind": "bases", "append": "[UNK]"},), {}, "vocabulary: append = '[UNK]' must be one of the special tokens: "
      "[PAD], [CLS], [SEP], [MASK]"),

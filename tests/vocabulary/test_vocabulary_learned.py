@@ -30,6 +30,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (found / "uni.json").write_text(archspec.learn_vocabulary(TEXTS, size=SIZE, kind="unigram"), encoding="utf-8")
     (found / "words.txt").write_text("no JSON")
     (found / "other.json").write_text('{"model": {"type": "BPE"}}')
+    holes = tokenizers.models.BPE(vocab={"a": 0, "b": 1, "c": 7}, merges=[])
+    tokenizers.Tokenizer(holes).save(str(found / "holes.json"))
     (found / "list.json").write_text("[1]")
     (found / "latin.json").write_bytes(b"\xff")
     (found / "sub").mkdir()
@@ -139,7 +141,16 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no tokenizer": ({"file": "other.json"}, "other.json: is no tokenizer file: "),
     "another kind": ({"file": "uni.json"}, "uni.json: holds a Unigram model, and the spec says bpe"),
     "another size": ({"size": 301}, "tok.json: has 300 tokens, and the spec says size: 301"),
-    "a special that is none": ({"specials": ["<unk>"]}, "tok.json: has no special token '<unk>', which the spec names"),
+    "a special that is none": (
+        {"specials": ["<unk>"]},
+        "tok.json: has no special token '<unk>'; known: <eos>, <mask>, <pad>",
+    ),
+    "a word that is not special": ({"specials": ["def"]}, "tok.json: has no special token 'def'; known: "),
+    "specials in another order": (
+        {"specials": ["<eos>", "<pad>"]},
+        "tok.json: has its special tokens in another order: <pad>, <eos>",
+    ),
+    "ids with holes": ({"file": "holes.json", "size": 3}, "holes.json: leaves ids out: the largest of its 3 is 7"),
 }
 
 
@@ -186,6 +197,25 @@ def test_what_cannot_be_learned_says_why(asked: dict[str, Any], message: str) ->
     with pytest.raises(VocabularyError) as caught:
         archspec.learn_vocabulary(TEXTS[:50], **asked)
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("texts", "asked", "message"),
+    [
+        ("one text", {"size": 300}, "takes several texts, such as [text]"),
+        (["a"], {"size": "300"}, "size = '300' must be a whole number"),
+        (["a"], {"size": 300, "specials": "<pad>"}, "specials = '<pad>' must be a list of texts"),
+    ],
+)
+def test_wrong_types_are_told(texts: Any, asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(message)):
+        archspec.learn_vocabulary(texts, **asked)
+
+
+def test_a_chromosome_is_learned_from_in_stretches() -> None:
+    """A word of 200,000 letters took minutes; its time grows with the square of a word's length."""
+    letters = "ACGTTGCA" * 25_000
+    assert '"AC"' in archspec.learn_vocabulary([letters], size=260)
 
 
 @pytest.mark.parametrize("call", [lambda v: archspec.learn_vocabulary(TEXTS, size=300), lambda v: v.encode("a")],

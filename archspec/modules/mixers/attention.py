@@ -114,7 +114,9 @@ class Attention(nn.Module):
         if c.rotates:
             q, k = self.position(q, k, advance(state, T), positions=positions if c.counted else None)
         if c.mask == "causal" or c.mask == "prefix":
-            k, v = append(state, k=k, v=v, keep=c.keep, mask=mask if c.padded else None)  # (B, n_kv_heads, S, head_dim)
+            k, v = append(
+                state, k=k, v=v, keep=None if c.window is None else c.window - 1, mask=mask if c.padded else None
+            )  # (B, n_kv_heads, S, head_dim)
             if c.padded and key_mask is not None:
                 key_mask = key_mask[:, -k.shape[2] :]  # of the keys that are still kept
         if c.mask == "prefix" and not c.plain:
@@ -122,7 +124,9 @@ class Attention(nn.Module):
         if c.mask == "prefix" and c.padded and prefix_len is not None and key_mask is not None:
             prefix_len = prefix_len + (~key_mask).sum(1)  # padding comes before it
         if c.placed and (c.slopes or c.own_bias) and places is not None:
-            distances = place_distances(places, state, c.keep, mask if c.padded else None)  # (B, T, S)
+            distances = place_distances(
+                places, state, None if c.window is None else c.window - 1, mask if c.padded else None
+            )  # (B, T, S)
             if c.slopes:
                 bias = self.position(distances, device=q.device)  # (B, n_heads, T, S)
             else:
