@@ -28,6 +28,7 @@ from archspec.lowering.program import (
     Negate,
     Number,
     Once,
+    PerLayer,
     Value,
 )
 
@@ -222,9 +223,9 @@ class _Scope:
             case Negate(operand=operand):
                 return self.elementwise("negate", (self.value(operand),))
             case Binary(operator=operator, left=left, right=right):
-                sides = [s for s in (left, right) if number(s) is None]
-                by = next((n for s in (left, right) if (n := number(s)) is not None), None)
-                fn = OPERATORS[operator] if by is None else f"{operator} {by:g}"
+                sides = [s for s in (left, right) if not factor(s)]
+                by = next((said for s in (left, right) if (said := factor(s))), "")
+                fn = f"{operator} {by}" if by else OPERATORS[operator]
                 return self.elementwise(fn, tuple(self.value(s) for s in sides))
         return NOWHERE
 
@@ -278,6 +279,14 @@ class _Scope:
     def add(self, op: Op, sources: Iterable[str], part: str, component: Component | None) -> str:
         """Add a node at this place."""
         return self.expansion.add(op, sources, **self.place, part=part, component=component)
+
+
+def factor(expression: Expression) -> str:
+    """What an expression of numbers alone comes to, as text; nothing where it reads a value."""
+    if isinstance(expression, PerLayer):
+        return f"({expression.text})"
+    value = number(expression)
+    return "" if value is None else f"{value:g}"
 
 
 def number(expression: Expression) -> float | None:

@@ -12,6 +12,7 @@ from archspec.lowering.program import (
     Negate,
     Number,
     Once,
+    PerLayer,
     Scoped,
     Substate,
     Value,
@@ -28,6 +29,8 @@ def printed(expression: Expression, takes: Takes = MappingProxyType({})) -> str:
             return name
         case Number(value=value):
             return repr(value)
+        case PerLayer(name=name):
+            return f"self.{name}"
         case Negate(operand=inner):
             return f"-{_operand(inner, '*', takes)}"
         case Binary(operator=operator, left=left, right=right):

@@ -11,6 +11,7 @@ from archspec.codegen.lines import fitted, header, indented, listed, signature
 from archspec.codegen.prose import forward_docstring, remark, summary
 from archspec.codegen.sources import PLAIN, code, definition
 from archspec.codegen.writer import Writer
+from archspec.language.depth import as_python, needs_math
 from archspec.language.model import Block, Spec, Stack
 from archspec.layers.base import Component
 from archspec.lowering import Function
@@ -88,9 +89,9 @@ class FunctionText:
             f"class {name}(nn.Module):",
             f'    """{summary(function)}"""',
             "",
-            "    def __init__(self) -> None:",
+            f"    def __init__(self{', layer: int' if function.numbered else ''}) -> None:",
             "        super().__init__()",
-            *(f"        {line}" for line in [*members, *self.start(function)]),
+            *(f"        {line}" for line in [*members, *self.factors(function), *self.start(function)]),
             "",
             *(["    @atomic"] if self.is_atomic(function) else []),
             *header("forward", signature(function, self.collected(function))),
@@ -113,8 +114,9 @@ class FunctionText:
             case Layers() as layers:
                 return self.layers(member.name, layers)
             case Component() as c:
-                width = "" if member.width is None else width_of(self.writer, stack)
-                return [f"self.{member.name} = {self.writer.layer(c)}({width})"]
+                given = [] if member.width is None else [width_of(self.writer, stack)]
+                given += ["layer"] if c.numbered else []
+                return [f"self.{member.name} = {self.writer.layer(c)}({', '.join(given)})"]
 
     def layers(self, name: str, layers: Layers) -> list[str]:
         """The lines that make the layers, repeats folded."""
@@ -132,14 +134,31 @@ class FunctionText:
 
     def period(self, period: Period) -> list[str]:
         """One period and its repeats as an expression, in pieces that may stand on lines of their own."""
-        calls = [f"{self.write(layer)}()" for layer in period.layers]
+        calls = [self.layer(period, i) for i in range(len(period.layers))]
         if period.repeat == 1:
             return listed("[", calls, "]")
         if period.shared:
             return listed("[", calls, f"] * {period.repeat}")
-        if len(calls) == 1:
-            return [calls[0], f"for _ in range({period.repeat})"]
-        return ["block", f"for _ in range({period.repeat})", *listed("for block in (", calls, ")")]
+        start, step, n = period.start, len(calls), period.n_layers
+        numbers = [str(start), str(start + n)] if start or step > 1 else [str(n)]
+        numbers += [str(step)] if step > 1 else []
+        numbered = any(layer.numbered for layer in period.layers)
+        each = f"for i in range({', '.join(numbers)})" if numbered else f"for _ in range({period.repeat})"
+        return [calls[0], each] if step == 1 else ["block", each, *listed("for block in (", calls, ")")]
+
+    def layer(self, period: Period, at: int) -> str:
+        """One layer of a period made: with its number, where it asks for that."""
+        layer = period.layers[at]
+        if not layer.numbered:
+            return f"{self.write(layer)}()"
+        repeated = f"i + {at}" if at else "i"
+        return f"{self.write(layer)}({period.start + at if period.repeat == 1 else repeated})"
+
+    def factors(self, function: Function) -> list[str]:
+        """The lines that work out numbers that differ from layer to layer."""
+        if needs_math(factor.text for factor in function.per_layer):
+            self.writer.need("math", "")
+        return [f"self.{factor.name} = {as_python(factor.text)}" for factor in function.per_layer]
 
     def start(self, function: Function) -> list[str]:
         """The lines that tie tensors and start the weights."""

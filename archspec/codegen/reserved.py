@@ -27,6 +27,7 @@ PADDING = (  # as_...: beside arguments such as `<stack>_mask`, of a stack that 
 STRUCTURAL = {
     "nn": ("torch", "nn"),
     "torch": ("torch", ""),
+    "math": ("math", ""),
     "Tensor": ("torch", "Tensor"),
     "F": ("torch.nn.functional", ""),
     **{name: ("archspec.kernels.state", name) for name in ("State", "substate", "advance", "once", "atomic")},

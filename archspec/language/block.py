@@ -1,6 +1,7 @@
 """One layer resolved: its sub-layers, the norms that its wiring names, and the wiring itself."""
 
 from archspec.errors import Fault
+from archspec.language.depth import LAYER
 from archspec.language.document import BLOCK_KEYS, ITEM_KEYS
 from archspec.language.factors import with_factors
 from archspec.language.filling import absent, one_channel
@@ -35,14 +36,29 @@ class BlockBuilder:
     def __init__(self, resolver: Resolver, scope: Scope, memory: Stack | None, is_memory: bool, lost: bool = False):
         self.resolver, self.scope, self.memory, self.is_memory = resolver, scope, memory, is_memory
         self.lost = lost  # there is a memory, but what is wrong with it is told already
-        self.built: dict[int, Block | None] = {}
+        self.built: dict[tuple[int, int | None], Block | None] = {}
 
-    def block(self, place: Place) -> Block | None:
-        """The block of a place, or None when it is wrong (the problems are kept)."""
-        key = id(place.node)
-        if not place.broken and key not in self.built:
-            self.built[key] = _Building(self, place).block()
-        return None if place.broken else self.built[key]
+    def block(self, place: Place, number: int) -> Block | None:
+        """The block of a place, the layer of that number; None when it is wrong (the problems are kept)."""
+        if place.broken:
+            return None
+        for key in ((id(place.node), None), (id(place.node), number)):
+            if key in self.built:
+                return self.built[key]
+        found, by_number = self._build(place, number)
+        self.built[id(place.node), number if by_number and found is not None else None] = found
+        return found
+
+    def _build(self, place: Place, number: int) -> tuple[Block | None, bool]:
+        """A block, and whether a size in it differs with the number of the layer."""
+        read = self.resolver.read
+        before = LAYER in read
+        read.discard(LAYER)
+        found = _Building(self, place, self.scope.with_numbers({LAYER: number})).block()
+        by_number = LAYER in read
+        if before:
+            read.add(LAYER)
+        return found, by_number
 
     @property
     def alpha(self) -> float:
@@ -58,8 +74,8 @@ class BlockBuilder:
 class _Building(Section):
     """One block on its way."""
 
-    def __init__(self, builder: BlockBuilder, place: Place):
-        super().__init__(builder.resolver, place.node, place.path, builder.scope)
+    def __init__(self, builder: BlockBuilder, place: Place, scope: Scope):
+        super().__init__(builder.resolver, place.node, place.path, scope)
         self.builder, self.named = builder, bool(place.label)
         self.errors = len(self.problems)
 
@@ -195,7 +211,7 @@ class _Building(Section):
 
     def _factors(self, wiring: Wiring) -> Wiring | None:
         """A wiring that was written out, with the values of its numbers; None where one has none."""
-        sizes = {*self.scope.numbers, *self.scope.broken}
+        sizes = {*self.scope.numbers, *self.scope.broken} - {LAYER}
         try:
             return with_factors(wiring, sizes, lambda name: self.resolver.size(self.scope, name))
         except Fault as fault:

@@ -1,7 +1,8 @@
 """The numbers of a wiring: `alpha * mixer(x)`, `1/3 * x`, `sqrt(0.5) * x` with their values put in.
 
 Numbers are computed as everywhere in a spec, exactly for as long as they can be, and are rounded to float64 once, at
-the end. What is left are names of tensors, plain numbers, `+ - *` and calls: nothing that runs a wiring meets more.
+the end. What is left are names of tensors, plain numbers, arithmetic on the number of the layer, `+ - *` and calls:
+nothing that runs a wiring meets more.
 """
 
 from collections.abc import Callable, Collection
@@ -10,7 +11,8 @@ from fractions import Fraction
 
 from archspec.errors import Fault
 from archspec.language.arithmetic import evaluate
-from archspec.language.wiring import Assign, Binary, Call, Expr, Name, Negate, Number, Wiring, walk, written
+from archspec.language.depth import LAYER, reads_layer, with_sizes
+from archspec.language.wiring import Assign, Binary, Call, Expr, Name, Negate, Number, PerLayer, Wiring, walk, written
 
 Value = int | float | Fraction
 EXACT = 2**53  # up to which float64 has every whole number
@@ -32,7 +34,7 @@ def with_factors(wiring: Wiring, sizes: Collection[str], size: Callable[[str], V
     steps = []
     for number, step in enumerate(wiring.steps, 1):
         try:
-            if step.target in sizes:
+            if step.target in sizes or step.target == LAYER:
                 raise Fault(f"assigns {step.target!r}, which is the name of a size; choose another name")
             steps.append(Assign(step.target, _Filled(tensors, sizes, size).expr(step.value)))
         except Fault as fault:
@@ -49,6 +51,8 @@ class _Filled:
 
     def expr(self, expr: Expr) -> Expr:
         """An expression with its numbers computed, each as large a part of it as is one."""
+        if self.is_number(expr) and not _is_plain(expr) and reads_layer(written(expr)):
+            return PerLayer(with_sizes(written(expr), self.size))
         if self.is_number(expr):
             return _number(_plain(expr) if _is_plain(expr) else evaluate(written(expr), self.size))
         match expr:
@@ -63,7 +67,9 @@ class _Filled:
     def is_number(self, expr: Expr) -> bool:
         """Whether no part of it is a tensor, or a name that nobody knows."""
         return all(
-            part.name in self.sizes and part.name not in self.tensors for part in walk(expr) if isinstance(part, Name)
+            part.name in (*self.sizes, LAYER) and part.name not in self.tensors
+            for part in walk(expr)
+            if isinstance(part, Name)
         ) and not any(isinstance(part, Call) for part in walk(expr))
 
 

@@ -38,6 +38,11 @@ class Block:
         """The part of that name."""
         return dict(self.parts).get(name)
 
+    @property
+    def numbered(self) -> bool:
+        """Whether anything in it differs with the number of the layer, which it is then built with."""
+        return bool(self.wiring.per_layer()) or any(part.numbered for _, part in self.parts)
+
     def __hash__(self) -> int:
         return self._hash
 

@@ -15,7 +15,7 @@ from archspec.language.tree import Node, clipped
 
 MOST_STEPS = 50
 # what the compiler itself puts into a scope
-COMPUTED = ("n_layers", "n_branches", "d_memory", "d_embedding")
+COMPUTED = ("layer", "n_layers", "n_branches", "d_memory", "d_embedding")
 
 
 def with_sizes(resolver: Resolver, node: Node, path: str, outer: Scope, lost: set[str]) -> Scope:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from archspec.errors import suggest
+from archspec.language.between import check_numbers
 from archspec.language.block import BlockBuilder, leaves_unnormed
 from archspec.language.document import SHARED
 from archspec.language.filling import absent
@@ -135,7 +136,10 @@ class StackBuilder(Section):
         is_memory = any("memory" in body.fields and body.fields["memory"].value == self.name for body in others)
         lost = "memory" in self.lost or ("memory" in self.fields and memory is None)
         builder = BlockBuilder(self.resolver, self.scope, memory, is_memory, lost)
-        return [Layer(b, p.label, p.group) for p in places if (b := builder.block(p)) is not None]
+        found = [(p, b) for i, p in enumerate(places) if (b := builder.block(p, i)) is not None]
+        if len(found) == len(places):
+            check_numbers(found, self.resolver.problems)
+        return [Layer(b, p.label, p.group) for p, b in found]
 
     def _shared_bias(self, layers: list[Layer]) -> PositionComponent | None:
         """The one table of position biases that all layers of a stack share (T5)."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import count
 
-from archspec.language.wiring import Binary, Call, Expr, Name, Negate, Number, Wiring, written
+from archspec.language.wiring import Binary, Call, Expr, Name, Negate, Number, PerLayer, Wiring, written
 
 Term = int  # equal terms have one number
 Sum = dict[Term, Fraction]
@@ -47,6 +47,8 @@ class _Terms:
         match expr:
             case Number(value=value):
                 return {self.term("1"): Fraction(repr(value))}
+            case PerLayer(text=text):
+                return {self.term(("per layer", text)): Fraction(1)}
             case Name(name=name):
                 return self.values.get(name) or {self.term(("unknown", name)): Fraction(1)}
             case Negate(operand=operand):

@@ -47,6 +47,12 @@ class Formula(NamedTuple):
     text: str
 
 
+class PerLayer(NamedTuple):
+    """A number that differs from layer to layer: arithmetic on `layer` alone (see `archspec.language.depth`)."""
+
+    text: str
+
+
 class Call(NamedTuple):
     """A module of the block, applied to one tensor."""
 
@@ -68,7 +74,7 @@ class Negate(NamedTuple):
     operand: "Expr"
 
 
-Expr = Name | Number | Formula | Call | Binary | Negate
+Expr = Name | Number | Formula | PerLayer | Call | Binary | Negate
 
 
 class Assign(NamedTuple):
@@ -91,6 +97,11 @@ class Wiring:
     def calls(self) -> tuple[str, ...]:
         """The modules in the order in which they run; one that runs twice stands twice."""
         return tuple(e.module for step in self.steps for e in walk(step.value) if isinstance(e, Call))
+
+    def per_layer(self) -> tuple[str, ...]:
+        """The numbers that differ from layer to layer, each once, in the order in which they act."""
+        found = (e.text for step in self.steps for e in walk(step.value) if isinstance(e, PerLayer))
+        return tuple(dict.fromkeys(found))
 
     def lines(self) -> tuple[str, ...]:
         """The text again, with no more parentheses than needed; reading it gives the same wiring."""
@@ -115,7 +126,7 @@ def written(expr: Expr, level: int = 0) -> str:
             return name
         case Number(value=value):
             return repr(value)
-        case Formula(text=text):
+        case Formula(text=text) | PerLayer(text=text):
             return f"({text})" if level and not text.endswith(")") else text
         case Call(module=module, argument=argument):
             return f"{module}({written(argument)})"

@@ -122,6 +122,14 @@ class Component(BaseModel):
         return sum(c.constants for c in self.children())
 
     @property
+    def numbered(self) -> bool:
+        """Whether it asks which layer it is: its module is then built as `Module(layer, config)`, counted from 0.
+
+        Of how many layers is a field, `n_layers: Size = inherited("layers of the stack")`.
+        """
+        return any(c.numbered for c in self.children())
+
+    @property
     def draws(self) -> bool:
         """Whether training draws random numbers in it: dropout, or noise."""
         drawn = any(getattr(self, name, 0) for name in ("dropout", "expert_dropout", "jitter"))

@@ -23,6 +23,13 @@ class Number(NamedTuple):
     value: int | float
 
 
+class PerLayer(NamedTuple):
+    """A number that a layer works out when it is built: its name there, and arithmetic on `layer`."""
+
+    name: str
+    text: str
+
+
 class Negate(NamedTuple):
     """`-operand`."""
 
@@ -77,7 +84,7 @@ class Once(NamedTuple):
     value: "Expression"
 
 
-Expression = Value | Number | Negate | Binary | Call | Apply | Substate | Collect | Scoped | Once
+Expression = Value | Number | PerLayer | Negate | Binary | Call | Apply | Substate | Collect | Scoped | Once
 
 # Statements
 
@@ -121,6 +128,11 @@ class Period(NamedTuple):
     repeat: int
     shared: bool
 
+    @property
+    def n_layers(self) -> int:
+        """Layers that run."""
+        return len(self.layers) * self.repeat
+
 
 class Layers(NamedTuple):
     """The layers of a stack, repeats folded."""
@@ -157,6 +169,17 @@ class Function:
     parameters: tuple[Parameter, ...]
     statements: tuple[Statement, ...]
     result: Expression
+
+    @property
+    def numbered(self) -> bool:
+        """Whether it is a layer that is built with its number."""
+        return isinstance(self.of, Block) and self.of.numbered
+
+    @property
+    def per_layer(self) -> tuple[PerLayer, ...]:
+        """The numbers that it works out when it is built, each once."""
+        values = [*(s.value for s in self.statements if isinstance(s, Assign)), self.result]
+        return tuple(dict.fromkeys(e for value in values for e in walk(value) if isinstance(e, PerLayer)))
 
     def member(self, name: str) -> Member:
         """The member of that name."""

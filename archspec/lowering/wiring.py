@@ -16,6 +16,7 @@ from archspec.lowering.program import (
     Negate,
     Number,
     Parameter,
+    PerLayer,
     Scoped,
     Substate,
     Value,
@@ -46,6 +47,8 @@ def _expression(expr: written.Expr, block: Block, stack: Stack, takes: tuple[str
             return Value(name)
         case written.Number(value=value):
             return Number(value)
+        case written.PerLayer(text=text):
+            return PerLayer(_names_of_factors(block)[text], text)
         case written.Negate(operand=operand):
             return Negate(_expression(operand, block, stack, takes))
         case written.Binary(operator=operator, left=left, right=right):
@@ -57,6 +60,14 @@ def _expression(expr: written.Expr, block: Block, stack: Stack, takes: tuple[str
             by_rows = part is not None and "rows" in takes and stack.by_rows(part)
             return Call(module, _expression(argument, block, stack, takes), named, by_rows)
     raise TypeError(f"{written.written(expr)} has no value yet")
+
+
+def _names_of_factors(block: Block) -> dict[str, str]:
+    """What a block calls its numbers that differ from layer to layer: `factor`, or `factor1`, `factor2`, ..."""
+    texts = block.wiring.per_layer()
+    taken = {name for name, _ in block.parts}
+    wished = ["factor"] if len(texts) == 1 else [f"factor{i}" for i in range(1, len(texts) + 1)]
+    return {text: f"{name}_" if name in taken else name for text, name in zip(texts, wished, strict=True)}
 
 
 @cache

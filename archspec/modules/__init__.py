@@ -13,7 +13,13 @@ from archspec.layers.base import Component
 
 
 def submodule(c: Component, *args: Any) -> nn.Module:
-    """The module of a component; `args` are what its class takes before the config (a norm: its width)."""
+    """The module of a component.
+
+    Args:
+        c: the component.
+        args: what its class takes before the config: of a norm its width, then, where it asks which layer it is, its
+            number.
+    """
     role, kind = type(c).__module__.split(".")[-2:]
     cls = getattr(import_module(f"archspec.modules.{role}.{kind}"), type(c).__name__)
     module = cls(*args, c)

@@ -11,6 +11,7 @@ from archspec.kernels import padding
 from archspec.kernels.collect import collect, scope
 from archspec.kernels.moe.balance import move_biases, router_loss
 from archspec.kernels.state import atomic, once, substate
+from archspec.language.depth import value_at
 from archspec.language.model import Spec
 from archspec.layers.base import Component
 from archspec.lowering import Function, lower_model
@@ -28,6 +29,8 @@ from archspec.lowering.program import (
     Negate,
     Number,
     Once,
+    Period,
+    PerLayer,
     Scoped,
     Substate,
     Value,
@@ -38,11 +41,13 @@ from archspec.modules import submodule
 class Interpreted(nn.Module):
     """A function of the program as a module: its members are sub-modules, its forward runs its statements."""
 
-    def __init__(self, function: Function):
+    def __init__(self, function: Function, layer: int = 0):
         super().__init__()
         self.__dict__["_function"] = function  # a member may have any name that does not start with _
         for member in function.members:
-            self.add_module(member.name, _made(member))
+            self.add_module(member.name, _made(member, layer))
+        for factor in function.per_layer:
+            setattr(self, factor.name, value_at(factor.text, layer))
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """What the parameters of the function say -> what it returns."""
@@ -83,6 +88,8 @@ class _Run:
                 return self.values[name]
             case Number(value=constant):
                 return constant
+            case PerLayer(name=name):
+                return getattr(self.module, name)
             case Negate(operand=operand):
                 return -self.value(operand)
             case Binary(operator=operator, left=left, right=right):
@@ -104,23 +111,23 @@ class _Run:
                 return once(self.values["state"], key, lambda: self.value(value))
 
 
-def _made(member: Member) -> nn.Module:
+def _made(member: Member, layer: int) -> nn.Module:
     match member.made:
         case Function() as function:
             return Interpreted(function)
         case Dropout(rate=rate):
             return nn.Dropout(rate)
         case Layers(periods=periods):
-            return nn.ModuleList(module for p in periods for module in _period(p.layers, p.repeat, p.shared))
+            return nn.ModuleList(module for p in periods for module in _period(p))
         case Component() as c:
-            return submodule(c) if member.width is None else submodule(c, member.width)
+            return submodule(c, *(() if member.width is None else (member.width,)), *((layer,) if c.numbered else ()))
     raise TypeError(f"{member.name} cannot be made")
 
 
-def _period(layers: tuple[Function, ...], repeat: int, shared: bool) -> list[Interpreted]:
-    if shared:
-        return [Interpreted(layer) for layer in layers] * repeat
-    return [Interpreted(layer) for _ in range(repeat) for layer in layers]
+def _period(period: Period) -> list[Interpreted]:
+    if period.shared:
+        return [Interpreted(layer) for layer in period.layers] * period.repeat
+    return [Interpreted(layer, period.start + i) for i, layer in enumerate(period.layers * period.repeat)]
 
 
 class Model(Interpreted):
