@@ -20,6 +20,7 @@ from archspec.lowering import Function, lower_model
 from archspec.lowering.program import (
     Assign,
     Binary,
+    ByName,
     Call,
     Dropout,
     Each,
@@ -80,13 +81,14 @@ class Loop(NamedTuple):
 class Graph:
     """The nodes in order of the forward pass, the edges by name, (from, to), and the loops over layers.
 
-    `dropped` names the nodes of whose results dropout takes a share in training.
+    `dropped` names the nodes of whose results dropout takes a share in training, `outputs` those that the model gives.
     """
 
     nodes: tuple[Node, ...]
     edges: tuple[tuple[str, str], ...]
     dropped: frozenset[str] = frozenset()
     loops: tuple[Loop, ...] = ()
+    outputs: tuple[str, ...] = ()
 
     @cached_property
     def sources(self) -> dict[str, list[str]]:
@@ -112,7 +114,7 @@ def lower(spec: Spec) -> "nx.DiGraph[str]":
     """The graph of a spec as a `networkx.DiGraph`.
 
     Nodes are named as modules are; `graph.nodes[name]["node"]` is the `Node` with its op. An edge leads from an op to
-    one that reads it. `graph.graph["spec"]` is the spec.
+    one that reads it. `graph.graph["spec"]` is the spec, and `graph.graph["outputs"]` names what the model gives.
 
     >>> import networkx, archspec
     >>> g = archspec.lower(archspec.load("specs/bert_tiny.yaml"))     # doctest: +SKIP
@@ -125,7 +127,7 @@ def lower(spec: Spec) -> "nx.DiGraph[str]":
     import networkx  # a quarter of the time of `archspec count`, which needs the nodes alone
 
     found = graph(spec)
-    made: nx.DiGraph[str] = networkx.DiGraph(spec=spec)
+    made: nx.DiGraph[str] = networkx.DiGraph(spec=spec, outputs=found.outputs)
     made.add_nodes_from((node.name, {"node": node}) for node in found.nodes)
     made.add_edges_from(found.edges)
     return made
@@ -139,8 +141,8 @@ def problems(graph: "nx.DiGraph[str]") -> list[str]:
     import networkx
 
     found = [] if networkx.is_directed_acyclic_graph(graph) else ["the dataflow has a cycle"]
-    last = next(reversed(list(graph.nodes)))
-    read = networkx.ancestors(graph, last) | {last}
+    given = graph.graph.get("outputs") or [next(reversed(list(graph.nodes)))]
+    read = set(given).union(*(networkx.ancestors(graph, name) for name in given))
     found += [f"nothing reads {n}" for n in graph.nodes if n not in read]
     names = [p.name for node in graph.nodes for p in graph.nodes[node]["node"].params]
     return found + [f"two tensors are called {n}" for n in sorted({n for n in names if names.count(n) > 1})]
@@ -167,8 +169,8 @@ class _Expansion:
             name = argument.name if len(spec.stacks) == 1 else f"{argument.stack}.{argument.of}"
             op = Elementwise(name=name, fn="input", shape=shape, inputs=())
             given[argument.name] = self.add(op, (), stack=argument.stack, part="input", component=None)
-        _Scope(self, program, "", given, {"stack": spec.main.name}).run()
-        return Graph(tuple(self.nodes.values()), tuple(self.edges), frozenset(self.dropped), tuple(self.loops))
+        outputs = _Scope(self, program, "", given, {"stack": spec.main.name}).outputs()
+        return Graph(tuple(self.nodes.values()), tuple(self.edges), frozenset(self.dropped), tuple(self.loops), outputs)
 
     def add(self, op: Op, sources: Iterable[str], **place: Any) -> str:
         """Add a node and the edges to it; returns its name."""
@@ -204,12 +206,19 @@ class _Scope:
 
     def run(self) -> str:
         """The name of the node that the function returns."""
+        (name,) = self.outputs()
+        return name
+
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the nodes that the function returns: one, or those of a dict in its order."""
         for statement in self.function.statements:
             if isinstance(statement, Assign):
                 self.values[statement.target] = self.value(statement.value)
             else:
                 self.values[statement.target] = self.each(statement)
-        return self.value(self.function.result)
+        result = self.function.result
+        results = [value for _, value in result.items] if isinstance(result, ByName) else [result]
+        return tuple(self.value(value) for value in results)
 
     def value(self, expression: Expression) -> str:
         """The node that computes an expression."""

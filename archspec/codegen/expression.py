@@ -6,6 +6,7 @@ from types import MappingProxyType
 from archspec.lowering.program import (
     Apply,
     Binary,
+    ByName,
     Call,
     Collect,
     Expression,
@@ -55,6 +56,8 @@ def printed(expression: Expression, takes: Takes = MappingProxyType({})) -> str:
             return f'scope(aux, "{key}")'
         case Once(key=key, value=value):
             return f'once(state, "{key}", lambda: {printed(value, takes)})'
+        case ByName(items=items):
+            return "{" + ", ".join(f'"{name}": {printed(value, takes)}' for name, value in items) + "}"
 
 
 def _operand(expression: Expression, operator: str, takes: Takes, right_side: bool = False) -> str:

@@ -6,6 +6,7 @@ import libcst as cst
 import libcst.matchers as m
 
 from archspec.codegen.expression import Takes, printed
+from archspec.codegen.heads import loss_method
 from archspec.codegen.layout import WIDTH
 from archspec.codegen.lines import fitted, header, indented, listed, signature
 from archspec.codegen.prose import forward_docstring, remark, summary
@@ -13,11 +14,12 @@ from archspec.codegen.sources import PLAIN, code, definition
 from archspec.codegen.writer import Writer
 from archspec.language.depth import as_python, needs_math
 from archspec.language.model import Block, Spec, Stack
-from archspec.layers.base import Component
+from archspec.layers.base import Component, HeadComponent
 from archspec.lowering import Function
 from archspec.lowering.program import (
     Apply,
     Assign,
+    ByName,
     Call,
     Collect,
     Dropout,
@@ -94,7 +96,7 @@ class FunctionText:
             *(f"        {line}" for line in [*members, *self.factors(function), *self.start(function)]),
             "",
             *(["    @atomic"] if self.is_atomic(function) else []),
-            *header("forward", signature(function, self.collected(function))),
+            *header("forward", signature(function, self.collected(function)), returned(function)),
             *forward_docstring(self.writer, function, width),
             *body,
             *fitted(f"return {printed(function.result, takes)}"),
@@ -113,6 +115,8 @@ class FunctionText:
                 return [f"self.{member.name} = nn.Dropout({rate!r})"]
             case Layers() as layers:
                 return self.layers(member.name, layers)
+            case HeadComponent() as head:
+                return [f"self.{member.name} = {self.writer.layer(head.untied)}()"]
             case Component() as c:
                 given = [] if member.width is None else [width_of(self.writer, stack)]
                 given += ["layer"] if c.numbered else []
@@ -174,8 +178,9 @@ class FunctionText:
 
     def takes(self, function: Function) -> Takes:
         """What the forward of each member that is a component takes in this file."""
-        components = [m for m in function.members if isinstance(m.made, Component)]
-        return {m.name: self.writer.takes[m.made] for m in components if m.made in self.writer.takes}
+        made = {m.name: m.made.untied if isinstance(m.made, HeadComponent) else m.made for m in function.members}
+        components = {name: c for name, c in made.items() if isinstance(c, Component)}
+        return {name: self.writer.takes[c] for name, c in components.items() if c in self.writer.takes}
 
     def statement(self, statement: Assign | Each, width: str, takes: Takes) -> list[str]:
         """The lines of a statement."""
@@ -264,17 +269,18 @@ class FunctionText:
         if not isinstance(function.of, Spec):
             return []
         spec = function.of
+        own = loss_method(self.writer, spec) if spec.by_name else []
         if self.writer.form == "plain":
-            losses = self.method("aux_loss", loss_of(spec)) if spec.aux_losses else []
+            losses = own + (self.method("aux_loss", loss_of(spec)) if spec.aux_losses else [])
             return losses + (self.method("update_bias", "update_biases") if spec.moves_biases else [])
-        found = []
+        found = [*own]
         if spec.aux_losses:
             self.writer.need(BALANCE, "router_loss")
             found.append(AUX_LOSS)
         if spec.moves_biases:
             self.writer.need(BALANCE, "move_biases")
             found.append(UPDATE_BIAS)
-        if found:
+        if len(found) > len(own):
             self.writer.need("typing", "Any")
         return found
 
@@ -285,6 +291,11 @@ class FunctionText:
         node = m.replace(node.with_changes(name=cst.Name(name)), m.Name("model"), cst.Name("self"))
         text = code(node.with_deep_changes(node.params.params[0], annotation=None).with_changes(leading_lines=[]))
         return ["", *indented(text.strip().splitlines())]
+
+
+def returned(function: Function) -> str:
+    """The type of what a function returns."""
+    return "dict[str, Tensor]" if isinstance(function.result, ByName) else "Tensor"
 
 
 def loss_of(spec: Spec) -> str:

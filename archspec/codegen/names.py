@@ -52,7 +52,8 @@ def uses(spec: Spec) -> dict[Component | Block, Use]:
                     note(part, Use(stack.name, layer.label, name))
                 found.setdefault(layer.block, Use(stack.name, layer.label, "block"))
         note(stack.final_norm, Use(stack.name, "", "final_norm"))
-    note(spec.head, Use("", "", "head"))
+    for head in spec.heads:
+        note(head.component.untied, Use("", head.name, "head"))
     note(spec.init, Use("", "", "init"))
     return found
 

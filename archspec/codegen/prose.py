@@ -2,7 +2,7 @@
 
 from archspec.codegen.writer import Writer
 from archspec.errors import many
-from archspec.language.model import Block, Spec, Stack
+from archspec.language.model import Block, Head, Spec, Stack
 from archspec.layers.arguments import ARGUMENTS
 from archspec.layers.ops import Shape
 from archspec.lowering import Function
@@ -16,7 +16,7 @@ def summary(function: Function) -> str:
     match function.of:
         case Spec() as spec:
             reads = " and ".join(a.name.replace("_", " ") for a in spec.arguments if not a.optional)
-            return f"{reads.capitalize()} in, {spec.head.gives(spec.main.looks_ahead)} out."
+            return f"{reads.capitalize()} in, {_out(spec, len(reads))}."
         case Stack() as stack:
             return f"{many(stack.n_layers, 'layer')} over {stack.embedding.reads}."
         case Block() as block:
@@ -38,8 +38,10 @@ def _model_docstring(writer: Writer, spec: Spec) -> list[str]:
     stacks = {s.name: s for s in spec.stacks}
     needed = [_input(stacks[a.stack], a.name) for a in spec.arguments if not a.optional]
     notes = [ARGUMENTS[a.of].meaning.format(a.name) for a in spec.arguments if a.optional]
-    shape = _sizes(writer, spec, spec.head.ops()[-1].shape)
-    first = f"{', '.join(needed)} -> {shape}"
+    answers = {head: _sizes(writer, head, head.component.ops()[-1].shape) for head in spec.heads}
+    if spec.by_name:
+        notes = [f'"{head.name}" {shape}: {spec.gives(head)}' for head, shape in answers.items()] + notes
+    first = f"{', '.join(needed)} -> {'answers by name' if spec.by_name else answers[spec.heads[0]]}"
     if not notes:
         return [f'        """{first}."""']
     return [f'        """{first}.', "", *(f"        {n[0].upper() + n[1:]}." for n in notes), '        """']
@@ -52,9 +54,18 @@ def _input(stack: Stack, name: str) -> str:
     return f"{name} ({shape})" + (" ids" if embedding.n_ids is not None else "")
 
 
-def _sizes(writer: Writer, spec: Spec, shape: Shape) -> str:
+def _out(spec: Spec, taken: int) -> str:
+    """What comes out, in words that fit into a line of which so many characters are taken."""
+    if not spec.by_name:
+        return f"{spec.gives(spec.heads[0])} out"
+    said = f"out by name: {', '.join(f'{head.name} ({spec.gives(head)})' for head in spec.heads)}"
+    return said if len(said) + taken + 6 < LONGEST_SUMMARY else f"answers of {len(spec.heads)} heads out by name"
+
+
+def _sizes(writer: Writer, head: Head, shape: Shape) -> str:
     """A shape, its sizes by the names of constants of the head, where the file has them."""
-    known = {writer.constants.peek(spec.head, f): getattr(spec.head, f) for f in type(spec.head).model_fields}
+    c = head.component.untied
+    known = {writer.constants.peek(c, f): getattr(c, f) for f in type(c).model_fields}
     names = {value: name for name, value in known.items() if name in writer.constants.used and name != "D_MODEL"}
     said = [names.get(d, str(d)) if isinstance(d, int) else d for d in shape]
     return f"({', '.join(said)})"

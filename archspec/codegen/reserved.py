@@ -34,6 +34,7 @@ STRUCTURAL = {
     **{name: ("archspec.kernels.padding", name) for name in PADDING},
     **{name: ("archspec.kernels.collect", name) for name in ("Scope", "collect", "scope")},
     **{name: ("archspec.kernels.moe.balance", name) for name in ("router_loss", "move_biases")},
+    **{name: ("archspec.kernels.loss.answers", name) for name in ("class_loss", "number_loss")},
     "Any": ("typing", "Any"),
     "Callable": ("collections.abc", "Callable"),
 }

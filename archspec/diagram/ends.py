@@ -1,4 +1,4 @@
-"""The texts around the layers of a stack: its input, embedding and norm, its head, and what comes out."""
+"""The texts around the layers of a stack: its input, embedding and norm, its heads, and what comes out."""
 
 from archspec.diagram.boxes import counted, params
 from archspec.diagram.style import GREY
@@ -15,9 +15,9 @@ def input_text(embedding: EmbeddingComponent) -> str:
     return f"{embedding.reads} {shape_text(embedding.input_shape)}"
 
 
-def output_text(head: HeadComponent, ahead: bool) -> str:
-    """What the model gives, and its shape; `ahead` says whether the stack looks at later tokens."""
-    return f"{head.gives(ahead)} {shape_text(head.ops()[-1].shape)}"
+def output_text(head: HeadComponent, gives: str) -> str:
+    """What a head gives, in words, and its shape."""
+    return f"{gives} {shape_text(head.ops()[-1].shape)}"
 
 
 def embedding_lines(embedding: EmbeddingComponent, tied: str | None) -> tuple[Line, ...]:

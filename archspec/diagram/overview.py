@@ -1,4 +1,4 @@
-"""The whole model: input, embedding, one period of each segment as a stripe of cells, norm, head.
+"""The whole model: input, embedding, one period of each segment as a stripe of cells, norm, heads.
 
 Several stacks stand side by side, with an arrow from the one that is read to the one that reads it.
 """
@@ -6,6 +6,7 @@ Several stacks stand side by side, with an arrow from the one that is read to th
 from dataclasses import dataclass, field
 from math import fsum
 
+from archspec.diagram.branches import Branches
 from archspec.diagram.ends import embedding_lines, head_lines, input_text, norm_lines, output_text
 from archspec.diagram.flow import box_size
 from archspec.diagram.kinds import Kinds
@@ -15,7 +16,7 @@ from archspec.diagram.stripes import PITCH, Place, Row, Stripe, stripes_of
 from archspec.diagram.style import DARK, FRAME, GREY, INK, NORM, RAIL, TABLE, WHITE, Tone
 from archspec.diagram.text import Line, measure, shorten
 from archspec.diagram.words import DOTS, TIMES, shape_text
-from archspec.layers.base import EmbeddingComponent, HeadComponent, NormComponent
+from archspec.layers.base import EmbeddingComponent, NormComponent
 from archspec.lowering.program import Layers
 
 CELL, ARROWS, COLUMN_GAP = 23.0, 20.0, 46.0
@@ -45,6 +46,7 @@ class Column:
     pieces: list[Box | Stripe]
     output: str
     name: str = ""
+    branches: Branches | None = None  # several heads in place of one output
     frames: list[Shape] = field(default_factory=list)  # of the stripes, once drawn
     top: Shape | None = None  # the text of the output, once drawn
 
@@ -59,17 +61,18 @@ class Column:
         tags = max((measure(s.tag, 11, True) + 8 for s in self.stripes if s.tag), default=0)
         ends = [measure(text, 9) + 4 for text in (self.input, self.output)]
         boxes = [p.w for p in self.pieces if isinstance(p, Box)]
-        self.w = max([WIDE, self.stripe_width + tags, *boxes, *ends])
+        self.w = max([WIDE, self.stripe_width + tags, *boxes, *ends, self.branches.w if self.branches else 0.0])
 
     @property
     def arrows(self) -> int:
         """How many there are."""
-        return len(self.pieces) + 1
+        return len(self.pieces) + (2 if self.branches else 1)
 
     @property
     def h(self) -> float:
         """Its height in points, at its tightest."""
-        return 2 * 16 + (18 if self.name else 0) + fsum(p.h for p in self.pieces) + self.arrows * ARROWS + FIRST
+        heads = self.branches.h if self.branches else 0.0
+        return 2 * 16 + (18 if self.name else 0) + fsum(p.h for p in self.pieces) + heads + self.arrows * ARROWS + FIRST
 
 
 class Overview:
@@ -113,6 +116,9 @@ class Overview:
                 tone = piece.tone
                 scene.add(Shape(x, y + piece.h / 2, piece.w, piece.h, piece.lines, fill=tone.fill, border=tone.border))
             y += piece.h
+        if c.branches is not None:
+            c.branches.paint(scene, x, y, gap)
+            return
         scene.draw(Path(((x, y), (x, y + gap))))
         c.top = scene.write(x, y + gap + 8, Line(c.output, 9, color=GREY))
 
@@ -178,10 +184,13 @@ def _column(stacks: list[StackView], index: int, kinds: Kinds) -> Column:
                 pieces.append(Box(embedding_lines(step, view.stack.tie_embedding), TABLE))
             case NormComponent():
                 pieces.append(Box(norm_lines(step), NORM, NARROW))
-            case HeadComponent():
-                out, lines = output_text(step, view.stack.looks_ahead), head_lines(step)
-                pieces += [Box(lines, TABLE)] if lines else []
-    return Column(view, into, pieces, out, shorten(view.name, 11, 150, True) if len(stacks) > 1 else "")
+    name = shorten(view.name, 11, 150, True) if len(stacks) > 1 else ""
+    if any(head.name for head, _ in view.heads):
+        return Column(view, into, pieces, "", name, Branches(view.heads))
+    for head, gives in view.heads:
+        out, lines = output_text(head.component, gives), head_lines(head.component)
+        pieces += [Box(lines, TABLE)] if lines else []
+    return Column(view, into, pieces, out, name)
 
 
 def _passed_on(stacks: list[StackView], view: StackView) -> str:

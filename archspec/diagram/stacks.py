@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from archspec.language.model import Stack
+from archspec.language.model import Head, Spec, Stack
 from archspec.layers.base import Component
 from archspec.lowering import Function
 from archspec.lowering.program import Assign, Call, Each, Expression, Layers, Once, Period, Value, walk
@@ -18,12 +18,14 @@ class StackView:
         steps: components, and the layers, in the order in which they run; those of the head follow the last stack.
         decodes: whether what it keeps is there while decoding: it is the last one.
         reads: the argument under which it is given another stack's output, and the name of that stack.
+        heads: those that read it, each with what it gives, in words.
     """
 
     body: Function
     steps: tuple[Component | Layers, ...]
     decodes: bool
     reads: tuple[tuple[str, str], ...] = ()
+    heads: tuple[tuple[Head, str], ...] = ()
 
     @property
     def stack(self) -> Stack:
@@ -54,9 +56,16 @@ def stacks_of(program: Function) -> list[StackView]:
         main = body.stack is program.stack
         steps = (*_steps(body), *(_steps(program) if main else ()))
         given = tuple((name, outputs[v.name]) for name, v in call.named if isinstance(v, Value) and v.name in outputs)
-        found.append(StackView(body, steps, main, given))
+        found.append(StackView(body, steps, main, given, _heads(program) if main else ()))
         outputs[target] = body.stack.name
-    return found or [StackView(program, tuple(_steps(program)), True)]
+    return found or [StackView(program, tuple(_steps(program)), True, heads=_heads(program))]
+
+
+def _heads(program: Function) -> tuple[tuple[Head, str], ...]:
+    """The heads of a model with what they give."""
+    spec = program.of
+    assert isinstance(spec, Spec)
+    return tuple((head, spec.gives(head)) for head in spec.heads)
 
 
 def _runs(program: Function) -> Iterator[tuple[str, Call, Function]]:

@@ -1,4 +1,4 @@
-"""The document of a spec made into a `Spec`: sizes and defaults first, then stacks, then the head."""
+"""The document of a spec made into a `Spec`: sizes and defaults first, then stacks, then the heads."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,6 +9,7 @@ from archspec.language.document import SHARED, SIZES, STACK_KEYS, STACKED, TOP_K
 from archspec.language.doubts import doubts
 from archspec.language.expect import parse_expect
 from archspec.language.filling import absent
+from archspec.language.heads import HeadsReader
 from archspec.language.init_names import init_names
 from archspec.language.inputs import check_inputs, parse_inputs
 from archspec.language.model import Spec, Stack
@@ -22,8 +23,8 @@ from archspec.language.section import Section
 from archspec.language.sizes import with_sizes
 from archspec.language.stack import Around, StackBuilder
 from archspec.language.topics import see
-from archspec.language.tree import Node, clipped, from_plain
-from archspec.layers.base import HeadComponent, NormComponent
+from archspec.language.tree import Node, clipped
+from archspec.layers.base import NormComponent
 from archspec.layers.starting import InitComponent
 from archspec.layers.vocabulary import VocabularyComponent
 
@@ -59,18 +60,18 @@ class Assembler(Section):
         stacks = self.stacks(around)
         if around.used is not None:
             self.check_used(around)
-        head = self.head(stacks[-1] if stacks else None)
+        heads = HeadsReader(self, stacks[-1] if stacks else None, () if self.single else around.bodies).heads()
         init = self.init(stacks)
         expect = parse_expect(self.fields.get("expect"), self.problems)
         inputs = parse_inputs(self.fields.get("inputs"), self.problems)
-        if self.problems or head is None or init is None or None in stacks or not stacks:
+        if self.problems or not heads or init is None or None in stacks or not stacks:
             return None
         self.check_effects(around.bodies)
         made = tuple(s for s in stacks if s is not None)
-        start = init.of_model(init_names(made, head))
+        start = init.of_model(init_names(made, heads))
         self.note_origins(init, start, made)
         vocab_size, max_seq_len = (_whole(self.scope.numbers.get(key)) for key in ("vocab_size", "max_seq_len"))
-        spec = Spec(texts["name"] or "model", made, head, start, vocab_size, max_seq_len,
+        spec = Spec(texts["name"] or "model", made, heads, start, vocab_size, max_seq_len,
                     texts["description"], texts["source"], expect, self.file, self.files, inputs,
                     vocabulary=vocabulary, folder=self.folder(), origins=self.resolver.origins)  # fmt: skip
         check_inputs(spec, self.fields.get("inputs"), self.problems)
@@ -205,16 +206,7 @@ class Assembler(Section):
                 self.problems.tell(around.bodies[name], f"stacks.{clipped(name)}", message)
         return list(around.made.values())
 
-    # Head and init
-
-    def head(self, stack: Stack | None) -> HeadComponent | None:
-        """The head; none where the spec says nothing."""
-        given = self.fields.get("head", self.node)
-        node = from_plain("none", given.mark) if given is self.node or absent(given) else given
-        sizes = ("d_model", "d_embedding", "n_layers")
-        numbers = (stack.d_model, stack.embedding.table_width, stack.n_layers) if stack else ()
-        scope = self.scope.with_numbers(dict(zip(sizes, numbers, strict=False)), () if stack else sizes)
-        return self.component(HeadComponent, "head", node, scope=scope)
+    # Init
 
     def init(self, stacks: list[Stack | None]) -> InitComponent | None:
         """How weights start; normal with a standard deviation of 0.02 where the spec says nothing."""
@@ -264,17 +256,20 @@ class Assembler(Section):
         """A warning for what only the whole shows to have no effect, or hardly the one that was meant."""
         for stack, key, message in doubts(spec):
             body, path = (self.node, key) if self.single or not stack else (bodies[stack], f"stacks.{stack}.{key}")
-            self.problems.warn(body.fields.get(key, body), path, message)
+            self.problems.warn(_below(body, key), path, message)
 
     def check_ties(self, spec: Spec, bodies: Mapping[str, Node]) -> None:
         """Refuse ties between tables that do not exist or differ in shape."""
-        table, needed = _table(spec.main), spec.head.tied_shape
-        if needed is not None and table != needed:
-            node = self.fields.get("head", self.node)
+        table = _table(spec.main)
+        for head in spec.heads:
+            needed = head.component.tied_shape
+            if needed is None or table == needed:
+                continue
+            node = _below(self.node, head.path)
             differs = f"the head needs a table of {_said(needed)}, and that of the tokens is {_said(table)}"
             none = "there is no token table to tie to; set tied: false"
             message = none if table is None else f"{differs}; make them equal, or set tied: false"
-            self.problems.tell(node.fields.get("tied", node), "head.tied", message)
+            self.problems.tell(node.fields.get("tied", node), f"{head.path}.tied", message)
         for stack in spec.stacks:
             other = next((s for s in spec.stacks if s.name == stack.tie_embedding), None)
             ours, theirs = _table(stack), _table(other) if other else None
@@ -287,6 +282,13 @@ class Assembler(Section):
 def without_nulls(node: Node) -> Node:
     """A mapping without the keys that have no value, which are as if they were not there."""
     return node.without([key for key, child in node.fields.items() if child.value is None])
+
+
+def _below(node: Node, path: str) -> Node:
+    """What stands at a path below a mapping, as far as the path goes."""
+    for key in path.split("."):
+        node = node.fields.get(key, node)
+    return node
 
 
 def _set_outside(mark: Mark) -> bool:

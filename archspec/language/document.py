@@ -26,6 +26,7 @@ TOP_KEYS = {
     "final_norm": "norm after the last layer: true, false or a norm; by default where the wiring leaves x without one",
     "stacks": "several stacks by name (encoder, decoder), each with its own embedding and blocks",
     "head": "what turns the last hidden states into the output",
+    "heads": "several heads by name on the same hidden states, in place of head; the output is then a dict",
     "inputs": "what forward takes beside its input: [mask, positions, documents]; usually a mask where one is needed",
     "expect": "the author's contract, checked by validate and count: {params: 46_702_792_704, layers: 32}",
 }
@@ -48,6 +49,11 @@ BLOCK_KEYS = {
     "extends": "name of a defined block that this one changes (in `define`)",
 }
 
+HEAD_KEYS = {  # of each of `heads`, beside those of the head that it is
+    "loss_weight": "factor of its loss in the total (by default 1)",
+    "ahead": "how many places further the token stands that an lm head learns to name (by default 1, the next)",
+}
+
 ITEM_KEYS = {
     "repeat": "how many times the period stands one after another",
     "pattern": "the period: a list of names and blocks, or text such as (ssm ssm attn)x4",
@@ -66,5 +72,7 @@ PLAIN = {
         "dropout": {"type": "float", "ge": 0, "lt": 1, "allow_inf_nan": False},
         "mask": {"type": "literal", "expected": ["causal", "bidirectional", "prefix"]},
         "share": {"type": "bool"},
+        "loss_weight": {"type": "float", "gt": 0, "allow_inf_nan": False},
+        "ahead": _SIZE,
     }.items()
 }

@@ -2,17 +2,17 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from archspec.language.model import Stack
-from archspec.layers.base import HeadComponent, NormComponent
+from archspec.language.model import Head, Stack
+from archspec.layers.base import NormComponent
 from archspec.layers.ops import Attend, Conv, Embedding, Experts, Linear, Op, Recurrent, projection
 from archspec.layers.starting import Ends, InitNames, Numbers
 
 Placed = tuple[str, Op]  # the path of a module, and the op that it is
 
 
-def init_names(stacks: Sequence[Stack], head: HeadComponent) -> InitNames:
+def init_names(stacks: Sequence[Stack], heads: Sequence[Head]) -> InitNames:
     """The names by which an init finds the tensors that it starts in a way of their own."""
-    groups = [*_groups(stacks), [(f"head.{op.name}", op) for op in head.ops()]]
+    groups = [*_groups(stacks), *(_of_head(head) for head in heads)]
     every = [placed for group in groups for placed in group]
     projections = [op for _, op in every if isinstance(op, Linear)]
     patches = [op for _, op in every if isinstance(op, Conv) and op.d_in is not None]
@@ -23,14 +23,15 @@ def init_names(stacks: Sequence[Stack], head: HeadComponent) -> InitNames:
     tables = [path for path, op in every if isinstance(op, Embedding)]
     biases = {path for path, op in every if isinstance(op, Embedding) and op.biases}
     cells = (p for _, op in every if isinstance(op, Recurrent) for p in op.params)
-    path, last = groups[-1][-1] if groups[-1] else ("", None)
+    outputs = tuple(_output(head) for head in heads if _output(head))
     return InitNames(
         residual=_suffixes(linears, ending),
         branches=_by_stack(stacks, [stack.n_branches for stack in stacks]),
         widths=_by_stack(stacks, [stack.d_model for stack in stacks]),
         queries=_suffixes(linears, queries),
         head_dims=_head_dims(stacks),
-        output=path if isinstance(last, Linear) and head.tied_shape is None else "",
+        output=outputs[0] if len(outputs) == 1 else "",
+        outputs=outputs if len(outputs) > 1 else (),
         biases=_suffixes(tables, biases),
         stacked=_once(p.name for _, p in matrices),
         stacked_residual=_once(p.name for _, p in matrices if p.residual),
@@ -51,6 +52,17 @@ def _groups(stacks: Sequence[Stack]) -> Iterator[list[Placed]]:
     for name, part in dict.fromkeys(placed for block in blocks for placed in block.parts):
         if not isinstance(part, NormComponent):
             yield [(f"{name}.{op.name}", op) for op in part.ops()]
+
+
+def _of_head(head: Head) -> list[Placed]:
+    """The ops of a head."""
+    return [(f"{head.member}.{op.name}", op) for op in head.component.ops()]
+
+
+def _output(head: Head) -> str:
+    """The output layer of a head, where it has weights of its own."""
+    path, last = _of_head(head)[-1]
+    return path if isinstance(last, Linear) and head.component.tied_shape is None else ""
 
 
 def _queries(group: list[Placed]) -> dict[str, int]:

@@ -44,6 +44,7 @@ def reason(spec: Spec, name: str) -> str:
         return "every image has the same tokens, in the same places"
     if name == "positions":
         return "nothing in this model knows positions"
-    if spec.head.pools:
-        return "the head gives one answer for a whole row; give each document a row of its own"
+    if pooled := next((head for head in spec.heads if head.component.pools), None):
+        who = f"the head {pooled.name}" if pooled.name else "the head"
+        return f"{who} gives one answer for a whole row; give each document a row of its own"
     return "a prefix belongs to a whole row; give each document a row of its own"

@@ -202,12 +202,39 @@ class Argument:
 
 
 @dataclass(frozen=True)
+class Head:
+    """What is read from the last hidden states: the `head` of a spec, or one of its `heads`, by name.
+
+    Attributes:
+        name: that in `heads`; nothing for the one of `head`.
+        component: what it is.
+        loss_weight: the factor of its loss in the total.
+        ahead: how many places further the token is that it learns to name, where it names the next one.
+    """
+
+    name: str
+    component: HeadComponent
+    loss_weight: float = 1.0
+    ahead: int = 1
+
+    @property
+    def member(self) -> str:
+        """What the model calls its module, and so how the names of its tensors begin."""
+        return f"{self.name}_head" if self.name else "head"
+
+    @property
+    def path(self) -> str:
+        """Where it stands in the spec."""
+        return f"heads.{self.name}" if self.name else "head"
+
+
+@dataclass(frozen=True)
 class Spec:
-    """A model: its stacks, its head, how it starts, and what its author promises of it."""
+    """A model: its stacks, its heads, how it starts, and what its author promises of it."""
 
     name: str
     stacks: tuple[Stack, ...]
-    head: HeadComponent
+    heads: tuple[Head, ...]
     init: InitComponent
     vocab_size: int | None = None
     max_seq_len: int | None = None
@@ -233,13 +260,39 @@ class Spec:
 
     @property
     def main(self) -> Stack:
-        """The stack whose output the head reads: the last one."""
+        """The stack whose output the heads read: the last one."""
         return self.stacks[-1]
+
+    @property
+    def by_name(self) -> bool:
+        """Whether forward gives a dict, an answer for each of `heads`, and not that of the one `head` alone."""
+        return bool(self.heads[0].name)
+
+    @property
+    def head(self) -> HeadComponent:
+        """The one head of a spec that says `head`.
+
+        Raises:
+            AttributeError: the spec says `heads`.
+        """
+        if self.by_name:
+            raise AttributeError(
+                f"{self.name} has heads by name ({', '.join(h.name for h in self.heads)}); ask its heads"
+            )
+        return self.heads[0].component
+
+    def ahead(self, head: Head) -> int:
+        """How many places behind a token that stands which a head names for it; 0 where later ones are seen."""
+        return head.ahead if head.component.names_next and not self.main.looks_ahead else 0
+
+    def gives(self, head: Head) -> str:
+        """What a head gives, in words."""
+        return head.component.gives(self.ahead(head))
 
     @property
     def causal(self) -> bool:
         """Whether the output at a token depends on no later token of the main stack."""
-        return self.main.causal and self.head.causal
+        return self.main.causal and all(head.component.causal for head in self.heads)
 
     @cached_property
     def arguments(self) -> tuple[Argument, ...]:
@@ -267,7 +320,7 @@ class Spec:
         """
         if self.inputs is not None:
             return frozenset(self.inputs) & self.can_take(stack)
-        pooled = stack is self.main and "mask" in self.head.arguments
+        pooled = stack is self.main and any("mask" in head.component.arguments for head in self.heads)
         read = any(s.memory == stack.name for s in self.stacks)
         needed = stack.embedding.n_tokens == "T" and (not stack.causal or pooled or read)
         return self.can_take(stack) & {"mask"} if needed else frozenset()
@@ -289,7 +342,7 @@ class Spec:
         able = {
             "mask": not (fixed and stack.aligns),
             "positions": counts and not fixed,
-            "documents": rows and not self.head.pools,
+            "documents": rows and not any(head.component.pools for head in self.heads),
         }
         return frozenset(name for name in INPUTS if able[name])
 
@@ -304,7 +357,8 @@ class Spec:
     @cached_property
     def digest(self) -> str:
         """The first digits of a hash of all that the spec says once resolved."""
-        said: tuple[Any, ...] = (self.name, self.stacks, self.head, self.init, self.vocab_size, self.max_seq_len)
+        heads = self.heads if self.by_name else self.head
+        said: tuple[Any, ...] = (self.name, self.stacks, heads, self.init, self.vocab_size, self.max_seq_len)
         said = said if self.vocabulary is None else (*said, self.vocabulary)
         return sha256(repr(said).encode()).hexdigest()[:12]
 
@@ -331,8 +385,8 @@ class Spec:
             if stack.tie_embedding:
                 found.append((tables[stack.name], tables[stack.tie_embedding]))
                 tables[stack.name] = tables[stack.tie_embedding]
-        if self.head.tied_shape is not None:
-            found.append((f"head.{self.head.tied_weight}", tables[self.main.name]))
+        tied = (head for head in self.heads if head.component.tied_shape is not None)
+        found += [(f"{head.member}.{head.component.tied_weight}", tables[self.main.name]) for head in tied]
         return tuple(found)
 
     @property

@@ -18,8 +18,8 @@ state_dict to to_empty train training type xpu zero_grad
 """
 # what generated code calls its own beside them
 _OURS = """
-aux aux_loss bias blocks c correction_bias device dropout dtype embedding final_norm head init layers losses mask math
-memory model nn position_bias prefix_len reset_parameters self state torch update_bias x
+aux aux_loss bias blocks c correction_bias device dropout dtype embedding final_norm head init layers loss losses mask
+math memory model nn position_bias prefix_len reset_parameters self state torch update_bias x
 """
 PYTORCH, OURS = frozenset(_PYTORCH.split()), frozenset(_OURS.split())
 TAKEN = PYTORCH | OURS

@@ -27,7 +27,8 @@ def summary(spec: "Spec") -> str:
     lines = [f"{spec.name}: {', '.join([many(layers, 'layer'), *said])}"]
     for stack in spec.stacks:
         lines += _stack(stack, several=len(spec.stacks) > 1)
-    return "\n".join([*lines, f"  head: {spec.head.kind}"])
+    kinds = [f"{head.name} ({head.component.kind})" if head.name else head.component.kind for head in spec.heads]
+    return "\n".join([*lines, f"  {'heads' if spec.by_name else 'head'}: {', '.join(kinds)}"])
 
 
 def _stack(stack: "Stack", several: bool) -> Iterator[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from archspec.language.block import PART_ROLES
-from archspec.language.document import BLOCK_KEYS, ITEM_KEYS, PLAIN, SIZES, STACK_KEYS, TOP_KEYS
+from archspec.language.document import BLOCK_KEYS, HEAD_KEYS, ITEM_KEYS, PLAIN, SIZES, STACK_KEYS, TOP_KEYS
 from archspec.language.expect import ASKED, COSTS, KEYS, LIMITS
 from archspec.language.rules import Rule, rules, settable
 from archspec.language.tree import REPLACE
@@ -48,6 +48,8 @@ def schema() -> Schema:
     for role, kinds in found.items():
         defs[role] = _choice(dict.fromkeys(kinds, role), (role,))
         defs |= {f"{role}.{kind}": _component(kind, cls) for kind, cls in kinds.items()}
+    defs |= {f"named_head.{kind}": _named_head(kind, cls) for kind, cls in found["head"].items()}
+    defs["named_head"] = _choice(dict.fromkeys(found["head"], "named_head"), ("head",))
     defs |= {"stack": _mapping(STACK_KEYS, _stack_values()), "block": _mapping(BLOCK_KEYS, _block_values())}
     defs |= {"wiring": _wiring(), "override": _override(), "item": _item()}
     defs |= {"blocks": _unless(TEXT, _list(_ref("item")))}
@@ -122,6 +124,13 @@ def _component(kind: str, cls: type[Component]) -> Schema:
     return {**found, "allOf": idle} if idle else found
 
 
+def _named_head(kind: str, cls: type[Component]) -> Schema:
+    """One of `heads`: the fields of a head, and how it is trained."""
+    own = {key: {**_typed(PLAIN[key].core), "description": text} for key, text in HEAD_KEYS.items()}
+    found = _component(kind, cls)
+    return {**found, "properties": {**found["properties"], **own}}
+
+
 def _field(rule: Rule) -> Schema:
     """One field, with its description and, where it has one, its default."""
     formula = f" (by default {rule.marks['formula']})" if "formula" in rule.marks else ""
@@ -177,6 +186,7 @@ def _top_values() -> dict[str, Schema]:
         "define": _each(_unless(NULL, _ref("block"))),
         "stacks": _each(_ref("stack")),
         "head": _unless(ABSENT, _ref("head")),
+        "heads": _each(_unless(ABSENT, _ref("named_head"))),
         "inputs": {**_list({"enum": list(INPUTS)}), "uniqueItems": True},
         "expect": {
             **_mapping(KEYS | COSTS, dict.fromkeys(KEYS, counted) | dict.fromkeys(COSTS, _any(counted, _of_work()))),

@@ -48,11 +48,21 @@ def document(spec: Spec) -> dict[str, Any]:
         found["embedding"] = stacks["model"].pop("embedding")
     found["define"] = {name: _block(block, ambient) for block, name in names.items()}
     found |= stacks["model"] if single else {"stacks": stacks}
-    found |= {"head": plain(spec.head), "init": plain(spec.init)}
+    found |= {"heads": _heads(spec)} if spec.by_name else {"head": plain(spec.head)}
+    found["init"] = plain(spec.init)
     if spec.inputs is not None:
         found["inputs"] = list(spec.inputs)
     if spec.expect:
         found["expect"] = {key: e.said for key, e in spec.expect}
+    return found
+
+
+def _heads(spec: Spec) -> dict[str, Any]:
+    """The heads by name, each with how it is trained."""
+    found = {}
+    for head in spec.heads:
+        ahead = {"ahead": head.ahead} if spec.ahead(head) else {}
+        found[head.name] = {**plain(head.component), "loss_weight": head.loss_weight, **ahead}
     return found
 
 

@@ -21,6 +21,7 @@ ORDER = (
     "overrides",
     "extends",
     "stacks",
+    "heads",
     "expect",
     "set",
 )

@@ -348,9 +348,10 @@ class HeadComponent(Component):
     learns: ClassVar[Literal["classes", "numbers"]] = "classes"  # whether outputs are scores of classes
     tied_weight: ClassVar[str] = "proj.weight"  # the parameter that is the token table when tied
     fills_gaps: ClassVar[bool] = False  # it is trained to name tokens that are hidden, by those on both sides
+    names_next: ClassVar[bool] = False  # it is trained to name a token that comes later, where none of those is seen
 
-    def gives(self, ahead: bool) -> str:
-        """What comes out, in words; `ahead` says whether the stack looks at later tokens."""
+    def gives(self, ahead: int) -> str:
+        """What comes out, in words; `ahead`: how many places further what it names stands, 0 where that is seen."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it gives")
 
     @property
@@ -362,6 +363,11 @@ class HeadComponent(Component):
     def tied_shape(self) -> tuple[int, int] | None:
         """The shape that the token table must have to be its weight; None where it is not tied."""
         return None
+
+    @property
+    def untied(self) -> Self:
+        """The same with a weight of its own, which has the same module."""
+        return self if self.tied_shape is None else self.model_copy(update={"tied": False})
 
     @property
     def reads_token(self) -> str:

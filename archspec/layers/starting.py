@@ -23,7 +23,8 @@ class InitNames:
         widths: d_model of each stack, where stacks differ.
         queries: projections that give the queries of an attention.
         head_dims: channels of a head of queries: of all, of those of each stack, or of each projection.
-        output: the output layer, where it has weights of its own.
+        output: the output layer, where it has weights of its own and is the only one.
+        outputs: the output layers that have weights of their own, where there are several.
         biases: tables of biases of scores.
         stacked: matrices of all experts in one tensor (n_experts, out, in).
         stacked_residual: those of them that write to the residual stream.
@@ -39,6 +40,7 @@ class InitNames:
     queries: Ends = ()
     head_dims: Numbers = ()
     output: str = ""
+    outputs: tuple[str, ...] = ()
     biases: Ends = ()
     stacked: Ends = ()
     stacked_residual: Ends = ()

@@ -1,11 +1,12 @@
-"""A whole spec lowered: embedding, layers, final norm and head, in one stack or several."""
+"""A whole spec lowered: embedding, layers, final norm and heads, in one stack or several."""
 
-from archspec.language.model import Spec, Stack
+from archspec.language.model import Head, Spec, Stack
 from archspec.layers.arguments import ARGUMENTS, in_order
 from archspec.lowering.layout import LaidOut
 from archspec.lowering.program import (
     Apply,
     Assign,
+    ByName,
     Call,
     Collect,
     Each,
@@ -32,23 +33,34 @@ def lower_model(spec: Spec) -> Function:
     arguments = tuple(Parameter(a.name, a.of, not a.optional) for a in spec.arguments)
     collects = any(a.of == "aux" for a in spec.arguments)
     first = (Assign("aux", Collect()),) if collects else ()
-    head = Member("head", spec.head)
+    heads = tuple(Member(head.member, head.component) for head in spec.heads)
     if len(spec.stacks) == 1:
         members, statements, x = _body(spec, spec.main, arguments[0].name)
-        return Function(spec, spec.main, (*members, head), arguments, (*first, *statements), _headed(spec, x))
+        last, result = _headed(spec, x)
+        return Function(spec, spec.main, (*members, *heads), arguments, (*first, *statements, *last), result)
     members = tuple(Member(s.name, _lower_stack(spec, s)) for s in spec.stacks)
     runs = tuple(
         statement
         for stack in spec.stacks
         for statement in (*_numbered(spec, stack), *_masked(spec, stack), *_remembered(spec, stack), _run(spec, stack))
     )
-    return Function(spec, spec.main, (*members, head), arguments, (*first, *runs), _headed(spec, Value("x")))
+    last, result = _headed(spec, Value("x"))
+    return Function(spec, spec.main, (*members, *heads), arguments, (*first, *runs, *last), result)
 
 
-def _headed(spec: Spec, x: Expression) -> Call:
-    """The head on the last hidden states, with the arguments of the main stack that it takes."""
+def _headed(spec: Spec, x: Expression) -> tuple[tuple[Assign, ...], Expression]:
+    """What the heads give of the last hidden states, after statements: that of one, or a dict by their names."""
+    if not spec.by_name:
+        return (), _answer(spec, spec.heads[0], x)
+    named = () if x == Value("x") else (Assign("x", x, ("B", "T", spec.main.d_model)),)
+    return named, ByName(tuple((head.name, _answer(spec, head, Value("x"))) for head in spec.heads))
+
+
+def _answer(spec: Spec, head: Head, x: Expression) -> Call:
+    """A head on what it reads, with the arguments of the main stack that it takes."""
     own = {a.of: a.name for a in spec.arguments if a.stack == spec.main.name}
-    return Call("head", x, tuple((name, Value(own[name])) for name in spec.head.arguments if name in own))
+    named = ((name, Value(own[name])) for name in head.component.arguments if name in own)
+    return Call(head.member, x, tuple(named))
 
 
 def _lower_stack(spec: Spec, stack: Stack) -> Function:

@@ -77,6 +77,12 @@ class Scoped(NamedTuple):
     numbered: bool = False
 
 
+class ByName(NamedTuple):
+    """A dict of values by name."""
+
+    items: tuple[tuple[str, "Expression"], ...]
+
+
 class Once(NamedTuple):
     """A value that is computed in the first call of a sequence and remembered by the state under `key`."""
 
@@ -84,7 +90,9 @@ class Once(NamedTuple):
     value: "Expression"
 
 
-Expression = Value | Number | PerLayer | Negate | Binary | Call | Apply | Substate | Collect | Scoped | Once
+Expression = (
+    Value | Number | PerLayer | Negate | Binary | Call | Apply | Substate | Collect | Scoped | Once | ByName
+)
 
 # Statements
 
@@ -160,7 +168,7 @@ class Parameter(NamedTuple):
 class Function:
     """A module: its members, what its forward takes, the statements of that, and what it returns.
 
-    `stack` is that which it is or belongs to; for a model, the one that the head reads.
+    `stack` is that which it is or belongs to; for a model, the one that the heads read.
     """
 
     of: Spec | Stack | Block
@@ -206,4 +214,7 @@ def walk(expression: Expression) -> Iterator[Expression]:
             yield from walk(right)
         case Once(value=value):
             yield from walk(value)
+        case ByName(items=items):
+            for _, inner in items:
+                yield from walk(inner)
     yield expression

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from archspec.decoding.layout import SPEC
 from archspec.kernels import padding
 from archspec.kernels.collect import collect, scope
+from archspec.kernels.loss.answers import class_loss, number_loss
 from archspec.kernels.moe.balance import move_biases, router_loss
 from archspec.kernels.state import atomic, once, substate
 from archspec.language.depth import value_at
@@ -19,6 +20,7 @@ from archspec.lowering.program import (
     Apply,
     Assign,
     Binary,
+    ByName,
     Call,
     Collect,
     Dropout,
@@ -49,7 +51,7 @@ class Interpreted(nn.Module):
         for factor in function.per_layer:
             setattr(self, factor.name, value_at(factor.text, layer))
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the parameters of the function say -> what it returns."""
         function: Function = self.__dict__["_function"]
         names = [p.name for p in function.parameters]
@@ -109,6 +111,8 @@ class _Run:
                 return scope(self.values["aux"], f"{key}.{number}" if numbered else key)
             case Once(key=key, value=value):
                 return once(self.values["state"], key, lambda: self.value(value))
+            case ByName(items=items):
+                return {name: self.value(value) for name, value in items}
 
 
 def _made(member: Member, layer: int) -> nn.Module:
@@ -165,6 +169,19 @@ class Model(Interpreted):
             if names[0] in state_dict:
                 state_dict.update(dict.fromkeys(names, nn.Parameter(state_dict[names[0]])))
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def loss(self, answers: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The loss of each of `heads` by name, and as "total" their weighted sum."""
+        spec: Spec = self.__dict__[SPEC]
+        losses: dict[str, Tensor] = {}
+        for head in spec.heads:
+            answer, target = answers[head.name], targets[head.name]
+            of_classes = head.component.learns == "classes"
+            losses[head.name] = (
+                class_loss(answer, target, spec.ahead(head)) if of_classes else number_loss(answer, target)
+            )
+        first, *others = (head.loss_weight * losses[head.name] for head in spec.heads)
+        return losses | {"total": sum(others, first)}
 
     def aux_loss(self, aux: dict[str, Tensor], group: Any = None) -> Tensor:
         """The losses of the routers in one forward pass, which was given `aux`."""

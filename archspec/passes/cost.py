@@ -187,7 +187,8 @@ def cost(
         )
     held = [(k.grows, n.repeat * k.width(width) * prod(k.needed(main))) for n, k in kept(decoding)]
     weights = width * sum(n.copies * p.numel for n in found.nodes for p in n.params if not p.buffer)
-    output = width * main.size(every[-1].node.op.shape)
+    outputs = {line.node.name: main.size(line.node.op.shape) for line in every if line.node.name in found.outputs}
+    output = width * sum(outputs.values())
     return Cost(
         name=spec.name,
         workload=asked,
@@ -234,7 +235,7 @@ def by_class(every: Iterable[Line]) -> dict[str, int]:
 
 def _mfu(spec: Spec, found: Graph, every: list[Line]) -> dict[str, int]:
     active = sum(n.copies * p.numel * p.active[0] // p.active[1] for n in found.nodes for p in n.params if not p.buffer)
-    tied = spec.head.tied_shape is not None
+    tied = any(head.component.tied_shape is not None for head in spec.heads)
     one = len(spec.stacks) == 1  # torchtitan has no models of two stacks, whose weights see other numbers of tokens
     return {"megatron": megatron(found, every)} | ({"torchtitan": torchtitan(every, active, tied)} if one else {})
 

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from archspec.errors import CostError
 from archspec.formulas import Formula, Size
 from archspec.graph import Graph, Node, graph
-from archspec.language.model import Spec, need_spec
+from archspec.language.model import Head, Spec, need_spec
 from archspec.layers.ops import How, Param, Run
 from archspec.passes.dtypes import bytes_of, trains
 from archspec.passes.optimizers import optimizer as optimizer_of
@@ -124,11 +124,12 @@ def memory(
     states = master + sum(n.copies * chosen.bytes_of(p, stepped, n.segment >= 0) for n, p in trained)
     buffers = sum(4 * n.copies * p.numel for n, p in params if p.buffer) + 4 * _constants(every)
     saved, again = sum(map(found.total, kept)), _recomputed(found, kept) if checkpoint == "block" else 0
-    output = width * _outputs(every, runs)
-    loss = _loss(spec, output, width)
+    given = [width * n for n in _outputs(every, runs)]
+    output, widest = sum(given), max(given)
+    loss = _losses(spec, every, runs, width)
     workspace = stepped * (chosen.workspace or 0) * max((p.numel for _, p in trained), default=0)
     held = weights + buffers + states
-    moments = {BACKWARD: held + saved + loss + width + max(2 * output, again), STEP: held + gradients + workspace}
+    moments = {BACKWARD: held + saved + loss + width + max(output + widest, again), STEP: held + gradients + workspace}
     moment: Moment = STEP if moments[STEP] > moments[BACKWARD] else BACKWARD
     return Memory(
         name=spec.name,
@@ -177,14 +178,31 @@ def _numbers(params: Iterable[tuple[Node, Param]]) -> int:
     return sum(node.copies * p.numel for node, p in params)
 
 
-def _outputs(every: Graph, runs: Mapping[str, Run]) -> int:
-    last = every.nodes[-1]
-    return prod(runs[last.stack].shape(last.op.shape))
+def _outputs(every: Graph, runs: Mapping[str, Run]) -> list[int]:
+    """The numbers that each head gives."""
+    last = [node for name in every.outputs for node in every.nodes if node.name == name]
+    return [prod(runs[node.stack].shape(node.op.shape)) for node in last]
 
 
-def _loss(spec: Spec, output: int, width: int) -> int:
+def _losses(spec: Spec, every: Graph, runs: Mapping[str, Run], width: int) -> int:
+    """What the losses of all heads keep: `Model.loss` of heads by name, PyTorch's own of one in the model's type."""
+    sizes = zip(spec.heads, _outputs(every, runs), strict=True)
+    if not spec.by_name:
+        return sum(_loss(head, width * n, width) for head, n in sizes)
+    wide = max(width, 4)
+    run = runs[spec.main.name]
+    moved, counted = 8 * run.B * run.T, 8  # whole numbers: targets that `loss` moves, and how many count
+    return sum(
+        _loss(head, wide * n, wide)
+        + (moved if spec.ahead(head) else 0)
+        + (counted if head.component.learns == "classes" else 0)
+        for head, n in sizes
+    )
+
+
+def _loss(head: Head, output: int, width: int) -> int:
     """Of cross-entropy the logarithms of all probabilities and a scalar; of the squared error the outputs."""
-    return output + width if spec.head.learns == "classes" else output
+    return output + width if head.component.learns == "classes" else output
 
 
 def _estimates(spec: Spec, every: Graph, how: How) -> Iterable[str]:

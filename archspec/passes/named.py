@@ -19,7 +19,8 @@ C = TypeVar("C", bound=Component)
 
 def named_spec(spec: Spec) -> Spec:
     """The same spec with named sizes."""
-    return replace(spec, stacks=tuple(map(_stack, spec.stacks)), head=named_component(spec.head))
+    heads = tuple(replace(head, component=named_component(head.component)) for head in spec.heads)
+    return replace(spec, stacks=tuple(map(_stack, spec.stacks)), heads=heads)
 
 
 def named_component(c: C, around: Mapping[str, int] | None = None) -> C:

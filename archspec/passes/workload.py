@@ -114,7 +114,9 @@ def _must_decode(spec: Spec) -> None:
     if spec.causal and spec.main.embedding.n_tokens == "T":
         return
     ahead = [part.kind for part in spec.main.parts if not part.causal]
-    why = f"{ahead[0]} sees later tokens" if ahead else f"its head is {spec.head.kind}"
+    pooled = next((head for head in spec.heads if not head.component.causal), spec.heads[0])
+    its = f"its head {pooled.name}" if pooled.name else "its head"
+    why = f"{ahead[0]} sees later tokens" if ahead else f"{its} is {pooled.component.kind}"
     raise CostError(f"{spec.name} does not decode: {why}; ask for the phases train or prefill")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from archspec.language.document import SIZES
+from archspec.language.document import HEAD_KEYS, SIZES
 from archspec.language.model import Block, Spec, Stack
 from archspec.language.origins import DEFAULT, Origin
 from archspec.language.rules import rules
@@ -31,9 +31,19 @@ class Value:
 
 def flat(spec: Spec) -> list[Value]:
     """Every value of a spec that acts, layers that are alike as one: `blocks.0-23.mixer.n_heads`."""
-    ends = [*_component(spec, "head", spec.head), *_component(spec, "init", spec.init)]
+    ends = [*_heads(spec), *_component(spec, "init", spec.init)]
     vocabulary = [] if spec.vocabulary is None else _component(spec, "vocabulary", spec.vocabulary)
     return [*_sizes(spec), *vocabulary, *_all_stacks(spec), *ends]
+
+
+def _heads(spec: Spec) -> Iterator[Value]:
+    places = spec.origins.places
+    for head in spec.heads:
+        yield from _component(spec, head.path, head.component)
+        for key in HEAD_KEYS if spec.by_name else ():
+            if key == "loss_weight" or spec.ahead(head):
+                value = head.loss_weight if key == "loss_weight" else head.ahead
+                yield Value(f"{head.path}.{key}", value, places.get(f"{head.path}.{key}", DEFAULT))
 
 
 def _sizes(spec: Spec) -> Iterator[Value]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from archspec.layers.arguments import INPUTS
+from archspec.verify.answers import OfTokens, Output, answers, furthest, tensors
 from archspec.verify.apart import apart
 from archspec.verify.claims import changing, chooser, crossing, no_state
 from archspec.verify.report import Finding, by_design, judged, not_made
@@ -30,7 +31,8 @@ def padding(sample: Sample) -> Finding:
     worst = max(_padded(rows, model, inputs, alone, side) for side in ("left", "right"))
     decodes = not no_state(sample) and not chooser(sample) and changing(sample)[0] == sample.tokens
     if decodes:
-        worst = max(worst, max(_prompted(rows, model, inputs, alone, side) for side in ("left", "right")))
+        by_token = OfTokens(sample.spec, model)
+        worst = max(worst, max(_prompted(rows, by_token, inputs, side) for side in ("left", "right")))
     how = "padded at either end" + (", at once and as prompts that are decoded" if decodes else "")
     said = f"largest difference {worst:.1e} of sequences of {', '.join(map(str, rows.lengths))} tokens, {how}"
     if worst >= TOLERANCE and crossing(sample):
@@ -75,21 +77,23 @@ class _Rows:
                 found[k][i, span] = inputs[k][i, :size]
         return found | dict.fromkeys(self.masks.values(), mask), spans
 
-    def part(self, output: Tensor, i: int, span: slice) -> Tensor:
-        """What a batch gives for one sequence."""
-        whole = self.spec.head.pools or self.spec.main.name not in self.masks
-        return output[i : i + 1] if whole else output[i : i + 1, span]
+    def part(self, output: Output, i: int, span: slice) -> list[Tensor]:
+        """What a batch gives for one sequence, by head."""
+        found = answers(self.spec, output)
+        wholes = [head.component.pools or self.spec.main.name not in self.masks for head, _ in found]
+        return [x[i : i + 1] if whole else x[i : i + 1, span] for whole, (_, x) in zip(wholes, found, strict=True)]
 
 
-def _padded(rows: _Rows, model: nn.Module, inputs: Inputs, alone: Sequence[Tensor], side: str) -> float:
+def _padded(rows: _Rows, model: nn.Module, inputs: Inputs, alone: Sequence[Output], side: str) -> float:
     """All sequences at once."""
     given, spans = rows.moved(inputs, side, rows.lengths, rows.sample.tokens)
     together = model(**given)
-    return max(apart(rows.part(together, i, span), alone[i]) for i, span in enumerate(spans))
+    return max(furthest(rows.part(together, i, span), tensors(rows.spec, alone[i])) for i, span in enumerate(spans))
 
 
-def _prompted(rows: _Rows, model: nn.Module, inputs: Inputs, alone: Sequence[Tensor], side: str) -> float:
+def _prompted(rows: _Rows, model: OfTokens, inputs: Inputs, side: str) -> float:
     """Prompts of the main stack, padded, and then a few tokens of each sequence, one by one."""
+    alone = [model(**rows.cut(inputs, i, slice(0, n))) for i, n in enumerate(rows.lengths)]
     steps = min(3, min(rows.lengths) - 1)
     prompts = [n - steps for n in rows.lengths]
     given, spans = rows.moved(inputs, side, prompts, max(prompts))
@@ -122,7 +126,7 @@ def packing(sample: Sample) -> Finding:
     n, reads = sample.tokens, [a.name for a in spec.arguments if not a.optional]
     ends = sorted({max(n // 5, 1), max(n // 3, 1), n})
     spans = [slice(a, b) for a, b in pairwise([0, *ends])]
-    model, inputs = sample.model(), dict(zip(reads, sample.inputs(), strict=True))
+    model, inputs = sample.of_tokens(), dict(zip(reads, sample.inputs(), strict=True))
     documents = torch.bucketize(torch.arange(n), torch.tensor(ends), right=True).expand(len(inputs[reads[0]]), -1)
     together = model(**inputs, **dict.fromkeys(names, documents))
     alone = [model(**{name: x[:, span] for name, x in inputs.items()}) for span in spans]
@@ -138,8 +142,9 @@ def _unpacked(sample: Sample) -> str:
     spec = sample.spec
     if any(s.embedding.n_tokens != "T" for s in spec.stacks):
         return "an image is whole: a row holds no documents"
-    if spec.head.pools:
-        return f"{spec.head.kind} (head) gives one answer for a row, whatever documents are in it"
+    if pooled := next((head for head in spec.heads if head.component.pools), None):
+        who = f"{pooled.component.kind} ({pooled.member})"
+        return f"{who} gives one answer for a row, whatever documents are in it"
     if any("prefix_len" in s.arguments for s in spec.stacks):
         return "a prefix is that of a row: rows of several documents are not taken"
     return "rows of several documents are not taken"

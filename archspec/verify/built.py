@@ -12,6 +12,8 @@ from archspec.layers.base import EmbeddingComponent, NormComponent
 from archspec.layers.ops import Run, Scan
 from archspec.modules import submodule
 from archspec.passes.count import count
+from archspec.verify.answers import equal
+from archspec.verify.answers import tensors as answers_of
 from archspec.verify.claims import no_state
 from archspec.verify.declared import dataflow_problems
 from archspec.verify.given import components, given
@@ -68,7 +70,7 @@ def generated_equals_eager(sample: Sample) -> Finding:
     model, twin = model.eval(), twin.eval()
     with torch.no_grad():
         for what, given in _calls(sample):
-            if not torch.equal(model(*inputs, **given), twin(*inputs, **given)):
+            if not equal(sample.spec, model(*inputs, **given), twin(*inputs, **given)):
                 return judged(False, f"they differ when given {what}")
             ways.append(what)
         if not no_state(sample):
@@ -80,11 +82,11 @@ def generated_equals_eager(sample: Sample) -> Finding:
 
 def _trained_apart(sample: Sample, model: nn.Module, twin: nn.Module, inputs: list[Tensor]) -> list[str]:
     """Where loss or gradients differ."""
-    target, losses = None, []
+    targets, losses = None, []
     for m in (model, twin):
         m.zero_grad()
         torch.manual_seed(sample.seed)
-        loss, target = sample.loss(m, inputs, target)
+        loss, targets = sample.loss(m, inputs, targets)
         loss.backward()
         losses.append(loss)
     pairs = zip(model.named_parameters(), twin.parameters(), strict=True)
@@ -112,7 +114,8 @@ def _decoded(sample: Sample, model: nn.Module, inputs: list[Tensor]) -> list[Ten
     state: dict[str, Any] = {}
     steps = min(8, sample.tokens - 1)
     parts = x.split([sample.tokens - steps, *[1] * steps], dim=1)
-    return [model(*context, part, state=state) for part in parts]
+    outputs = [model(*context, part, state=state) for part in parts]
+    return [answer for output in outputs for answer in answers_of(sample.spec, output)]
 
 
 def _same(a: Tensor | None, b: Tensor | None) -> bool:

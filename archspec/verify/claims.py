@@ -1,5 +1,6 @@
 """What can be asked of a model at all: which components say that a property is not theirs."""
 
+from archspec.language.model import Head
 from archspec.verify.places import blamed
 from archspec.verify.sample import Sample
 
@@ -12,8 +13,8 @@ def no_order(sample: Sample) -> str:
     if spec.main.looks_ahead:
         who = blamed(spec, lambda c: c.role == "mixer" and not c.causal and c in spec.main.parts)
         return f"{who} looks at later tokens, as it should"
-    if spec.head.pools:
-        return f"{spec.head.kind} (head) gives one answer for a whole sequence"
+    if all(head.component.pools for head in spec.heads):
+        return f"{_named(spec.heads[0])} gives one answer for a whole sequence"
     if sample.tokens < 2:
         return f"sequences have one token: {_shortest(sample)}"
     return ""
@@ -42,6 +43,11 @@ def changing(sample: Sample) -> tuple[int, str]:
     parts = (*sample.spec.main.parts, sample.spec.main.embedding)
     least = min((n for c in parts if (n := c.exact_within) is not None), default=sample.tokens)
     return min(least, sample.tokens), blamed(sample.spec, lambda c: c.exact_within == least)
+
+
+def _named(head: Head) -> str:
+    """A head by its kind and what the model calls it."""
+    return f"{head.component.kind} ({head.member})"
 
 
 def _shortest(sample: Sample) -> str:

@@ -13,7 +13,7 @@ from archspec.layers.ops import Linear, Run
 def components(spec: Spec) -> list[tuple[Component, int]]:
     """Every different component that runs by itself, with the width of what it takes; norms apart."""
     found = {(c, stack.d_model): None for stack in spec.stacks for c in (*stack.parts, stack.embedding)}
-    found |= {(spec.head, spec.main.d_model): None}
+    found |= {(head.component, spec.main.d_model): None for head in spec.heads}
     return [(c, width) for c, width in found if not isinstance(c, NormComponent)]
 
 

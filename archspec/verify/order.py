@@ -5,10 +5,11 @@ from itertools import product
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from archspec.graph import graph
 from archspec.layers.ops import Experts, FFTConv
+from archspec.verify.answers import OfTokens
 from archspec.verify.apart import apart
 from archspec.verify.claims import changing, chooser, no_order
 from archspec.verify.report import Finding, by_design, judged, not_made
@@ -27,7 +28,7 @@ def causal(sample: Sample) -> Finding:
     """
     if reason := no_order(sample):
         return not_made(reason)
-    model, places = sample.model(), sample.cuts(sample.rows)
+    model, places = sample.of_tokens(), sample.cuts(sample.rows)
     shared = any(isinstance(node.op, Experts | FFTConv) for node in graph(sample.spec).nodes)
     modes = [False, True] if _settled(sample, model) else [False]
     limit, worst, at = 1e-12 if shared else 0.0, 0.0, 0
@@ -47,7 +48,7 @@ def causal(sample: Sample) -> Finding:
 
 
 def _leaks(
-    sample: Sample, model: nn.Module, places: list[int], given: dict[str, Any]
+    sample: Sample, model: OfTokens, places: list[int], given: dict[str, Any]
 ) -> Iterator[tuple[float, int, bool]]:
     """For each place how far other tokens from there on change earlier outputs, and whether they do that of their own.
 
@@ -63,7 +64,7 @@ def _leaks(
                 yield apart(before[i, :t], after[i, :t], before), t, not torch.equal(before[i, t], after[i, t])
 
 
-def _settled(sample: Sample, model: nn.Module) -> bool:
+def _settled(sample: Sample, model: OfTokens) -> bool:
     """Whether the model gives the same twice in training: nothing in it draws at random."""
     model, inputs = model.train(), sample.inputs()
     return torch.equal(model(*inputs), model(*inputs))
@@ -83,7 +84,7 @@ def lengths(sample: Sample) -> Finding:
         return not_made(reason)
     within, who = changing(sample)
     cuts = sorted({*sample.cuts(LENGTHS), within})
-    model, (*context, x) = sample.model(), sample.inputs()
+    model, (*context, x) = sample.of_tokens(), sample.inputs()
 
     def worst(n: int, shorter: list[int]) -> float:
         found = 0.0

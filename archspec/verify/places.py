@@ -16,12 +16,13 @@ def parts(spec: Spec) -> Iterator[tuple[str, Component, Stack]]:
 
 
 def placed(spec: Spec) -> Iterator[tuple[str, Component]]:
-    """Every component that runs, with its path: parts of layers, embeddings, the head, and those in their slots."""
+    """Every component that runs, with its path: parts of layers, embeddings, heads, and those in their slots."""
     for path, part, _ in parts(spec):
         yield from _within(path, part)
     for stack in spec.stacks:
         yield from _within(f"{spec.prefix(stack)}embedding", stack.embedding)
-    yield from _within("head", spec.head)
+    for head in spec.heads:
+        yield from _within(head.member, head.component)
 
 
 def _within(path: str, c: Component) -> Iterator[tuple[str, Component]]:

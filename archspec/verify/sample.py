@@ -15,13 +15,16 @@ from torch import Tensor, nn
 
 from archspec.codegen.load import build
 from archspec.graph import graph
-from archspec.language.model import Argument, Spec
+from archspec.language.model import Argument, Head, Spec
 from archspec.layers.arguments import INPUTS
 from archspec.layers.ops import Conv, Run
 from archspec.modules.model import eager
 from archspec.passes.count import count
+from archspec.verify.answers import OfTokens, answers
 from archspec.verify.places import placed
 from archspec.verify.shrink import LONGEST
+
+Targets = dict[str, Tensor]  # by the names of heads
 
 BATCH = 2
 TOKENS = 80  # of a sequence where nothing asks for more: past 64, by which states grow and kernels sum
@@ -50,6 +53,10 @@ class Sample:
     def model(self) -> nn.Module:
         """The generated model, at unit gain, in float64 and evaluation mode."""
         return unit_gain(self.fresh(), self.generator).double().eval()
+
+    def of_tokens(self) -> OfTokens:
+        """The same, giving its answers to single tokens alone."""
+        return OfTokens(self.spec, self.model())
 
     def fresh(self) -> nn.Module:
         """The generated model as it starts."""
@@ -99,26 +106,30 @@ class Sample:
         if names:
             yield dict.fromkeys(names, self.tokens // 3)
 
-    def target(self, output: Tensor) -> Tensor:
-        """Something to learn: classes for scores, numbers for anything else."""
-        if self.spec.head.learns == "classes" and output.shape[-1] > 1:
-            return torch.randint(output.shape[-1], output.shape[:-1], generator=self.generator)
-        return torch.randn(output.shape, generator=self.generator, dtype=output.dtype)
+    def target(self, head: Head, answer: Tensor) -> Tensor:
+        """Something for a head to learn: classes for scores, numbers for anything else."""
+        if head.component.learns == "classes" and (head.name or answer.shape[-1] > 1):
+            return torch.randint(answer.shape[-1], answer.shape[:-1], generator=self.generator)
+        return torch.randn(answer.shape, generator=self.generator, dtype=answer.dtype)
 
-    def loss(self, model: nn.Module, inputs: list[Tensor], target: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The loss of the model, auxiliary ones included, and its target."""
+    def loss(self, model: nn.Module, inputs: list[Tensor], targets: Targets | None = None) -> tuple[Tensor, Targets]:
+        """The loss of the model, auxiliary ones included, and its targets by head."""
         collects = model.training and self.spec.aux_losses
         aux: dict[str, Tensor] = {}
         output = model(*inputs, aux=aux) if collects else model(*inputs)
-        target = self.target(output) if target is None else target
-        if target.is_floating_point():
-            loss = nn.functional.mse_loss(output, target)
-        else:
-            loss = nn.functional.cross_entropy(output.flatten(0, -2), target.flatten())
+        found = answers(self.spec, output)
+        targets = {head.name: self.target(head, answer) for head, answer in found} if targets is None else targets
+        loss = self._of_all(model, output, targets) if self.spec.by_name else _of_one(output, targets[""])
         if collects:
             extra: Any = model.aux_loss
             loss = loss + extra(aux)
-        return loss, target
+        return loss, targets
+
+    @staticmethod
+    def _of_all(model: Any, output: dict[str, Tensor], targets: Targets) -> Tensor:
+        """The weighted sum that a model with heads by name computes itself."""
+        total: Tensor = model.loss(output, targets)["total"]
+        return total
 
     # Where to look
 
@@ -151,6 +162,13 @@ class Sample:
     def steps(self) -> int:
         """Calls that a decoded sequence may take."""
         return max(8, CALLS // max(self.spec.main.n_layers, 1))
+
+
+def _of_one(output: Tensor, target: Tensor) -> Tensor:
+    """The loss of the only head."""
+    if target.is_floating_point():
+        return nn.functional.mse_loss(output, target)
+    return nn.functional.cross_entropy(output.flatten(0, -2), target.flatten())
 
 
 def _tokens(spec: Spec) -> int:

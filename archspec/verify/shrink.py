@@ -76,9 +76,9 @@ class _Shrinking:
         main = stacks[-1]
         numbers = {"d_model": main.d_model, "n_layers": main.n_layers, "n_branches": main.n_branches}
         numbers["d_embedding"] = main.embedding.table_width
-        head, init = self.component(old.head, numbers), self.component(old.init, numbers)
-        init = init.of_model(init_names(stacks, head))
-        small = replace(old, name=f"{old.name}_small", stacks=stacks, head=head, init=init, expect=())
+        heads = tuple(replace(head, component=self.component(head.component, numbers)) for head in old.heads)
+        init = self.component(old.init, numbers).of_model(init_names(stacks, heads))
+        small = replace(old, name=f"{old.name}_small", stacks=stacks, heads=heads, init=init, expect=())
         return replace(small, vocab_size=vocab_size, max_seq_len=max_seq_len, vocabulary=None)
 
     def stack(self, stack: Stack) -> Stack:

@@ -4,10 +4,11 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from archspec.layers.ops import Run
 from archspec.modules import submodule
+from archspec.verify.answers import OfTokens
 from archspec.verify.apart import apart
 from archspec.verify.claims import changing, chooser, no_state
 from archspec.verify.declared import state_problems
@@ -24,7 +25,7 @@ def decoding(sample: Sample) -> Finding:
     if reason := no_state(sample):
         return not_made(reason)
     within, who = changing(sample)
-    model, inputs = sample.model(), sample.inputs()
+    model, inputs = sample.of_tokens(), sample.inputs()
     near = _in_pieces(sample, model, inputs, within)
     far = near if within == sample.tokens else _in_pieces(sample, model, inputs, sample.tokens)
     said = f"of {sample.tokens} tokens {', '.join(pieces(sample, sample.tokens))}"
@@ -62,7 +63,7 @@ def _begun(sizes: list[int], least: int) -> list[int]:
     return [first, *sizes]
 
 
-def _in_pieces(sample: Sample, model: nn.Module, inputs: list[Tensor], n: int) -> float:
+def _in_pieces(sample: Sample, model: OfTokens, inputs: list[Tensor], n: int) -> float:
     *context, x = inputs
     x, worst = x[:, :n], 0.0
     for prefix in sample.prefixes():

@@ -58,13 +58,13 @@ def key_biases(spec: Spec) -> tuple[str, ...]:
 
 
 def _of_batch(sample: Sample, model: nn.Module) -> Loss:
-    """The loss of one batch with one target; dropout and jitter draw the same each time."""
-    inputs, target = sample.inputs(), None
+    """The loss of one batch with the same targets; dropout and jitter draw the same each time."""
+    inputs, targets = sample.inputs(), None
 
     def loss() -> Tensor:
-        nonlocal target
+        nonlocal targets
         torch.manual_seed(sample.seed)
-        value, target = sample.loss(model, inputs, target)
+        value, targets = sample.loss(model, inputs, targets)
         return value
 
     return loss

@@ -99,17 +99,29 @@ def assert_close(found: Tensor, wanted: Tensor) -> None:
     torch.testing.assert_close(found, wanted, rtol=0, atol=TOLERANCE * max(1.0, float(wanted.detach().abs().max())))
 
 
-def step(model: nn.Module, arguments: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor | None]]:
-    """The output at real tokens, and the gradients of one step; what stands at padding means nothing."""
+def answers(y: Tensor | dict[str, Tensor]) -> list[Tensor]:
+    """What each head gives."""
+    return [*y.values()] if isinstance(y, dict) else [y]
+
+
+def joined(y: Tensor | dict[str, Tensor]) -> Tensor:
+    """The answers to tokens, of several heads side by side, or of whole sequences."""
+    found = answers(y)
+    return found[0] if len(found) == 1 else torch.cat([a for a in found if a.dim() == found[0].dim()], dim=-1)
+
+
+def step(model: nn.Module, arguments: dict[str, Any]) -> tuple[list[Tensor], dict[str, Tensor | None]]:
+    """The outputs at real tokens, and the gradients of one step; what stands at padding means nothing."""
     model.zero_grad()
     torch.manual_seed(3)
     aux: dict[str, Tensor] = {}
     y = model(**arguments, aux=aux) if hasattr(model, "aux_loss") else model(**arguments)
     mask = arguments.get("mask")
-    if mask is not None and y.shape[:2] == mask.shape:
-        y = y * mask.unsqueeze(-1)
-    (y.square().mean() + (model.aux_loss(aux) if aux else 0)).backward()  # type: ignore[operator]
-    return y, {k: p.grad for k, p in model.named_parameters()}
+    padded = [mask is not None and a.shape[:2] == mask.shape for a in answers(y)]
+    found = [a * mask.unsqueeze(-1) if real else a for a, real in zip(answers(y), padded, strict=True)]
+    loss: Tensor = sum(a.square().mean() for a in found)  # type: ignore[assignment]
+    (loss + (model.aux_loss(aux) if aux else 0)).backward()  # type: ignore[operator]
+    return found, {k: p.grad for k, p in model.named_parameters()}
 
 
 def test_parameters_and_buffers_are_the_packages(pair: Pair) -> None:
@@ -129,7 +141,8 @@ def test_outputs_and_gradients_are_the_packages(
     monkeypatch.setattr(F, "dropout", lambda x, *_, **__: x)
     package, plain = (model.train(training) for model in pair)
     (wanted, wants), (found, gradients) = (step(m, given(name, optional)) for m in (package, plain))
-    assert_close(found, wanted)
+    for a, b in zip(found, wanted, strict=True):
+        assert_close(a, b)
     assert [k for k, g in gradients.items() if g is None] == [k for k, g in wants.items() if g is None]
     for k, gradient in gradients.items():
         if gradient is not None:
@@ -143,7 +156,7 @@ def decoded(model: nn.Module, spec: Spec, arguments: dict[str, Any], sizes: list
     found, start = [], 0
     for size in sizes:
         piece = {k: v[:, start : start + size] if k in own else v for k, v in arguments.items()}
-        found.append(model(**piece, state=state))
+        found.append(joined(model(**piece, state=state)))
         start += size
     assert state
     return found
@@ -167,7 +180,7 @@ def test_decoding_is_the_packages(name: str, pair: Pair) -> None:
         for found, wanted in zip(outputs, decoded(package, spec, arguments, sizes), strict=True):
             assert_close(found, wanted)
         if spec.causal and length <= exact_within(spec, length):
-            assert_close(torch.cat(outputs, dim=1), plain(**arguments))
+            assert_close(torch.cat(outputs, dim=1), joined(plain(**arguments)))
 
 
 @torch.no_grad()
@@ -176,7 +189,8 @@ def test_it_compiles_whole(name: str, pair: Pair) -> None:
     plain, arguments = pair[1].eval(), given(name)
     torch.compiler.reset()
     compiled = torch.compile(plain, fullgraph=True, backend="eager")
-    assert_close(compiled(**arguments), plain(**arguments))
+    for found, wanted in zip(answers(compiled(**arguments)), answers(plain(**arguments)), strict=True):
+        assert_close(found, wanted)
 
 
 ALONE = """
@@ -196,7 +210,9 @@ for path in sys.argv[1:]:
     weights, given, wanted = torch.load(path + ".pt")
     model.load_state_dict(weights)
     with torch.no_grad():
-        assert torch.equal(model(**given), wanted), path
+        found = model(**given)
+        pairs = zip(found.values(), wanted.values()) if isinstance(found, dict) else [(found, wanted)]
+        assert all(torch.equal(a, b) for a, b in pairs), path
 """
 
 
@@ -224,6 +240,7 @@ def test_nothing_in_it_is_unused(name: str) -> None:
     imports |= {a.asname or a.name for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names}
     defined = {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
     called_by_others = {"Model", "__init__", "forward", "reset_parameters", "aux_loss", "update_bias", "_apply"}
+    called_by_others.add("loss")
     assert (constants | imports) - read == set()
     assert defined - read - attributes - called_by_others == set()
     blocks = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name.endswith("Block")]  # all called alike
@@ -260,7 +277,8 @@ def test_in_float32_they_agree_to_its_rounding(
     finally:
         for model in pair:
             model.double()
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4 * max(1.0, float(wanted.detach().abs().max())))
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-4 * max(1.0, float(b.detach().abs().max())))
     for k, want in wants.items():
         if want is not None:
             torch.testing.assert_close(gradients[k], want, rtol=0, atol=1e-3 * max(1e-2, float(want.abs().max())))

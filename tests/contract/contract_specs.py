@@ -247,10 +247,15 @@ def double(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run(model: Any, spec: Spec, given: Mapping[str, Any]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """The output of a model, 0 at padding (where it means nothing), the losses of its routers, and all it collects."""
+    """The output of a model, 0 at padding (where it means nothing), the losses of its routers, and all it collects.
+
+    That of several heads is one row of numbers a sequence.
+    """
     aux: dict[str, Tensor] = {}
     collects = any(a.of == "aux" for a in spec.arguments)
     y = model(**given, aux=aux) if collects else model(**given)
+    if isinstance(y, dict):
+        y = torch.cat([answer.flatten(1) for answer in y.values()], dim=1)
     mask = next((given.get(a.name) for a in spec.arguments if (a.of, a.stack) == ("mask", spec.main.name)), None)
     if mask is not None and y.shape[:2] == mask.shape:
         y = y.masked_fill(~mask.unsqueeze(-1), 0)

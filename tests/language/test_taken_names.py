@@ -43,6 +43,7 @@ def test_members_that_stand_beside_names_of_the_spec_are_taken(path: Path) -> No
     """The stacks are members of the model, the parts members of their block; what else is there has its own name."""
     spec = load(path)
     stacks = {stack.name for stack in spec.stacks} if len(spec.stacks) > 1 else {"embedding", "blocks", "norm"}
+    stacks |= {head.member for head in spec.heads if head.name}
     blocks = [layer.block for stack in spec.stacks for segment in stack.segments for layer in segment.layers]
     parts = {name for block in blocks for name, _ in block.parts}
     model, *rest = functions(lower_model(spec))

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from archspec.cli import main
-from archspec.language.document import BLOCK_KEYS, ITEM_KEYS, STACK_KEYS, TOP_KEYS
+from archspec.language.document import BLOCK_KEYS, HEAD_KEYS, ITEM_KEYS, STACK_KEYS, TOP_KEYS
 from archspec.language.expect import ASKED, COSTS, KEYS, LIMITS
 from archspec.language.load import load
 from archspec.language.source import parse
@@ -34,6 +34,7 @@ REST = {
 def whole(example: str) -> str:
     """An example with what it leaves out."""
     said = {*parse(example, "example").fields, *(("vocab_size",) if "vocabulary:" in example else ())}
+    said |= {"head"} if "heads" in said else set()
     return example + "".join(text for key, text in REST.items() if key not in said)
 
 
@@ -101,8 +102,8 @@ def test_the_document_is_up_to_date() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [TOP_KEYS, STACK_KEYS, BLOCK_KEYS, ITEM_KEYS, BUILTINS, LIMITS],
-    ids=["top", "stack", "block", "item", "wirings", "limits"],
+    [TOP_KEYS, STACK_KEYS, BLOCK_KEYS, ITEM_KEYS, HEAD_KEYS, BUILTINS, LIMITS],
+    ids=["top", "stack", "block", "item", "head", "wirings", "limits"],
 )  # fmt: skip
 def test_every_word_of_the_language_is_documented(words: dict[str, str]) -> None:
     missing = {word for word in words if not re.search(rf"\b{re.escape(word)}\b", language())}

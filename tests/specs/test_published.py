@@ -17,6 +17,7 @@ GIB = 2**30
 # The sum of the tensors of the released checkpoint, to the unit; tied tensors once.
 TOTALS = {
     "bert_base": 109_514_298,  # google-bert/bert-base-uncased with its masked-LM head, without pooler
+    "bert_pretraining": 110_106_428,  # google-bert/bert-base-uncased whole, as BertForPreTraining
     "gpt2": 124_439_808,  # openai-community/gpt2
     "llama2_7b": 6_738_415_616,  # meta-llama/Llama-2-7b-hf
     "llama3_8b": 8_030_261_248,  # meta-llama/Meta-Llama-3-8B

@@ -39,6 +39,19 @@ MODELS = {
             "type_vocab_size": 2,
         },
     ),
+    "bert_pretraining": Model(
+        "bert",
+        "BertForPreTraining",
+        {
+            "vocab_size": 30522,
+            "hidden_size": 768,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "intermediate_size": 3072,
+            "max_position_embeddings": 512,
+            "type_vocab_size": 2,
+        },
+    ),
     "dnabert_6mer": Model(
         "bert",
         "BertForMaskedLM",

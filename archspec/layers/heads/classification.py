@@ -50,7 +50,7 @@ class ClassificationHead(HeadComponent):
         """The token that is read, where it is one."""
         return self.pool if self.pool not in ("none", "mean") else ""
 
-    def gives(self, ahead: bool) -> str:
+    def gives(self, ahead: int) -> str:
         """One score a class."""
         return "class scores"
 

@@ -20,6 +20,7 @@ from archspec.layers.ops import SCALE, SOFTCAP, Op, elementwise, linear
 class LMHead(HeadComponent):
     """A linear layer from the last hidden state to the logits."""
 
+    names_next: ClassVar[bool] = True
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {},
         {"tied": True, "scale": 0.25},
@@ -36,9 +37,11 @@ class LMHead(HeadComponent):
     scale: Positive = field("factor of the logits", 1.0)
     softcap: Positive | None = field("bound c on the logits: c tanh(logit / c)", None)
 
-    def gives(self, ahead: bool) -> str:
-        """Of the next token, unless that is seen; of every token where later ones are."""
-        return "logits of every token" if ahead else "logits of the next token"
+    def gives(self, ahead: int) -> str:
+        """Of the next token or one further, unless that is seen; of every token where later ones are."""
+        if not ahead:
+            return "logits of every token"
+        return "logits of the next token" if ahead == 1 else f"logits of the token {ahead} places further"
 
     @property
     def title(self) -> str:

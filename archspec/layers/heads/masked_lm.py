@@ -35,7 +35,7 @@ class MaskedLMHead(HeadComponent):
     norm: NormComponent = slot("norm", "norm of the transform", inherit="norm")
     bias: bool = field("bias of the logits", True)
 
-    def gives(self, ahead: bool) -> str:
+    def gives(self, ahead: int) -> str:
         """A score for each token of the vocabulary, at every token."""
         return "logits of every token"
 

@@ -17,7 +17,7 @@ class NoHead(HeadComponent):
     kind: Literal["none"] = "none"
     d_model: Width = inherited("width of the residual stream")
 
-    def gives(self, ahead: bool) -> str:
+    def gives(self, ahead: int) -> str:
         """The last hidden states."""
         return "hidden states"
 

@@ -56,7 +56,7 @@ class RegressionHead(HeadComponent):
         """The token that is read, where it is one."""
         return self.pool if self.pool not in ("none", "mean") else ""
 
-    def gives(self, ahead: bool) -> str:
+    def gives(self, ahead: int) -> str:
         """Numbers for the sequence, or for each token."""
         return "predictions for every token" if self.pool == "none" else "predictions"
 

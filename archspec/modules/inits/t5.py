@@ -17,7 +17,7 @@ def init_weights(model: nn.Module, c: Config) -> None:
                 std = std * c.query_dim**-0.5
             elif c.names.queries and c.head_dim is None and c.query_dim is None and name.endswith(c.names.queries):
                 std = std * number_of(name, c.names.head_dims) ** -0.5
-            elif c.names.output and name == c.names.output:
+            elif (c.names.output and name == c.names.output) or (c.names.outputs and name in c.names.outputs):
                 std = 1.0
             nn.init.normal_(module.weight, std=c.factor * std)
             if c.names.linear_biases and module.bias is not None:
