@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from archspec.kernels.precision import autocast_type
 
@@ -51,6 +51,13 @@ def check_ids(name: str, ids: Tensor, n: int, tokens: Tensor | None = None) -> N
     if is_known(ids) and ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= n):
         found = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
         raise IndexError(f"{name}: expected ids from 0 to {n - 1}, found {found}")
+
+
+def check_channels(channels: dict[str, Tensor | None], tables: nn.ModuleDict, tokens: Tensor) -> None:
+    """Check further ids of the tokens (B, T), by name, of which each numbers the rows of the table of that name."""
+    for name, ids in channels.items():
+        if ids is not None:
+            check_ids(name, ids, tables.get_parameter(f"{name}.weight").shape[0], tokens)
 
 
 def check_features(features: Tensor, width: int, like: Tensor) -> None:

@@ -3,13 +3,13 @@
 import re
 
 from archspec.codegen.layout import WIDTH, laid_out
-from archspec.layers.arguments import ARGUMENTS
+from archspec.layers.arguments import argument
 from archspec.lowering import Function
 
 
 def signature(function: Function, aux: str = "Scope") -> str:
     """`self, x: Tensor, state: State | None = None`; `aux` is the type of what is collected."""
-    types = {name: a.type for name, a in ARGUMENTS.items()} | {"aux": f"{aux} | None"}
+    types = {p.of: argument(p.of).type for p in function.parameters} | {"aux": f"{aux} | None"}
     takes = [f"{p.name}: {'Tensor' if p.required else types[p.of] + ' = None'}" for p in function.parameters]
     return ", ".join(["self", *takes])
 

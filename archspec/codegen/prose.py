@@ -3,7 +3,7 @@
 from archspec.codegen.writer import Writer
 from archspec.errors import many
 from archspec.language.model import Block, Head, Spec, Stack
-from archspec.layers.arguments import ARGUMENTS
+from archspec.layers.arguments import argument
 from archspec.layers.ops import Shape
 from archspec.lowering import Function
 
@@ -37,7 +37,7 @@ def forward_docstring(writer: Writer, function: Function, width: str) -> list[st
 def _model_docstring(writer: Writer, spec: Spec) -> list[str]:
     stacks = {s.name: s for s in spec.stacks}
     needed = [_input(stacks[a.stack], a.name) for a in spec.arguments if not a.optional]
-    notes = [ARGUMENTS[a.of].meaning.format(a.name) for a in spec.arguments if a.optional]
+    notes = [argument(a.of).meaning.format(a.name) for a in spec.arguments if a.optional]
     answers = {head: _sizes(writer, head, head.component.ops()[-1].shape) for head in spec.heads}
     if spec.by_name:
         notes = [f'"{head.name}" {shape}: {spec.gives(head)}' for head, shape in answers.items()] + notes

@@ -50,6 +50,7 @@ def _with(embedding: EmbeddingComponent) -> str:
     """What is added to a table's rows, in words."""
     words = [part.title if isinstance(part, NormComponent) else _positions(part) for part in embedding.children()]
     words += [spelled(name) for name in embedding.arguments if name == "token_types"]
+    words += [spelled(name) for name in embedding.ids]
     return f"with {', '.join(words)}" if words else ""
 
 

@@ -75,6 +75,7 @@ class Assembler(Section):
                     texts["description"], texts["source"], expect, self.file, self.files, inputs,
                     vocabulary=vocabulary, folder=self.folder(), origins=self.resolver.origins)  # fmt: skip
         check_inputs(spec, self.fields.get("inputs"), self.problems)
+        self.check_arguments(spec)
         self.check_ties(spec, around.bodies)
         self.check_doubts(spec, around.bodies)
         return replace(spec, warnings=self.in_place(self.problems.warnings))
@@ -257,6 +258,12 @@ class Assembler(Section):
         for stack, key, message in doubts(spec):
             body, path = (self.node, key) if self.single or not stack else (bodies[stack], f"stacks.{stack}.{key}")
             self.problems.warn(_below(body, key), path, message)
+
+    def check_arguments(self, spec: Spec) -> None:
+        """Refuse two arguments of forward with one name, as channels of stacks can make them."""
+        names = [a.name for a in spec.arguments]
+        for twice in sorted({name for name in names if names.count(name) > 1}):
+            self.tell("stacks", f"forward would have two arguments called {twice}; rename a channel or a stack")
 
     def check_ties(self, spec: Spec, bodies: Mapping[str, Node]) -> None:
         """Refuse ties between tables that do not exist or differ in shape."""

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from archspec.errors import Fault
-from archspec.language.document import SIZES
+from archspec.language.document import PLAIN, SIZES
+from archspec.language.names import bad_argument
 from archspec.language.origins import DEFAULT, Origin, given
 from archspec.language.rules import Rule, must_be, rules, settable, shown
 from archspec.language.scope import Scope, Silent, UnknownSize, Value, computed, number
-from archspec.language.tree import Node, from_plain
+from archspec.language.tree import Node, clipped, from_plain
 from archspec.layers.base import Component, NormComponent
 from archspec.layers.ops import Norm
 
 if TYPE_CHECKING:
     from archspec.language.resolve import Resolver
 
+_SIZE = PLAIN["vocab_size"]  # what a size by a name of the spec's own may be
 LARGE = 2**20  # three sizes up to this make no tensor that is too large
 MOST_ELEMENTS = 2**63 - 1
 
@@ -101,6 +103,9 @@ class Filling:
         name, marks, node = rule.name, rule.marks, self.given.get(rule.name)
         if marks.get("inherited"):
             return self._inherited(rule)
+        if node is not None and marks.get("named"):
+            self.origins[name] = Origin("given", str(node.mark))
+            return self._named(rule, node)
         if node is not None:
             value = number(name, node, rule, self._lookup) if rule.number else node.plain()
             if rule.nullable and rule.core["type"] == "str" and value == "none":
@@ -124,6 +129,28 @@ class Filling:
         if rule.info.is_required():
             raise Fault(f"{kind_of(self.cls)} needs {name} ({rule.info.description})")
         return rule.info.default
+
+    def _named(self, rule: Rule, node: Node) -> tuple[tuple[str, Value], ...]:
+        """Sizes by names of the spec's own; those without a value are left out."""
+        if absent(node):
+            return ()
+        if not isinstance(node.value, dict):
+            raise Fault(must_be(rule.name, node, "a mapping of names to sizes, such as {languages: 5}"))
+        found, wrong = [], False
+        for name, child in node.fields.items():
+            path = f"{self.path}.{rule.name}.{clipped(name)}"
+            try:
+                if bad := bad_argument(name):
+                    raise Fault(f"{clipped(name)!r} {bad}")
+                value = None if child.value is None else number(clipped(name), child, _SIZE, self._lookup)
+                found += [] if value is None else [(name, value)]
+            except Fault as fault:
+                wrong = True
+                if str(fault):
+                    self.resolver.problems.tell(node.key_mark(name) if bad else child, path, str(fault))
+        if wrong:
+            raise Silent
+        return tuple(found)
 
     def _from(self, default: str) -> Origin:
         """The origin of what a default of the surrounding spec gives; one that nobody set is a default."""

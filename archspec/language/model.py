@@ -302,7 +302,9 @@ class Spec:
             before = "" if len(self.stacks) == 1 else f"{stack.name}_"
             reads = stack.embedding.reads
             required.append(Argument(before + reads, reads, stack.name, False))
-            optional += [Argument(before + name, name, stack.name) for name in GIVEN if name in self.given(stack)]
+            names = [name for name in GIVEN if name in self.given(stack)]
+            names[names[:1] == ["token_types"] : 0] = stack.embedding.ids
+            optional += [Argument(before + name, name, stack.name) for name in names]
         state = [Argument("state", "state", "")] if self.main.has_state else []
         collected = [Argument("aux", "aux", "")] if any("aux" in s.arguments for s in self.stacks) else []
         return (*required, *optional, *state, *collected)
@@ -310,7 +312,7 @@ class Spec:
     def given(self, stack: Stack) -> frozenset[str]:
         """What the caller may give of a stack beside its input and state."""
         always = {*stack.arguments, *stack.embedding.arguments} & {"token_types", "prefix_len"}
-        return self.takes(stack) | always
+        return self.takes(stack) | always | stack.embedding.ids.keys()
 
     def takes(self, stack: Stack) -> frozenset[str]:
         """Which of mask, positions and documents the model takes for a stack.

@@ -1,5 +1,6 @@
 """Names that a spec makes up (of blocks, sizes, parts, stacks), and those that are not free."""
 
+import builtins
 import keyword
 import re
 from collections.abc import Collection
@@ -21,6 +22,13 @@ _OURS = """
 aux aux_loss bias blocks c correction_bias device dropout dtype embedding final_norm head init layers loss losses mask
 math memory model nn position_bias prefix_len reset_parameters self state torch update_bias x
 """
+# what the forward of a model calls its own, and what a dictionary of modules has beside the attributes of a module
+_IN_FORWARD = """
+align as_documents as_mask as_mask_at_ends as_positions atomic block by_document channels class_loss clear collect
+count_real counted document_ids documents features given_or global_mask i images items key_mask keys memory_documents
+memory_mask number_loss once order places pop positions real reorder restore rows rows_of scope separate substate table
+token_types tokens values
+"""
 PYTORCH, OURS = frozenset(_PYTORCH.split()), frozenset(_OURS.split())
 TAKEN = PYTORCH | OURS
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -35,6 +43,12 @@ def bad_name(name: str) -> str:
     if keyword.iskeyword(name) or name in TAKEN:
         return "is a word that the generated code needs; choose another"
     return ""
+
+
+def bad_argument(name: str) -> str:
+    """What is wrong with the name of an argument of a model's forward; nothing when it is right."""
+    taken = name in _IN_FORWARD.split() or name in dir(builtins)
+    return bad_name(name) or ("is a word that the generated code needs; choose another" if taken else "")
 
 
 def bad_block_name(name: str) -> str:

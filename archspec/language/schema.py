@@ -142,6 +142,8 @@ def _field(rule: Rule) -> Schema:
 
 
 def _value(rule: Rule) -> Schema:
+    if rule.marks.get("named"):
+        return _each(_any(_value(PLAIN["vocab_size"]), NULL))
     if "slot" in rule.marks:
         inner = _ref(rule.marks["slot"])
         return inner if rule.info.is_required() else _unless(ABSENT, inner)

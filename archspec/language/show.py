@@ -114,12 +114,16 @@ def plain(component: Component) -> Any:
             continue
         if value is None and rule.info.default is None:
             continue
-        found[name] = plain(value) if isinstance(value, Component) else _plain_value(value, "slot" in rule.marks)
+        if rule.marks.get("named") and not value:
+            continue
+        found[name] = plain(value) if isinstance(value, Component) else _plain_value(value, rule.marks)
     return found
 
 
-def _plain_value(value: Any, is_slot: bool) -> Any:
-    return list(value) if isinstance(value, tuple) else "none" if value is None and is_slot else value
+def _plain_value(value: Any, marks: Mapping[str, Any]) -> Any:
+    if marks.get("named"):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else "none" if value is None and "slot" in marks else value
 
 
 # Sizes: what components inherited tells what the top and each stack said

@@ -115,6 +115,13 @@ _ALL = (
     ),
     Argument("token_types", "Tensor | None", ("B", "T"), "`{}` (B, T) numbers the segment of each token"),
     Argument(
+        "channels",
+        "dict[str, Tensor | None] | None",
+        (),
+        "`{}` are further ids of each token, (B, T) by name",
+        maker="model",
+    ),
+    Argument(
         "aux",
         "Scope | None",
         (),
@@ -122,10 +129,17 @@ _ALL = (
     ),
 )
 ARGUMENTS: dict[str, Argument] = {a.name: a for a in _ALL}
-# in the order in which a model takes what its caller makes; the state and aux come last
+# in the order in which a model takes what its caller makes, channels behind token_types; the state and aux come last
 GIVEN = ("token_types", "mask", "positions", "documents", "prefix_len")
+BY_TOKEN = ("token_types", "channels")  # what is given for each token, and so moves with it
+
+
+def argument(name: str) -> Argument:
+    """What an argument is; a name that is none of ours is that of a channel."""
+    meaning = "`{}` (B, T) are further ids of the tokens; without them all are 0"
+    return ARGUMENTS.get(name) or Argument(name, "Tensor | None", ("B", "T"), meaning)
 
 
 def in_order(names: set[str]) -> tuple[str, ...]:
-    """Names of arguments in the order in which signatures have them."""
-    return tuple(name for name in ARGUMENTS if name in names)
+    """Names of arguments in the order in which signatures have them, those of channels first."""
+    return (*sorted(names - ARGUMENTS.keys()), *(name for name in ARGUMENTS if name in names))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from archspec.layers.fields import LENGTH, acts, unit
+from archspec.layers.fields import LENGTH, acts, extra, unit
 from archspec.layers.ops import Norm, Op, Shape
 
 
@@ -33,6 +33,12 @@ class Component(BaseModel):
     packed: ClassVar[bool] = True
     if TYPE_CHECKING:
         kind: str  # each kind has a field of that name, which can have but one value
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        fields = type(self).model_fields
+        for name, value in super().__repr_args__():
+            if not (name in fields and extra(fields[name]).get("later") and value == fields[name].default):
+                yield name, value
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -334,6 +340,11 @@ class EmbeddingComponent(Component):
     def tells_order(self) -> bool:
         """Whether a token's vector says where it stands."""
         return False
+
+    @property
+    def ids(self) -> dict[str, int]:
+        """Further ids of each token that the caller may give, by name, each with how many different ones there are."""
+        return {}
 
     def doubts(self, length: int | None) -> Iterator[str]:
         """Positions that end before the longest sequence does."""

@@ -3,6 +3,7 @@
 - `field`      a setting;
 - `derived`    a size that follows from others unless it is given ("d_model / n_heads");
 - `inherited`  a value that the surrounding spec gives (d_model, vocab_size, ...), never written in the component;
+- `named`      sizes by names of the spec's own;
 - `slot`       a place for another component, for example the position encoding of an attention.
 
 The type of a size says what it is: a `Width` is a number of channels, which a small copy of a model may cut; `Tokens`
@@ -19,6 +20,7 @@ LARGEST = 2**40  # no tensor of any model comes near; bounds what a hostile spec
 PROVABLE = 128  # tokens that a proof reaches on any machine: limits of texts move here in a small copy of a model
 WIDTH, LENGTH = "width", "length"  # what a size is a number of
 Size = Annotated[int, Field(gt=0, le=LARGEST)]
+Sizes = tuple[tuple[str, Size], ...]  # by name
 Width = Annotated[int, Field(gt=0, le=LARGEST), WIDTH]
 Tokens = Annotated[int, Field(gt=0, le=LARGEST), LENGTH]
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
@@ -31,7 +33,13 @@ REQUIRED: Any = ...
 
 
 def field(
-    description: str, default: Any = REQUIRED, *, inherit: str = "", when: tuple[Any, ...] | None = None, **limits: Any
+    description: str,
+    default: Any = REQUIRED,
+    *,
+    inherit: str = "",
+    when: tuple[Any, ...] | None = None,
+    later: bool = False,
+    **limits: Any,
 ) -> Any:
     """A setting of a component.
 
@@ -42,9 +50,11 @@ def field(
             setting that the surrounding `norm` writes down.
         when: (other field, values...): the setting acts only when that field has one of the values (or, without
             values, is set); given where it cannot act, it is refused.
+        later: it came after specs had their digests, so that it is no part of one where it has its default.
         limits: pydantic's own, such as gt or le.
     """
     extra: dict[str, Any] = ({"inherit": inherit} if inherit else {}) | ({"when": when} if when else {})
+    extra |= {"later": True} if later else {}
     return Field(default, description=description, json_schema_extra=extra or None, **limits)
 
 
@@ -52,6 +62,11 @@ def derived(description: str, formula: str, *, when: tuple[Any, ...] | None = No
     """A size that follows from others by `formula` unless it is given."""
     extra: dict[str, Any] = {"formula": formula} | ({"when": when} if when else {})
     return Field(description=description, json_schema_extra=extra, **limits)
+
+
+def named(description: str) -> Any:
+    """Sizes by names that the spec makes up, a mapping there and pairs here; none by default."""
+    return Field((), description=description, json_schema_extra={"named": True, "later": True})
 
 
 def inherited(description: str) -> Any:

@@ -6,8 +6,9 @@ packed document ends run on rows of one document each. What the functions do is 
 """
 
 from archspec.language.model import Spec, Stack
+from archspec.layers.arguments import BY_TOKEN
 from archspec.layers.base import Component
-from archspec.lowering.program import Apply, Assign, Call, Expression, Statement, Value
+from archspec.lowering.program import Apply, Assign, ByName, Call, Expression, Statement, Value
 from archspec.lowering.wiring import passed
 
 NOTHING = Value("None")
@@ -91,6 +92,8 @@ class LaidOut:
 
     def value(self, name: str) -> Expression:
         """What the layers are given for one of their arguments."""
+        if name == "channels":
+            return ByName(tuple((channel, Value(channel)) for channel in self.stack.embedding.ids))
         return self.real if name == "mask" else Value(name)
 
     def call(self, member: str, part: Component, x: Expression) -> Call:
@@ -105,11 +108,13 @@ class LaidOut:
         if not self.moves:
             return self.call("embedding", self.stack.embedding, self.reads)
         call = self.call("embedding", self.stack.embedding, self.moved(self.reads))
-        given = tuple((n, self.moved(v) if n == "token_types" else v) for n, v in call.named)
+        given = tuple((n, self.moved(v) if n in BY_TOKEN else v) for n, v in call.named)
         return call._replace(named=given)
 
     def moved(self, x: Expression) -> Expression:
         """What the caller gives for each token, as the rows now stand."""
+        if isinstance(x, ByName):
+            return ByName(tuple((name, self.moved(value)) for name, value in x.items))
         return Apply("reorder", (x, self.order))
 
     def restored(self, x: Expression) -> Expression:

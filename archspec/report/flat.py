@@ -95,6 +95,8 @@ def _component(spec: Spec, path: str, component: Component, whole: Origin | None
             origin = Origin("inherited", f"{whole.what}.{name}, {_said(origin)}")
         if isinstance(value, Component):
             yield from _component(spec, f"{path}.{name}", value, origin if origin.how == "inherited" else None)
+        elif rule.marks.get("named"):
+            yield from (Value(f"{path}.{name}.{key}", n, origin) for key, n in value)
         else:
             yield Value(f"{path}.{name}", list(value) if isinstance(value, tuple) else value, origin)
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from archspec.decoding.check import dtype_of
 from archspec.decoding.tree import Held, leaves
-from archspec.layers.arguments import ARGUMENTS
+from archspec.layers.arguments import ARGUMENTS, BY_TOKEN
 from archspec.layers.base import Component
 from archspec.layers.ops import CONCAT, Attend, Elementwise, Embedding, FFTConv, Kept, Linear, Norm, Op, Run, Scan
 from archspec.passes.tensors import registered
@@ -66,7 +66,7 @@ def dataflow_problems(c: Component, module: nn.Module, given: dict[str, Any], ru
     """
     groups = Groups(ops)
     seen = trace(module, ops, given)
-    data = {"x", *(name for name in given if name in ARGUMENTS and (ARGUMENTS[name].data or name == "token_types"))}
+    data = {"x", *(name for name in given if name in ARGUMENTS and (ARGUMENTS[name].data or name in BY_TOKEN))}
     found: list[str] = []
     for op in ops:
         # A norm's heads part behind the projection that it reads.

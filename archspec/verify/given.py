@@ -44,6 +44,9 @@ def given(
         found["memory"] = numbers(run.B, run.M, d_memory)
     if "bias" in c.arguments and isinstance(c, MixerComponent) and c.shared_bias is not None:
         found["bias"] = numbers(*run.shape(c.shared_bias.ops()[-1].shape))
+    zeros = torch.zeros(run.B, run.T, dtype=torch.long, device=device)
     if "token_types" in c.arguments:
-        found["token_types"] = torch.zeros(run.B, run.T, dtype=torch.long, device=device)
+        found["token_types"] = zeros.clone()
+    if "channels" in c.arguments and isinstance(c, EmbeddingComponent):
+        found["channels"] = {name: zeros.clone() for name in c.ids}
     return found

@@ -120,6 +120,8 @@ class _Shrinking:
                 found[name] = self.fields(value)
             elif "slot" in marks:
                 found[name] = None
+            elif marks.get("named"):
+                found[name] = dict(value)
             elif not ("formula" in marks and self.follows(c, name)):
                 found[name] = self.size(value, unit(info))
         for name, value in c.smaller(self.width).items():

@@ -63,6 +63,8 @@ def others(cls: type[Component], field: str, current: Any) -> Iterator[Any]:
         yield None
     if rule.core["type"] == "literal":
         yield from (v for v in rule.core["expected"] if v != current)
+    elif rule.marks.get("named"):
+        yield {name: rows + 1 for name, rows in current} | {"another": 4}
     elif rule.core["type"] == "tuple":
         yield [1.7 * v for v in current or (1.0, 2.0)]
     elif rule.core["type"] == "bool":

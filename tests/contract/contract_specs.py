@@ -221,6 +221,8 @@ def inputs(spec: Spec, optional: bool = False, T: int = LENGTH, B: int = 2, seed
             given[a.name] = (torch.arange(length[a.stack]) >= length[a.stack] // 3).long().expand(B, -1)
         elif optional and a.of == "prefix_len":
             given[a.name] = 4
+        elif optional and a.of in stack.embedding.ids:
+            given[a.name] = torch.randint(stack.embedding.ids[a.of], (B, T), generator=g)
         elif optional and a.of == "token_types":
             given[a.name] = torch.randint(stack.embedding.token_types, (B, T), generator=g)  # type: ignore[attr-defined]
     return given

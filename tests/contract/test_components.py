@@ -160,7 +160,7 @@ def test_inputs_are_what_forward_takes_once_specialised(role: str, kind: str, nu
     path = "decoder.blocks.0.cross" if crosses else PATHS[role]
     part = texts.model(spec).get_submodule(path)
     takes = list(inspect.signature(part.forward).parameters)[1:]
-    there = {"state", *spec.layers_take(spec.main), *spec.given(spec.main)}
+    there = {"state", "channels", *spec.layers_take(spec.main), *spec.given(spec.main)}
     assert takes == [name for name in component(role, kind, number).arguments if name in there]
     said = set(re.findall(r"\w+", part.forward.__doc__ or ""))
     assert said & {*ARGUMENTS} <= set(takes), "the docstring speaks of what is not there"

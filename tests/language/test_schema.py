@@ -54,7 +54,9 @@ def test_takes_the_starter() -> None:
 @pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
 def test_refuses_an_unknown_key_in_any_mapping(path: Path) -> None:
     data = document(load(path))
-    free = [id(data.get(key)) for key in ("define", "stacks", "sizes")]
+    free = [id(data.get(key)) for key in ("define", "stacks", "sizes", "heads")]
+    stacks = [data, *data.get("stacks", {}).values()]
+    free += [id(stack["embedding"].get("channels")) for stack in stacks if "embedding" in stack]
     free += [id(block.get("modules")) for block in data["define"].values()]
     for node in [n for n in nodes(data) if id(n) not in free]:
         node["no_such_key"] = 1

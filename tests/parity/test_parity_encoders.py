@@ -74,6 +74,21 @@ ALBERT_SPEC = {
     ],
     "head": {"kind": "masked_lm", "tied": True, "activation": "gelu_tanh"},
 }
+XLM: Rules = {
+    "embedding.token.weight": "transformer.embeddings.weight",
+    "embedding.position.table.weight": "transformer.position_embeddings.weight",
+    "embedding.channels.langs.weight": "transformer.lang_embeddings.weight",
+    "embedding.norm.*": "transformer.layer_norm_emb.*",
+    "blocks.*.mixer.q_proj.*": "transformer.attentions.*.q_lin.*",
+    "blocks.*.mixer.k_proj.*": "transformer.attentions.*.k_lin.*",
+    "blocks.*.mixer.v_proj.*": "transformer.attentions.*.v_lin.*",
+    "blocks.*.mixer.o_proj.*": "transformer.attentions.*.out_lin.*",
+    "blocks.*.norm1.*": "transformer.layer_norm1.*.*",
+    "blocks.*.ffn.up_proj.*": "transformer.ffns.*.lin1.*",
+    "blocks.*.ffn.down_proj.*": "transformer.ffns.*.lin2.*",
+    "blocks.*.norm2.*": "transformer.layer_norm2.*.*",
+    "head.proj.bias": "pred_layer.proj.bias",
+}
 
 FAMILIES = {
     "bert": Family(
@@ -107,3 +122,23 @@ def test_masked_lm(name: str) -> None:
     expected = theirs(input_ids=inputs, token_type_ids=segments, attention_mask=mask.long()).logits
     actual = ours(inputs, token_types=segments, mask=mask)
     assert_same(actual[mask], expected[mask])
+
+
+@torch.no_grad()
+def test_xlm_knows_the_language_of_each_token() -> None:
+    sizes = {
+        "vocab_size": VOCAB,
+        "emb_dim": 32,
+        "n_layers": 2,
+        "n_heads": 4,
+        "n_langs": 5,
+        "max_position_embeddings": 48,
+    }
+    settings = (*SMALL, "blocks[0].repeat=2", "blocks[0].mixer.n_heads=4", "embedding.channels.langs=5")
+    ours, theirs = Family("xlm_15", settings, "xlm", "XLMWithLMHeadModel", sizes, XLM).pair()
+    inputs, mask = tokens(), padded(TOKENS, 9)
+    langs = (torch.arange(TOKENS) // 4).expand(2, -1)
+    assert_same(ours(inputs, langs=langs), theirs(input_ids=inputs, langs=langs).logits)
+    expected = theirs(input_ids=inputs, langs=langs, attention_mask=mask.long()).logits
+    assert_same(ours(inputs, langs=langs, mask=mask)[mask], expected[mask])
+    assert (ours(inputs) - ours(inputs, langs=langs)).abs().max() > 1e-3

@@ -18,6 +18,7 @@ GIB = 2**30
 TOTALS = {
     "bert_base": 109_514_298,  # google-bert/bert-base-uncased with its masked-LM head, without pooler
     "bert_pretraining": 110_106_428,  # google-bert/bert-base-uncased whole, as BertForPreTraining
+    "xlm_15": 249_071_384,  # FacebookAI/xlm-mlm-tlm-xnli15-1024
     "gpt2": 124_439_808,  # openai-community/gpt2
     "llama2_7b": 6_738_415_616,  # meta-llama/Llama-2-7b-hf
     "llama3_8b": 8_030_261_248,  # meta-llama/Meta-Llama-3-8B

@@ -15,7 +15,7 @@ from archspec.language.load import load
 from archspec.passes.count import Count, count
 
 SPECS = Path(__file__).parents[2] / "specs"
-LAYER = re.compile(r"(?:^|\.)(?:blocks?|layers?|h)\.(\d+)\.")
+LAYER = re.compile(r"(?:^|\.)(?:blocks?|layers?|h|attentions|ffns|layer_norm[12])\.(\d+)\.")
 
 
 class Model(NamedTuple):
@@ -50,6 +50,18 @@ MODELS = {
             "intermediate_size": 3072,
             "max_position_embeddings": 512,
             "type_vocab_size": 2,
+        },
+    ),
+    "xlm_15": Model(
+        "xlm",
+        "XLMWithLMHeadModel",
+        {
+            "vocab_size": 95000,
+            "emb_dim": 1024,
+            "n_layers": 12,
+            "n_heads": 8,
+            "n_langs": 15,
+            "max_position_embeddings": 512,
         },
     ),
     "dnabert_6mer": Model(

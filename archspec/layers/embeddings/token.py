@@ -1,19 +1,20 @@
-"""Token embedding: a row of a table for each token, plus its position and segment where there are such.
+"""Token embedding: a row of a table for each token, plus its position, segment and further ids where there are such.
 
-    y = project(norm(scale * token[id] + position[t] + token_type[segment]))
+    y = project(norm(scale * token[id] + position[t] + token_type[segment] + sum_c channel_c[id_c]))
 
 A factorised table (`d_factor`) is narrower than the stack and projected up to it. State while decoding: the number of
 tokens seen, only when there are positions. O(d) a token, O(d_factor d) when factorised.
 
 Sources: Vaswani et al. 2017 (scale sqrt(d_model)); Devlin et al. 2019, "BERT" (segments, norm); Lan et al. 2020,
-"ALBERT" (factorised); Gemma Team 2024 (scale); BigScience 2022, "BLOOM" (norm).
+"ALBERT" (factorised); Gemma Team 2024 (scale); BigScience 2022, "BLOOM" (norm); Lample & Conneau 2019, "XLM" (a channel
+of languages).
 """
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import AbsolutePositionComponent, EmbeddingComponent, NormComponent
-from archspec.layers.fields import Positive, Probability, Size, Width, field, inherited, slot
+from archspec.layers.fields import Positive, Probability, Size, Sizes, Width, field, inherited, named, slot
 from archspec.layers.ops import ADD, SCALE, Embedding, Op, Param, elementwise, linear
 
 
@@ -28,6 +29,7 @@ class TokenEmbedding(EmbeddingComponent):
         {"d_factor": 6, "position": {"kind": "learned"}, "norm": {"kind": "rmsnorm"}},
         {"d_factor": 6, "factor_bias": False, "scale": 4.0},
         {"position": {"kind": "sinusoidal"}, "scale": 4.0},
+        {"d_factor": 6, "token_types": 2, "channels": {"languages": 5, "speakers": 3}},
     )
 
     kind: Literal["token"] = "token"
@@ -35,6 +37,7 @@ class TokenEmbedding(EmbeddingComponent):
     d_model: Width = inherited("width of the residual stream")
     position: AbsolutePositionComponent | None = slot("absolute_position", "what is added for the position", None)
     token_types: Size | None = field("segments that have a row of their own (BERT: 2)", None)
+    channels: Sizes = named("further ids of each token by name, with how many rows each has: {languages: 5}")
     d_factor: Width | None = field("width of the tables when factorised; a projection widens it to d_model", None)
     factor_bias: bool = field("bias of that projection", True, when=("d_factor",))
     scale: Positive = field("factor of the token's row", 1.0)
@@ -56,7 +59,13 @@ class TokenEmbedding(EmbeddingComponent):
     def arguments(self) -> tuple[str, ...]:
         """The state counts tokens where positions need it; segments are numbered by `token_types`."""
         state = ("state", "positions") if self.position is not None else ()
-        return state if self.token_types is None else (*state, "token_types")
+        types = () if self.token_types is None else ("token_types",)
+        return (*state, *types, *(("channels",) if self.channels else ()))
+
+    @property
+    def ids(self) -> dict[str, int]:
+        """The channels."""
+        return dict(self.channels)
 
     @property
     def table_width(self) -> int:
@@ -92,6 +101,9 @@ class TokenEmbedding(EmbeddingComponent):
         if self.token_types is not None:
             found.append(self._table("token_type", self.token_types, "token_types"))
             terms.append("token_type")
+        for name, rows in self.channels:
+            found.append(self._table(f"channels.{name}", rows, "channels"))
+            terms.append(f"channels.{name}")
         if len(terms) > 1:
             found.append(elementwise(ADD, shape, tuple(terms)))
         if self.norm is not None:
