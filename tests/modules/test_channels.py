@@ -147,8 +147,9 @@ def test_each_of_several_stacks_has_its_own() -> None:
 def test_nothing_that_a_forward_calls_by_name_can_be_a_channel() -> None:
     attention = {**MIXER, "mask": "bidirectional", "window": 4}
     prefix = {**MIXER, "mask": "prefix", "position": "alibi"}
-    blocks = [{"mixer": attention}, {"mixer": prefix}, {"mixer": {"kind": "gru"}}]
-    for inputs in ([], ["mask"], ["mask", "positions", "documents"]):
+    gru = {"mixer": {"kind": "gru"}}
+    for other, inputs in ((prefix, []), (prefix, ["mask", "positions"]), (MIXER, ["mask", "documents"])):
+        blocks = [{"mixer": attention}, {"mixer": other}, gru]
         tree = ast.parse(archspec.generate(archspec.load({**DOCUMENT, "blocks": blocks, "inputs": inputs})))
         (model,) = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Model"]
         (forward,) = [n for n in model.body if isinstance(n, ast.FunctionDef) and n.name == "forward"]
