@@ -62,13 +62,23 @@ def as_mask(mask: Tensor | None, x: Tensor) -> Tensor | None:
         TypeError: it is no mask of booleans, or of zeros and ones.
         ValueError: its shape is not that of the tokens x (B, T, ...).
     """
+    return _booleans("mask", mask, x, "real tokens", "padding")
+
+
+def as_global_mask(global_mask: Tensor | None, x: Tensor) -> Tensor | None:
+    """Which tokens see all and are seen by all, as booleans; raises as `as_mask` does."""
+    return _booleans("global_mask", global_mask, x, "global tokens", "others")
+
+
+def _booleans(name: str, mask: Tensor | None, x: Tensor, ones: str, zeros: str) -> Tensor | None:
+    """A mask (B, T) as booleans."""
     if mask is None:
         return None
-    _fits("mask", mask, x)
+    _fits(name, mask, x)
     if mask.is_floating_point() or mask.is_complex():
-        raise TypeError(f"mask is {mask.dtype}, expected torch.bool with True for real tokens")
+        raise TypeError(f"{name} is {mask.dtype}, expected torch.bool with True for {ones}")
     if mask.dtype != torch.bool and is_known(mask) and bool(((mask != 0) & (mask != 1)).any()):
-        raise ValueError("mask holds other numbers than 0 and 1, expected 1 for real tokens and 0 for padding")
+        raise ValueError(f"{name} holds other numbers than 0 and 1, expected 1 for {ones} and 0 for {zeros}")
     return mask.bool()
 
 

@@ -113,7 +113,9 @@ def _lines(cells: list[list[str]], widths: list[int]) -> list[str]:
 def _type(rule: Rule) -> str:
     words = {"int": "whole number", "float": "number", "bool": "true or false", "str": "text", "tuple": "list"}
     kind = rule.core["type"]
-    if role := rule.marks.get("slot"):
+    if rule.marks.get("named"):
+        found = "sizes by name"
+    elif role := rule.marks.get("slot"):
         found = str(role).replace("_", " ")
     else:
         found = " | ".join(map(str, rule.core["expected"])) if kind == "literal" else words[kind]

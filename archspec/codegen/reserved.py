@@ -13,6 +13,7 @@ PADDING = (  # as_...: beside arguments such as `<stack>_mask`, of a stack that 
     "align",
     "by_document",
     "as_documents",
+    "as_global_mask",
     "as_mask_at_ends",
     "as_mask",
     "as_positions",

@@ -113,7 +113,7 @@ def _conv(op: Conv, hue: Tone) -> Node:
 def _attend(op: Attend, hue: Tone) -> Node:
     heads = f"{many(op.n_heads, 'head')} {TIMES} {op.qk_dim}"
     heads += "" if op.qk_dim == op.v_dim else f" (values {op.v_dim})"
-    facts = [f"window {op.window}"] if op.window else []
+    facts = [f"window {op.window}{' and global tokens' if op.global_tokens else ''}"] if op.window else []
     facts += [spelled(op.bias)] if op.bias and len(op.inputs) == 3 else []  # others come in over a line
     facts += [f"soft-cap {op.softcap:.4g}"] if op.softcap else []
     facts += ["sinks"] if op.sinks else []

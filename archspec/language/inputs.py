@@ -47,4 +47,6 @@ def reason(spec: Spec, name: str) -> str:
     if pooled := next((head for head in spec.heads if head.component.pools), None):
         who = f"the head {pooled.name}" if pooled.name else "the head"
         return f"{who} gives one answer for a whole row; give each document a row of its own"
-    return "a prefix belongs to a whole row; give each document a row of its own"
+    prefix = any("prefix_len" in stack.arguments for stack in spec.stacks)
+    what = "a prefix belongs" if prefix else "global tokens belong"
+    return f"{what} to a whole row; give each document a row of its own"

@@ -137,6 +137,12 @@ class Stack:
         return not all(mixer.causal for mixer in mixers)
 
     @property
+    def of_whole_rows(self) -> bool:
+        """Whether it is given what belongs to a whole row: a prefix, or global tokens of parts that run by rows."""
+        rows = (part for part in self.parts if self.by_rows(part))
+        return "prefix_len" in self.arguments or any("global_mask" in part.arguments for part in rows)
+
+    @property
     def has_state(self) -> bool:
         """Whether the stack keeps anything while decoding."""
         return "state" in self.arguments
@@ -311,7 +317,7 @@ class Spec:
 
     def given(self, stack: Stack) -> frozenset[str]:
         """What the caller may give of a stack beside its input and state."""
-        always = {*stack.arguments, *stack.embedding.arguments} & {"token_types", "prefix_len"}
+        always = {*stack.arguments, *stack.embedding.arguments} & {"token_types", "global_mask", "prefix_len"}
         return self.takes(stack) | always | stack.embedding.ids.keys()
 
     def takes(self, stack: Stack) -> frozenset[str]:
@@ -340,7 +346,7 @@ class Spec:
         fixed = stack.embedding.n_tokens != "T"
         where = {"positions", "places"}
         counts = any(not where.isdisjoint(c.arguments) for c in stack.everything)
-        rows = all(s.embedding.n_tokens == "T" and "prefix_len" not in s.arguments for s in self.stacks)
+        rows = all(s.embedding.n_tokens == "T" and not s.of_whole_rows for s in self.stacks)
         able = {
             "mask": not (fixed and stack.aligns),
             "positions": counts and not fixed,

@@ -24,10 +24,10 @@ math memory model nn position_bias prefix_len reset_parameters self state torch 
 """
 # what the forward of a model calls its own, and what a dictionary of modules has beside the attributes of a module
 _IN_FORWARD = """
-align as_documents as_mask as_mask_at_ends as_positions atomic block by_document channels class_loss clear collect
-count_real counted document_ids documents features given_or global_mask i images items key_mask keys memory_documents
-memory_mask number_loss once order places pop positions real reorder restore rows rows_of scope separate substate table
-token_types tokens values
+align as_documents as_global_mask as_mask as_mask_at_ends as_positions atomic block by_document channels class_loss
+clear collect count_real counted document_ids documents features given_or global_mask i images items key_mask keys
+memory_documents memory_mask number_loss once order places pop positions real reorder restore rows rows_of scope
+separate substate table token_types tokens values
 """
 PYTORCH, OURS = frozenset(_PYTORCH.split()), frozenset(_OURS.split())
 TAKEN = PYTORCH | OURS

@@ -113,6 +113,12 @@ _ALL = (
         ("B",),
         "the first `{}` tokens are seen by all; while decoding, the first call must hold them all",
     ),
+    Argument(
+        "global_mask",
+        "Tensor | None",
+        ("B", "T"),
+        "`{}` (B, T) is True for tokens that see all others and are seen by all, whatever the window",
+    ),
     Argument("token_types", "Tensor | None", ("B", "T"), "`{}` (B, T) numbers the segment of each token"),
     Argument(
         "channels",
@@ -130,7 +136,7 @@ _ALL = (
 )
 ARGUMENTS: dict[str, Argument] = {a.name: a for a in _ALL}
 # in the order in which a model takes what its caller makes, channels behind token_types; the state and aux come last
-GIVEN = ("token_types", "mask", "positions", "documents", "prefix_len")
+GIVEN = ("token_types", "mask", "positions", "documents", "global_mask", "prefix_len")
 BY_TOKEN = ("token_types", "channels")  # what is given for each token, and so moves with it
 
 

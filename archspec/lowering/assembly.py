@@ -25,7 +25,7 @@ from archspec.lowering.program import (
 from archspec.lowering.wiring import lower_block
 
 # names that the forward of a model uses
-LOCAL = frozenset({"self", "x", "once", "substate", "collect", "scope", "as_mask", "as_documents"})
+LOCAL = frozenset({"self", "x", "once", "substate", "collect", "scope", "as_mask", "as_documents", "as_global_mask"})
 
 
 def lower_model(spec: Spec) -> Function:

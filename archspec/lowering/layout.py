@@ -33,7 +33,8 @@ class LaidOut:
         x = Assign("x", self._embedding(), ("B", "T", self.stack.d_model))
         if self.stack.embedding.n_tokens != "T":  # how many there are is known afterwards
             return [x, *self._checked(Value("x"))]
-        return [*self._checked(self.reads), *self._aligned(), *self._separated(), *self._placed(), x]
+        laid_out = (self._checked(self.reads), self._aligned(), self._flagged(), self._separated(), self._placed())
+        return [*(statement for statements in laid_out for statement in statements), x]
 
     def _checked(self, x: Value) -> list[Statement]:
         """Refuse what does not fit the tokens x, or what the layers cannot honour."""
@@ -42,7 +43,12 @@ class LaidOut:
         mask = Apply("as_mask_at_ends" if holes else "as_mask", (Value("mask"), x))
         others = (Apply(f"as_{name}", (Value(name), x, *state)) for name in ("positions", "documents"))
         found = dict(zip(("mask", "positions", "documents"), (mask, *others), strict=True))
-        return [Assign(name, check, checks=True) for name, check in found.items() if name in self.inputs]
+        checks: list[Statement] = [
+            Assign(name, check, checks=True) for name, check in found.items() if name in self.inputs
+        ]
+        if "global_mask" in self.stack.arguments:
+            checks.append(Assign("global_mask", Apply("as_global_mask", (Value("global_mask"), x)), checks=True))
+        return checks
 
     def _aligned(self) -> list[Statement]:
         """Rows moved to end in their last real token, and positions counted from the first."""
@@ -54,6 +60,12 @@ class LaidOut:
         if self.counted != "_" and "mask" in self.inputs:
             return [Assign(self.counted, Apply("count_real", (Value("mask"),)), ("B", "T"))]
         return [Assign(self.counted, NOTHING)] if self.counted == "counted" else []
+
+    def _flagged(self) -> list[Statement]:
+        """Global tokens, where rows were moved."""
+        if not self.moves or "global_mask" not in self.stack.arguments:
+            return []
+        return [Assign("global_mask", self.moved(Value("global_mask")))]
 
     def _separated(self) -> list[Statement]:
         """Documents numbered as the rows now stand, and positions counted from the first token of each."""

@@ -16,7 +16,7 @@ from typing import Any
 from archspec.errors import CostError
 from archspec.graph import Graph, graph
 from archspec.language.model import Spec, need_spec
-from archspec.layers.ops import CLASSES, ELEMENTWISE, FFTConv, How, LatentAttend, Scan
+from archspec.layers.ops import CLASSES, ELEMENTWISE, Attend, FFTConv, How, LatentAttend, Scan
 from archspec.passes.count import kept
 from archspec.passes.dtypes import bytes_of
 from archspec.passes.html import html_table
@@ -250,3 +250,5 @@ def _estimates(every: Iterable[Line]) -> Iterable[str]:
         yield from ("flops_forward", "flops_backward", "flops", "by_class.convolution")
     if any(isinstance(line.node.op, Scan) for line in every):
         yield "by_class.scan"
+    if any(isinstance(line.node.op, Attend) and line.node.op.global_tokens for line in every):
+        yield "flops_needed"

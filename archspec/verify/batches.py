@@ -147,4 +147,6 @@ def _unpacked(sample: Sample) -> str:
         return f"{who} gives one answer for a row, whatever documents are in it"
     if any("prefix_len" in s.arguments for s in spec.stacks):
         return "a prefix is that of a row: rows of several documents are not taken"
+    if any(s.of_whole_rows for s in spec.stacks):
+        return "global tokens are those of a row: rows of several documents are not taken"
     return "rows of several documents are not taken"

@@ -98,7 +98,7 @@ def _calls(sample: Sample) -> Iterator[tuple[str, dict[str, Any]]]:
     """What else the model may be given: masks, positions and documents of all stacks that take them."""
     n = sample.tokens
     at = torch.arange(n)
-    values = {"mask": at >= n // 4, "positions": at + 3, "documents": (at >= n // 3).long()}
+    values = {"mask": at >= n // 4, "positions": at + 3, "documents": (at >= n // 3).long(), "global_mask": at % 7 == 2}
     for of, value in values.items():
         stacks = [s for s in sample.spec.stacks if s.embedding.n_tokens == "T"]
         names = [name for s in stacks if (name := sample.name(s.name, of)) is not None]

@@ -219,6 +219,8 @@ def inputs(spec: Spec, optional: bool = False, T: int = LENGTH, B: int = 2, seed
             given[a.name] = torch.arange(length[a.stack]).flip(0).expand(B, -1)
         elif optional and a.of == "documents":
             given[a.name] = (torch.arange(length[a.stack]) >= length[a.stack] // 3).long().expand(B, -1)
+        elif optional and a.of == "global_mask":
+            given[a.name] = (torch.arange(length[a.stack]) % 4 == 1).expand(B, -1)
         elif optional and a.of == "prefix_len":
             given[a.name] = 4
         elif optional and a.of in stack.embedding.ids:

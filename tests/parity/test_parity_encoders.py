@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from parity_checks import TOKENS, VOCAB, Family, Rules, assert_same, padded, tokens
+from parity_checks import TOKENS, VOCAB, Family, Rules, assert_same, built, library, padded, tokens
 
 SIZES = {
     "vocab_size": VOCAB,
@@ -89,6 +89,16 @@ XLM: Rules = {
     "blocks.*.norm2.*": "transformer.layer_norm2.*.*",
     "head.proj.bias": "pred_layer.proj.bias",
 }
+LONGFORMER: Rules = {
+    **{
+        name: theirs.replace("bert.", "longformer.", 1)
+        for name, theirs in BERT.items()
+        if isinstance(theirs, str) and name.partition(".")[0] in ("embedding", "blocks")
+    },
+    "head.transform.*": "lm_head.dense.*",
+    "head.norm.*": "lm_head.layer_norm.*",
+    "head.proj.bias": "lm_head.bias",
+}
 
 FAMILIES = {
     "bert": Family(
@@ -142,3 +152,26 @@ def test_xlm_knows_the_language_of_each_token() -> None:
     expected = theirs(input_ids=inputs, langs=langs, attention_mask=mask.long()).logits
     assert_same(ours(inputs, langs=langs, mask=mask)[mask], expected[mask])
     assert (ours(inputs) - ours(inputs, langs=langs)).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_longformer_whose_global_tokens_share_the_projections() -> None:
+    sizes = {**SIZES, "pad_token_id": 1, "max_position_embeddings": 50, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
+    sizes |= {"num_hidden_layers": 2, "intermediate_size": 128, "attention_window": [6, 6]}
+    theirs = library("longformer", "LongformerForMaskedLM", **sizes)
+    for layer in theirs.longformer.encoder.layer:  # type: ignore[union-attr]
+        own = layer.attention.self  # type: ignore[union-attr]
+        for name in ("query", "key", "value"):
+            getattr(own, f"{name}_global").load_state_dict(getattr(own, name).state_dict())
+    unused = [name for name, _ in theirs.named_parameters() if "_global" in name]
+    settings = (*SMALL, "blocks[0].repeat=2", "blocks[0].mixer.n_heads=4", "blocks[0].mixer.window=4")
+    ours = built("longformer_shared", theirs, LONGFORMER, settings, unused)
+    inputs, mask = tokens(), padded(TOKENS, 11)
+    flags = torch.zeros(2, TOKENS, dtype=torch.bool)
+    flags[:, 0] = flags[0, 9] = True
+    for real in (torch.ones_like(mask), mask):
+        ids = inputs.masked_fill(~real, 1)  # their positions are counted by the padding token
+        expected = theirs(input_ids=ids, attention_mask=real.long(), global_attention_mask=flags.long()).logits
+        assert_same(ours(ids, mask=real, global_mask=flags)[real], expected[real])
+    local = theirs(input_ids=inputs, attention_mask=torch.ones_like(inputs)).logits
+    assert_same(ours(inputs), local)

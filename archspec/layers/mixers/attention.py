@@ -8,7 +8,9 @@ decoded token; with a window O(T w d) and O(w d).
 A `window` counts the token itself, on either side: a causal one sees the last `window` tokens, a bidirectional one
 `window - 1` on each side, `2 * window - 1` in all. Of published models: a causal `sliding_window` (Mistral, Gemma) is
 `window` as it is; a bidirectional one is half of it and one more, `local_attention: 128` of ModernBERT `window: 65`,
-`attention_window: 512` of Longformer `window: 257`.
+`attention_window: 512` of Longformer `window: 257`. With `global_tokens`, forward takes a `global_mask` (B, T): those
+tokens see all and are seen by all, with the same projections. How many there are is not in the spec, and what they add
+is not counted.
 
 Sources: Vaswani et al. 2017 (multi-head), Shazeer 2019 (multi-query), Ainslie et al. 2023 (grouped-query), Beltagy et
 al. 2020 (sliding window), Henry et al. 2020 (QK-norm), Gemma Team 2024 (soft-cap), Agarwal et al. 2025 (sinks), Qiu et
@@ -42,6 +44,7 @@ class Attention(MixerComponent):
         {"n_heads": 4, "position": {"kind": "t5", "n_buckets": 8, "max_distance": 16}, "scale": 1.0},
         {"n_heads": 4, "position": {"kind": "t5", "n_buckets": 8, "max_distance": 16}, "window": 14},
         {"n_heads": 2, "mask": "bidirectional", "window": 3, "gate": "head"},
+        {"n_heads": 2, "mask": "bidirectional", "window": 3, "global_tokens": True},
         {"n_heads": 2, "mask": "prefix"},
         {"n_heads": 2, "mask": "cross"},
     )
@@ -62,6 +65,12 @@ class Attention(MixerComponent):
         "keys that a query sees, itself included (on each side when bidirectional, so 2 * window - 1 in all)",
         None,
         when=("mask", "causal", "bidirectional"),
+    )
+    global_tokens: bool = field(
+        "whether forward takes global_mask, True for tokens that see all and are seen by all (Longformer)",
+        False,
+        when=("window",),
+        later=True,
     )
     position: PositionComponent | None = slot(
         "position", "how scores know positions", None, when=("mask", "causal", "bidirectional", "prefix")
@@ -87,6 +96,8 @@ class Attention(MixerComponent):
                 "window = 1 lets a token see only itself, so queries and keys have no effect; widen it, or remove the"
                 " attention"
             )
+        if self.global_tokens and self.mask != "bidirectional":
+            raise ValueError(f"global_tokens are for mask: bidirectional, found {self.mask}; remove them")
         both_ways = None if self.position is None else self.position.tells_sides
         if both_ways is not None and self.mask != "prefix" and both_ways != (self.mask == "bidirectional"):
             wanted = str(not both_ways).lower()
@@ -113,7 +124,8 @@ class Attention(MixerComponent):
         by_rows = self.mask == "prefix" or self.counts  # where frequencies follow the length of each document
         documents = () if by_rows else ("documents",)
         prefix = ("prefix_len",) if self.mask == "prefix" else ()
-        return (*state, *where, *documents, *(("bias",) if self.shared_bias is not None else ()), *prefix)
+        flags = ("global_mask",) if self.global_tokens else ()
+        return (*state, *where, *documents, *(("bias",) if self.shared_bias is not None else ()), *prefix, *flags)
 
     @property
     def aligned(self) -> bool:
@@ -186,7 +198,7 @@ class Attention(MixerComponent):
             if self.mask == "cross"
             else name
             if self.window is None
-            else f"{name}, window {self.window}"
+            else f"{name}, window {self.window}{' and global tokens' if self.global_tokens else ''}"
         )
 
     @property
@@ -269,6 +281,7 @@ class Attention(MixerComponent):
             softcap=self.softcap,
             sinks=self.sinks,
             joined=self.gate != "head",
+            global_tokens=self.global_tokens,
         )
 
     def _kept(self) -> tuple[Kept, ...]:

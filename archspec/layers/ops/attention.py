@@ -14,7 +14,8 @@ class Attend(Op):
 
     Its first three inputs are queries, keys and values, of which there are `n_kv_heads`. FLOPs are those of all pairs
     of a query and a key that is kept, as counters have it; `mask` and `window` say how many of them matter. `bias` is
-    what is added to the scores ("alibi", "t5"). Its reader has the results of all heads `joined`, side by side.
+    what is added to the scores ("alibi", "t5"). Its reader has the results of all heads `joined`, side by side. With
+    `global_tokens` there are more visible pairs: how many is a matter of the text, so that they count as none.
     """
 
     n_heads: int
@@ -28,6 +29,12 @@ class Attend(Op):
     softcap: float | None = None
     sinks: bool = False
     joined: bool = True
+    global_tokens: bool = False
+
+    @property
+    def proved(self) -> bool:
+        """Not with global tokens, with which each row has a mask of its own."""
+        return not self.global_tokens
 
     def flops(self, run: Run) -> int:
         """Scores and weighted mean over all pairs."""

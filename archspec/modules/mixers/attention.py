@@ -94,6 +94,7 @@ class Attention(nn.Module):
         memory_mask: Tensor | None = None,
         bias: Tensor | None = None,
         prefix_len: int | Tensor | None = None,
+        global_mask: Tensor | None = None,
     ) -> Tensor:
         """x (B, T, d_model) -> (B, T, d_model)."""
         c = self.c
@@ -147,6 +148,7 @@ class Attention(nn.Module):
             causal=c.mask == "causal" or c.mask == "prefix",
             window=c.window,
             prefix_len=prefix_len if c.mask == "prefix" else None,
+            global_tokens=global_mask if c.global_tokens else None,
             scale=c.score_scale,
             softcap=c.softcap,
             sinks=self.sinks if c.sinks else None,
