@@ -166,7 +166,8 @@ class Overview:
             out, target = source.top, c.frames[len(c.frames) // 2]
             assert out is not None
             left = source.frames[0].right
-            lane = max(left + (target.left - left) / 2, out.right + 8)
+            edge = target.left if c.branches is None else min(target.left, target.x - c.branches.w / 2)
+            lane = max(left + (edge - left) / 2, out.right + 8)
             way = ((out.right + 2, out.y), (lane, out.y), (lane, target.y), (target.left, target.y))
             scene.draw(Path(way, pen=1.2))
 
