@@ -143,7 +143,7 @@ def _field(rule: Rule) -> Schema:
 
 def _value(rule: Rule) -> Schema:
     if rule.marks.get("named"):
-        return _each(_any(_value(PLAIN["vocab_size"]), NULL))
+        return _unless(ABSENT, _each(_any(_value(PLAIN["vocab_size"]), NULL)))
     if "slot" in rule.marks:
         inner = _ref(rule.marks["slot"])
         return inner if rule.info.is_required() else _unless(ABSENT, inner)
