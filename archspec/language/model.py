@@ -288,7 +288,7 @@ class Spec:
         return self.heads[0].component
 
     def ahead(self, head: Head) -> int:
-        """How many places behind a token that stands which a head names for it; 0 where later ones are seen."""
+        """How many places after a token the one stands that a head names for it; 0 where later tokens are seen."""
         return head.ahead if head.component.names_next and not self.main.looks_ahead else 0
 
     def gives(self, head: Head) -> str:
