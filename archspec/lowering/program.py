@@ -90,9 +90,7 @@ class Once(NamedTuple):
     value: "Expression"
 
 
-Expression = (
-    Value | Number | PerLayer | Negate | Binary | Call | Apply | Substate | Collect | Scoped | Once | ByName
-)
+Expression = Value | Number | PerLayer | Negate | Binary | Call | Apply | Substate | Collect | Scoped | Once | ByName
 
 # Statements
 
