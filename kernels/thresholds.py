@@ -10,3 +10,4 @@ PAIRS_UNPADDED = 256 * 256  # of a query and a key, of one key head, from which 
 NUMBERS_NORMED = 2**18  # of an RMS norm, from which on its backward pass is worth the call of an operator on a CPU
 NUMBERS_TURNED = 2**18  # by RoPE; with fewer the formulas cost a CPU less than a call of the operator
 SCAN_CHUNK = 16  # tokens of a selective scan; (SCAN_CHUNK, N, D) float32 products of a usual layer fit the L2 cache
+WKV_CHUNK = 32  # tokens of WKV whose sums are computed again at a time, from those that entered them

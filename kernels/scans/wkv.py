@@ -28,10 +28,12 @@ from torch import Tensor
 from archspec.kernels.backend import cpu, gpu
 from archspec.kernels.contract import require
 from archspec.kernels.library import operator
+from archspec.kernels.plain.wkv import past_padding
 from archspec.kernels.precision import wide_type
 from archspec.kernels.state import State, recall
+from archspec.kernels.thresholds import WKV_CHUNK
 
-CHUNK = 32  # tokens
+CHUNK = WKV_CHUNK  # tokens
 START = -1e38  # of max: finite, so that no difference is NaN
 FLOOR = -1e30  # of the log of the decay, where it is multiplied by a number of tokens; its exponential is zero
 EXAMPLES: tuple[dict[str, int], ...] = (
@@ -70,8 +72,10 @@ def reference(
     return torch.stack(outputs, dim=1), num, den
 
 
-def wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: State | None = None) -> Tensor:
+def wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: State | None = None, mask: Tensor | None = None) -> Tensor:
     """y of the equation above, (B, T, D) in the type of v; the state is kept under "num", "den" and "max".
+
+    mask (B, T) is True for real tokens, before which padding stands: it enters no sum, and no sum decays at it.
 
     Raises ValueError for shapes that do not fit together.
     """
@@ -86,13 +90,15 @@ def wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: State | None = None) 
         den=(kept[1], "B D"),
         max=(kept[2], "B D"),
     )
-    wide = wide_type(v)
+    wide, like = wide_type(v), v.dtype
     empty = v.new_zeros(sizes["B"], sizes["D"], dtype=wide)
-    num, den, top = (
-        (empty, empty.clone(), empty + START) if kept[0] is None else (x.to(wide) for x in kept if x is not None)
-    )
+    nothing = (empty, empty.clone(), empty + START)
+    num, den, top = nothing if kept[0] is None else (x.to(wide) for x in kept if x is not None)
+    if mask is not None:
+        k, v = past_padding(k.to(wide), v.to(wide), num, den, top, mask)  # (B, T + 1, D)
+        num, den, top = nothing
     tensors = (w, u, k, v, num, den, top)
-    if state is not None and sizes["T"] == 1:
+    if state is not None and k.shape[1] == 1:
         w, u, k_t, v_t = (x.to(wide) for x in (w, u, k[:, 0], v[:, 0]))
         y = _read([num, den, top], u + k_t, v_t).to(v.dtype).unsqueeze(1)
         state["num"], state["den"], state["max"] = _write((num, den, top.detach()), w, k_t, v_t, 1.0)
@@ -101,7 +107,7 @@ def wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: State | None = None) 
     y, num, den, top, _ = average(*tensors, train)
     if state is not None:
         state["num"], state["den"], state["max"] = num, den, top.detach()
-    return y
+    return y if mask is None else y[:, 1:].to(like)
 
 
 class Inputs(NamedTuple):

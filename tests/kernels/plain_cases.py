@@ -134,6 +134,7 @@ SEQUENCES = [
     Case("linear_scan", given=complex_scan, along=tokens("decay x"), sizes=[{}]),
     Case("linear_scan", given=log_scan, along=tokens("log_decay x"), sizes=[{}]),
     Case("wkv", along=tokens("k v")),
+    Case("token_shift", along=tokens("x")),
     Case("matrix_memory", given=positive, along=tokens("q k v"), sizes=PLAIN_DECAYS, scale=0.5),
     Case("matrix_memory", given=per_token, along=tokens("q k v decay"), sizes=DECAYS),
     Case("matrix_memory", given=per_token, along=tokens("q k v decay"), sizes=[{**s, "bonus": 1} for s in DECAYS[1:4]]),

@@ -2,6 +2,7 @@ import pytest
 import torch
 from definitions.scans import rwkv4_wkv
 from kernel_checks import assert_close, check, compiles, faces, is_an_operator, normal, pieces
+from plain_cases import plain
 
 from archspec.kernels.scans.wkv import EXAMPLES, average, example, reference, wkv
 
@@ -71,6 +72,36 @@ def test_gradients_flow_through_the_state(face):
         y = torch.cat([wkv(w, u, k[:, c], v[:, c], state) for c in cuts], 1)
         for a, b in zip(torch.autograd.grad(y.sin().sum(), given), wanted, strict=True):
             assert_close("gradient", a, b)
+
+
+PADDED = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0], [0, 0, 0, 0, 1]], dtype=torch.bool)
+
+
+@pytest.mark.parametrize("average", [wkv, plain("wkv").wkv], ids=["package", "plain"])
+def test_padded_rows_give_what_each_gives_alone(average):
+    """In calls that go on from one another, gradients too; padding holds what would outweigh all tokens."""
+    masks = [PADDED, PADDED.flip(0), torch.ones(4, 1, dtype=torch.bool), PADDED[:, 3:], PADDED[:, :1]]
+    real = torch.cat(masks, dim=1)
+    w, u, k, v = (x.requires_grad_() for x in example(B=4, T=real.shape[1]).values())
+    state, parts, at = {}, [], 0
+    for mask in masks:
+        now = slice(at, at := at + mask.shape[1])
+        hidden = ~mask.unsqueeze(-1)
+        keys, values = k[:, now].masked_fill(hidden, 90.0), v[:, now].masked_fill(hidden, 1e4)
+        parts.append(average(w, u, keys, values, state, mask=None if mask.all() else mask))
+    y, wanted, sums = torch.cat(parts, dim=1)[real], [], []
+    for i in range(4):
+        alone = {}
+        wanted.append(wkv(w, u, k[i : i + 1, real[i]], v[i : i + 1, real[i]], alone)[0])
+        sums.append(torch.stack([alone[name].log() + alone["max"] if name == "den" else alone[name] / alone["den"]
+                                 for name in ("num", "den")]))  # fmt: skip
+    wanted, sums = torch.cat(wanted), torch.cat(sums, dim=1)
+    found = torch.stack([state["num"] / state["den"], state["den"].log() + state["max"]])
+    assert_close("y", y, wanted)
+    assert_close("sums", found, sums)
+    ours, theirs = (torch.autograd.grad(x.sin().sum() + s.sum(), (w, u, k, v)) for x, s in ((y, found), (wanted, sums)))
+    for name, a, b in zip("wukv", ours, theirs, strict=True):
+        assert_close(name, a, b)
 
 
 @both
