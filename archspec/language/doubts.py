@@ -62,4 +62,5 @@ def _mixes_causally(stack: Stack) -> bool:
 def _order_matters(stack: Stack) -> bool:
     """Whether the order of the tokens makes a difference, or nothing mixes them."""
     mixers = [part for part in stack.parts if isinstance(part, MixerComponent) and "memory" not in part.arguments]
-    return not mixers or stack.embedding.tells_order or any(mixer.tells_order for mixer in mixers)
+    told = any(part.tells_order for part in stack.parts if "memory" not in part.arguments)
+    return not mixers or stack.embedding.tells_order or told

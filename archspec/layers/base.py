@@ -93,6 +93,11 @@ class Component(BaseModel):
         return False
 
     @property
+    def tells_order(self) -> bool:
+        """Whether the order of the tokens makes a difference to it, beside what stands in their vectors."""
+        return False
+
+    @property
     def aligned(self) -> bool:
         """Whether it needs the real tokens of padded rows side by side, at the end of each row."""
         return False
@@ -214,7 +219,7 @@ class MixerComponent(Component):
 
     @property
     def tells_order(self) -> bool:
-        """Whether the order of the tokens makes a difference to it, beside what stands in their vectors."""
+        """Usually."""
         return True
 
     @property
@@ -224,7 +229,7 @@ class MixerComponent(Component):
 
 
 class FFNComponent(Component):
-    """What each token goes through by itself: a feed-forward network."""
+    """What mixes the channels of a token: a feed-forward network, which as a rule sees that token alone."""
 
     role: ClassVar[str] = "ffn"
 

@@ -103,13 +103,18 @@ class Maker:
         self.mixes = isinstance(c, MixerComponent)
 
     def work(self, name: str, length: str, lines: Sequence[Line], costs: Costs) -> Figure | None:
-        """A figure of FLOPs; of a mixer the class names what mixes tokens before the projections. None where nought."""
+        """A figure of FLOPs; of a mixer the class names what mixes tokens before the projections. None where nought.
+
+        What mixes without products (WKV) is named by its element-wise work.
+        """
         terms = tuple((1, Formula.of(cost)) for line in lines for cost in costs(line) if cost)
         if not terms:
             return None
         mixing = [line for line in lines if self.mixes and not isinstance(line.node.op, Linear)]
         beside = [line for line in lines if line not in mixing]
         sums = [sum((Formula.of(n) for line in each for n in costs(line)), Formula({})) for each in (mixing, beside)]
+        if not sums[0]:
+            sums[0] = sum((Formula.of(line.node.op.arithmetic(line.run)) for line in mixing), Formula({}))
         return Figure(name, length, terms, self.sizes, joined([self.reading.order(f, length) for f in sums if f]))
 
     def plain(self, name: str, length: str, values: Iterable[Any]) -> Figure | None:

@@ -46,7 +46,7 @@ class KindRow:
         decoding: FLOPs of what mixes tokens for one more token, which sees S; nothing where it does not decode.
         state: numbers kept; nothing where there are none.
         order: how it knows the order of tokens: "inherent", "by its mask" (where that hides later tokens) or "needs
-            positions"; nothing for what mixes no tokens.
+            positions"; nothing for an FFN to which it makes no difference.
         figures: the formulas behind these.
     """
 
@@ -197,10 +197,8 @@ def _slope(one: int, two: int) -> float:
 
 def _order(kind: str, settings: dict[str, Any], c: Component) -> str:
     """How it knows the order of tokens."""
-    if not isinstance(c, MixerComponent):
-        return ""
     if not c.tells_order:
-        return "needs positions"
+        return "needs positions" if isinstance(c, MixerComponent) else ""
     other = _made(c.role, kind, settings, mask="bidirectional")
     return "inherent" if not isinstance(other, MixerComponent) or other.tells_order else "by its mask"
 

@@ -126,9 +126,9 @@ def _fact_problems(op: Op, members: Sequence[Op], seen: Seen, run: Run) -> Itera
         case Scan():
             if (told := seen.settings.get("chunk")) != op.chunk:
                 yield f"is declared to go in chunks of {op.chunk}, and its kernel is told {told}"
-            states = [prod(d for d in k.shape if isinstance(d, int)) for k in op.kept if not k.grows]
-            if states and op.width * op.d_state not in states:
-                yield f"is declared to have a state of {op.width} x {op.d_state}, and keeps {states[0]:,} numbers"
+            state = sum(k.fixed() for k in op.kept)
+            if op.kept and op.width * op.d_state != state:
+                yield f"is declared to have a state of {op.width} x {op.d_state}, and keeps {state:,} numbers"
         case Attend():
             for name in ("window", "softcap"):
                 if (told := seen.settings.get(name)) != getattr(op, name):
