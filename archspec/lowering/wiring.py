@@ -22,6 +22,8 @@ from archspec.lowering.program import (
     Value,
 )
 
+OF_ROWS = ("mask", "key_mask")  # what rows of one document each have of their own, also in a model that takes no mask
+
 
 def lower_block(block: Block, stack: Stack, takes: tuple[str, ...]) -> Function:
     """The function of a block; it takes what any layer of its stack takes, so that all are called alike."""
@@ -55,9 +57,9 @@ def _expression(expr: written.Expr, block: Block, stack: Stack, takes: tuple[str
             return Binary(operator, _expression(left, block, stack, takes), _expression(right, block, stack, takes))
         case written.Call(module=module, argument=argument):
             part = block.part(module)
-            names = () if part is None else tuple(name for name in part.arguments if name in takes)
-            named = tuple((name, passed(name, module)) for name in names)
             by_rows = part is not None and "rows" in takes and stack.by_rows(part)
+            names = () if part is None else tuple(n for n in part.arguments if n in takes or (by_rows and n in OF_ROWS))
+            named = tuple((name, passed(name, module) if name in takes else Value("None")) for name in names)
             return Call(module, _expression(argument, block, stack, takes), named, by_rows)
     raise TypeError(f"{written.written(expr)} has no value yet")
 

@@ -178,3 +178,23 @@ def test_packed_documents_do_not_see_one_another(case: Case) -> None:
         assert far(output[1:, :n], apart[-1]) < TOLERANCE
         assert far(output[1:, n + 1 : n + 1 + m], apart[0]) < TOLERANCE
     assert far_gradients(model, together, apart) < TOLERANCE
+
+
+def takes_rows(spec: Spec) -> bool:
+    """Whether its documents are laid out as rows of their own, which are of different lengths."""
+    takes = len(spec.stacks) == 1 and name_of(spec, spec.main, "documents") is not None
+    return takes and any(map(spec.main.by_rows, spec.main.parts))
+
+
+@pytest.mark.parametrize("form", ["eager", "generated"])
+@torch.no_grad()
+def test_documents_in_a_model_that_takes_no_mask(case: Case, form: str) -> None:
+    spec = spec_of(case).taking("documents")
+    if not takes_rows(spec):
+        pytest.skip("it takes no documents, or its layers are told where they end")
+    torch.manual_seed(0)
+    model = small(eager(spec) if form == "eager" else archspec.build(spec))
+    given = sequences(spec)[spec.main.name]
+    documents = torch.cat([torch.full(row.shape[:2], i) for i, row in enumerate(given)], dim=1)
+    together = model(torch.cat(given, dim=1), documents=documents)
+    assert far(together, torch.cat([model(row) for row in given], dim=1)) < TOLERANCE
