@@ -256,7 +256,8 @@ def test_verify_reports_and_fails(monkeypatch: pytest.MonkeyPatch, passed: bool,
 def test_layers_lists_every_component() -> None:
     lines = run("layers").stdout.splitlines()
     assert lines[0] == "embedding"
-    assert "  attention       Softmax attention with any number of key/value heads." in lines
+    attention = next(line for line in lines if line.split()[:1] == ["attention"])
+    assert attention.split(maxsplit=1)[1] == "Softmax attention with any number of key/value heads."
 
 
 def test_layers_explains_one() -> None:

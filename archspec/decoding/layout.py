@@ -9,7 +9,7 @@ from archspec.errors import StateError, suggest
 from archspec.language.model import Spec
 from archspec.layers.arguments import INPUTS
 from archspec.layers.base import Component
-from archspec.layers.ops import Attend, Conv, Kept, Op, Recurrent, Scan
+from archspec.layers.ops import Attend, Conv, Kept, Op, Recurrent, Scan, Shift
 from archspec.lowering import Function, lower_model
 from archspec.lowering.program import Apply, Assign, Call, Each, Expression, Layers, Once, Substate, Value, walk
 
@@ -200,6 +200,8 @@ def _words(op: Op) -> str:
             return ""
         case Conv():
             return f"the last {op.taps - 1} inputs of a convolution"
+        case Shift():
+            return "the last token that it was given"
         case Scan() | Recurrent():
             return "the state of a recurrence"
     return "one summary of all tokens"

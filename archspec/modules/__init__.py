@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from archspec.layers.base import Component
+from archspec.layers.base import Component, NormComponent
 
 
 def submodule(c: Component, *args: Any) -> nn.Module:
@@ -25,3 +25,8 @@ def submodule(c: Component, *args: Any) -> nn.Module:
     module = cls(*args, c)
     assert isinstance(module, nn.Module)
     return module
+
+
+def by_itself(c: Component, width: int = 0) -> nn.Module:
+    """The module of a component that stands in no model: of a norm over `width` channels, which no other asks for."""
+    return submodule(c, width) if isinstance(c, NormComponent) else submodule(c)

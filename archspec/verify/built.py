@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from archspec.codegen.load import build
 from archspec.language.model import Spec
-from archspec.layers.base import EmbeddingComponent, NormComponent
+from archspec.layers.base import EmbeddingComponent
 from archspec.layers.ops import Run, Scan
-from archspec.modules import submodule
+from archspec.modules import by_itself
 from archspec.passes.count import count
 from archspec.verify.answers import equal
 from archspec.verify.answers import tensors as answers_of
@@ -46,7 +46,7 @@ def declared(spec: Spec) -> Finding:
     every = components(spec)
     for c, width in every:
         with torch.device("meta"):
-            module = (submodule(c, width) if isinstance(c, NormComponent) else submodule(c)).eval()
+            module = by_itself(c, width).eval()
         n = max(TRACED, *(op.chunk or 1 for op in c.ops() if isinstance(op, Scan)), 1)
         n = n if c.longest is None else min(n, c.longest)
         run = Run(B=3, T=n, S=n, M=7)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from archspec.layers.ops import Run
-from archspec.modules import submodule
+from archspec.modules import by_itself
 from archspec.verify.answers import OfTokens
 from archspec.verify.apart import apart
 from archspec.verify.claims import changing, chooser, no_state
@@ -87,7 +87,7 @@ def state(sample: Sample) -> Finding:
     ends = sorted({t for t in sample.cuts(6) if t > 1} | {sample.tokens})
     for dtype in (torch.float32, torch.bfloat16):
         for c, width in kept:
-            module, held, start = submodule(c).to(dtype).eval(), dict[str, Any](), 0
+            module, held, start = by_itself(c).to(dtype).eval(), dict[str, Any](), 0
             for end in ends:
                 run = Run(B=BATCH, T=end - start, S=end, M=sample.tokens)
                 x = given(c, width, run, dtype=dtype)

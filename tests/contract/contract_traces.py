@@ -11,7 +11,7 @@ from torch import nn
 from archspec.language.resolve import make
 from archspec.layers.base import Component, EmbeddingComponent, NormComponent
 from archspec.layers.ops import Attend, Elementwise, FFTConv, Kept, Linear, Norm, Op, Param, Run, Scan
-from archspec.modules import submodule
+from archspec.modules import by_itself
 from archspec.verify.declared import Groups
 from archspec.verify.given import given
 
@@ -25,7 +25,7 @@ def component(role: str, kind: str, number: int) -> Component:
 
 def module(c: Component, device: str = "cpu") -> nn.Module:
     with torch.device(device):
-        return (submodule(c, D_MODEL) if isinstance(c, NormComponent) else submodule(c)).eval()
+        return by_itself(c, D_MODEL).eval()
 
 
 def ops(c: Component) -> tuple[Op, ...]:

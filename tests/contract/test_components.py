@@ -39,7 +39,7 @@ from archspec.layers.arguments import ARGUMENTS
 from archspec.layers.base import Component, HeadComponent, NormComponent
 from archspec.layers.ops import Experts, FFTConv, Op, Run
 from archspec.layers.registry import ROLES, find
-from archspec.modules import submodule
+from archspec.modules import by_itself
 from archspec.passes.count import count
 from archspec.passes.tensors import registered
 
@@ -57,7 +57,7 @@ def component(role: str, kind: str, number: int) -> Component:
 
 
 def module(c: Component) -> nn.Module:
-    return submodule(c, D_MODEL) if isinstance(c, NormComponent) else submodule(c)
+    return by_itself(c, D_MODEL)
 
 
 def ops(c: Component) -> tuple[Op, ...]:

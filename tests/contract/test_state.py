@@ -32,7 +32,7 @@ B, LONGEST, TOLERANCE = 3, 14, 1e-11
 ROLES = ("mixer", "ffn", "position", "absolute_position", "rope_scaling", "embedding")
 FORMS = ("eager", "generated", "plain")
 WHOLE = ("hybrid", "encoder_decoder", "three_stacks", "shared", "overrides", "with_modules")
-FORGETS = {"mamba", "mamba2", "lstm", "gru", "rnn", "hyena"}  # cannot go back
+FORGETS = {"mamba", "mamba2", "lstm", "gru", "rnn", "hyena", "rwkv4", "rwkv4_channel_mix"}  # cannot go back
 
 
 def by_rows(component: Document) -> bool:

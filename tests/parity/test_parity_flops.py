@@ -14,7 +14,7 @@ from archspec.language.model import Spec
 from archspec.layers.ops import Conv
 from archspec.passes.cost import cost
 
-DECODERS = PUBLISHED | MIXTURES
+DECODERS = PUBLISHED | MIXTURES | {"rwkv4": RECURRENT["rwkv4"]}
 
 
 def spec_of(family: Family) -> Spec:

@@ -1,7 +1,7 @@
 """State space models and the hybrid of them with attention, from the published specs with small sizes."""
 
 import pytest
-from parity_checks import TOLERANCE, VOCAB, Family, Rules, check_decoder, part
+from parity_checks import TOLERANCE, VOCAB, Family, Rules, Take, check_decoder, part
 
 SMALL = ("d_model=32", f"vocab_size={VOCAB}", "max_seq_len=48")
 SIZES = {"vocab_size": VOCAB, "hidden_size": 32, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -13,7 +13,42 @@ STATE_SPACE: Rules = {
     "head.proj.weight": "lm_head.weight",
 }
 
+
+def shares(pattern: str) -> Take:
+    """Theirs are (1, 1, channels)."""
+    return Take(pattern, lambda t: t.flatten())
+
+
+TIME_MIXING, CHANNEL_MIXING = "rwkv.blocks.*.attention", "rwkv.blocks.*.feed_forward"
+RWKV4: Rules = {
+    "embedding.token.weight": "rwkv.embeddings.weight",
+    "embedding.norm.*": "rwkv.blocks.0.pre_ln.*",
+    **{f"blocks.*.norm{i}.*": f"rwkv.blocks.*.ln{i}.*" for i in (1, 2)},
+    **{
+        f"blocks.*.{ours}.time_mix_{name[0]}": shares(f"{theirs}.time_mix_{name}")
+        for ours, theirs in (("mixer", TIME_MIXING), ("ffn", CHANNEL_MIXING))
+        for name in ("key", "value", "receptance")
+    },
+    **{
+        f"blocks.*.{ours}.{name[0]}_proj.weight": f"{theirs}.{name}.weight"
+        for ours, theirs in (("mixer", TIME_MIXING), ("ffn", CHANNEL_MIXING))
+        for name in ("key", "value", "receptance")
+    },
+    "blocks.*.mixer.out_proj.weight": f"{TIME_MIXING}.output.weight",
+    "blocks.*.mixer.*": f"{TIME_MIXING}.*",
+    "norm.*": "rwkv.ln_out.*",
+    "head.proj.weight": "head.weight",
+}
+
 FAMILIES = {
+    "rwkv4": Family(
+        "rwkv4_169m",
+        (*SMALL, "blocks[0].repeat=3"),
+        "rwkv",
+        "RwkvForCausalLM",
+        {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 3, "rescale_every": 0},
+        RWKV4,
+    ),
     "mamba": Family(
         "mamba_130m",
         (*SMALL, "blocks[0].repeat=2"),

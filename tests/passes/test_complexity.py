@@ -20,7 +20,7 @@ from archspec.layers.fields import Size as SizeOf
 from archspec.layers.fields import Tokens, Width, derived, field, inherited
 from archspec.layers.ops import Kept, Op, Run, Scan, linear
 from archspec.layers.registry import find, kinds
-from archspec.modules import submodule
+from archspec.modules import by_itself
 from archspec.passes.complexity import Complexity, complexity
 from archspec.passes.cost import cost
 from archspec.passes.count import kept
@@ -270,7 +270,7 @@ def test_the_counter_sees_work_grow_as_the_class_says(kind: str) -> None:
     power = f.numeric.put(B=1).growth().power
     T = 16 if power == 1 else 256  # where the square is most of it
     with torch.device("meta"):
-        m = submodule(c)
+        m = by_itself(c)
         seen = [counted(partial(m, torch.empty(2, n, 16)))[0] for n in (T, 2 * T, 4 * T)]
     slopes = [log2(b / a) for a, b in pairwise(seen)]
     assert all(abs(slope - power) < 0.15 for slope in slopes), (slopes, power)

@@ -32,6 +32,7 @@ TOTALS = {
     "switch_base_8": 619_339_008,  # google/switch-base-8
     "mamba_130m": 129_135_360,  # state-spaces/mamba-130m
     "mamba2_130m": 128_989_632,  # state-spaces/mamba2-130m
+    "rwkv4_169m": 169_342_464,  # RWKV/rwkv-4-169m-pile
     "falcon_mamba_7b": 7_272_665_088,  # tiiuae/falcon-mamba-7b
     "jamba_v0_1": 51_570_323_328,  # ai21labs/Jamba-v0.1
     "vit_base": 86_567_656,  # google/vit-base-patch16-224
@@ -73,6 +74,7 @@ KV_BYTES = {
     "t5_small": 12_288,  # 6 x 2 x 512 x 2 of the decoder; cross-attention holds as much for each input token
     "mamba_130m": 0,
     "mamba2_130m": 0,
+    "rwkv4_169m": 0,
     "falcon_mamba_7b": 0,
     "lstm_lm": 0,
     "bert_base": 0,
@@ -268,6 +270,8 @@ def test_states_do_not_grow() -> None:
     # float32 states of every channel, and the three last inputs of the convolution at 2 bytes
     assert counted("mamba_130m").state_bytes == 24 * (1536 * 16 * 4 + 1536 * 3 * 2)
     assert counted("mamba2_130m").state_bytes == 24 * (1536 * 128 * 4 + (1536 + 2 * 128) * 3 * 2)
+    # both sums and their exponent, and the last tokens that both halves of a layer were given at 2 bytes
+    assert counted("rwkv4_169m").state_bytes == 12 * (768 * 3 * 4 + 2 * 768 * 2)
     assert counted("lstm_lm").state_bytes == 2 * 2 * 1500 * 2
     assert counted("mamba_130m").cache_bytes == 0
     assert counted("mamba_130m").held_bytes == counted("mamba_130m").state_bytes

@@ -34,12 +34,14 @@ from archspec.layers.ops.pointwise import (
     rotations,
 )
 from archspec.layers.ops.products import Embedding, GatedNorm, Linear, Norm
-from archspec.layers.ops.recurrences import Recurrent, Scan
+from archspec.layers.ops.recurrences import WKV, Recurrent, Scan
+from archspec.layers.ops.shifts import Lerp, Shift, token_shift
 from archspec.layers.tensors import How, Kept, Param, Run, Saved, Shape
 
 __all__ = [
     "ADD", "CLASSES", "CONCAT", "CONVOLUTION", "ELEMENTWISE", "MATMUL", "MULTIPLY", "SCALE", "SCAN", "SOFTCAP",
-    "SUBTRACT", "Attend", "Conv", "Decay", "Elementwise", "Embedding", "Experts", "FFTConv", "Features", "GatedNorm",
-    "How", "Kept", "LatentAttend", "Linear", "Norm", "Op", "Param", "Recurrent", "Rotate", "Route", "Run", "Saved",
-    "Scan", "Shape", "Sine", "StepSize", "elementwise", "gate", "linear", "projection", "rotations", "split",
+    "SUBTRACT", "WKV", "Attend", "Conv", "Decay", "Elementwise", "Embedding", "Experts", "FFTConv", "Features",
+    "GatedNorm", "How", "Kept", "LatentAttend", "Lerp", "Linear", "Norm", "Op", "Param", "Recurrent", "Rotate",
+    "Route", "Run", "Saved", "Scan", "Shape", "Shift", "Sine", "StepSize", "elementwise", "gate", "linear",
+    "projection", "rotations", "split", "token_shift",
 ]  # fmt: skip

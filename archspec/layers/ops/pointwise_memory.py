@@ -5,7 +5,7 @@ from archspec.layers.tensors import Dtype, Saved, Shape
 ITSELF = ("identity", "none", "hidden states", "input", "flatten", "first token", "middle token", "last token")
 KEEPS_INPUT = ("silu", "gelu", "gelu_tanh", "softplus", "sin")
 KEEPS_OUTPUT = ("relu", "tanh", "sigmoid", "exp")
-KEEPS_BETWEEN = ("relu2", "-exp(A_log)")  # the result of a first step
+KEEPS_BETWEEN = ("relu2", "-exp(A_log)", "-exp(time_decay)")  # the result of a first step
 
 
 def activated(fn: str, source: str, result: str, shape: Shape, dtype: Dtype = "model") -> tuple[Saved, ...]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from archspec.formulas.functions import at_least, ceil_div, least, levels
-from archspec.kernels.thresholds import SCAN_CHUNK
+from archspec.kernels.thresholds import SCAN_CHUNK, WKV_CHUNK
 from archspec.layers.ops.op import SCAN, Op
 from archspec.layers.tensors import How, Run, Saved
 
@@ -93,6 +93,37 @@ class Scan(Op):
         """FLOPs of the scores of all pairs in a chunk, and of their product with the inputs."""
         pairs = 2 * self._tokens(run) * self._length(run)
         return pairs * self.shared, pairs * self.width
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class WKV(Scan):
+    """The average of RWKV-4: the state of a channel is two sums, with the values and without, and their exponent.
+
+    It is an associative scan without any product of matrices: what it costs is element-wise.
+    """
+
+    def flops(self, run: Run) -> int:
+        """None of matrix products."""
+        return 0
+
+    def backward_flops(self, run: Run, how: How) -> int:
+        """None either."""
+        return 0
+
+    def arithmetic(self, run: Run) -> int:
+        """Of a channel: 12 to read the average (exponents, both sums, their quotient), 11 to add the token to it."""
+        return 23 * run.size(("B", "T")) * self.width
+
+    def unfused(self, run: Run) -> int:
+        """Elements that a scan moves more which writes both sums and their exponent at each token to memory."""
+        return 6 * run.size(("B", "T")) * self.width
+
+    def saved(self, run: Run, how: How) -> tuple[Saved, ...]:
+        """What enters it, the sums before and the exponent after it, and the sums that enter the chunks."""
+        state = ("B", self.width)
+        sums = (Saved(name, state, "float32") for name in ("num", "den", "max", "last max"))
+        states = Saved("states", (3, "B", ceil_div(run.T, WKV_CHUNK), self.width), "float32")
+        return (*map(Saved, self.inputs), *sums, states)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
