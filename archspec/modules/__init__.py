@@ -27,6 +27,9 @@ def submodule(c: Component, *args: Any) -> nn.Module:
     return module
 
 
-def by_itself(c: Component, width: int = 0) -> nn.Module:
-    """The module of a component that stands in no model: of a norm over `width` channels, which no other asks for."""
-    return submodule(c, width) if isinstance(c, NormComponent) else submodule(c)
+def by_itself(c: Component, width: int = 0, layer: int = 0) -> nn.Module:
+    """The module of a component that stands in no model: of a norm over `width` channels, in the layer of that number.
+
+    Either counts only where the component asks for it.
+    """
+    return submodule(c, *((width,) if isinstance(c, NormComponent) else ()), *((layer,) if c.numbered else ()))

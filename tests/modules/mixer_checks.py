@@ -30,7 +30,7 @@ def tokens(T: int, B: int = 2, d_model: int = D_MODEL, seed: int = 1) -> Tensor:
 def check_tensors(c: Component) -> None:
     """Names, shapes and order of `ops()` are those of the module; the flow leads from op to op."""
     with torch.device("meta"):
-        m = by_itself(c)
+        m = by_itself(c, layer=1)
     declared = [(p.name, p.shape) for op in c.ops() for p in op.params if not p.buffer]
     assert declared == [(name, tuple(p.shape)) for name, p in m.named_parameters()]
     assert not list(m.named_buffers())
@@ -45,7 +45,7 @@ def check_tensors(c: Component) -> None:
 
 def check_flops(c: Component, T: int = 16, B: int = 2) -> None:
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        by_itself(c)(torch.randn(B, T, D_MODEL))
+        by_itself(c, layer=1)(torch.randn(B, T, D_MODEL))
     ours = sum(op.flops(Run(B=B, T=T, S=T)) for op in c.ops() if type(op).__name__ != "FFTConv")
     assert counter.get_total_flops() == ours
 

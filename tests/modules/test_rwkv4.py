@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from transformers import RwkvConfig
 from transformers.models.rwkv.modeling_rwkv import RwkvFeedForward, RwkvModel, RwkvSelfAttention
 
+from archspec.codegen.load import build
 from archspec.language.load import load
 from archspec.language.resolve import make
 from archspec.layers.base import Component
 from archspec.layers.registry import find
 from archspec.modules import submodule
+from archspec.modules.model import eager
 
 TIME, CHANNEL = ("mixer", "rwkv4"), ("ffn", "rwkv4_channel_mix")
 EXAMPLES = [(*kind, settings) for kind in (TIME, CHANNEL) for settings in find(*kind).examples]
@@ -41,7 +43,7 @@ def part(kind: tuple[str, str], settings: dict[str, Any] | None = None, n_layers
 def module(c: Component, seed: int = 0) -> nn.Module:
     """In float64, its own tensors away from where they start."""
     torch.manual_seed(seed)
-    m = submodule(c).double().eval()
+    m = submodule(c, 1).double().eval()
     for p in m.parameters():
         if p.dim() == 1:
             nn.init.normal_(p)
@@ -142,16 +144,33 @@ def own(m: nn.Module) -> dict[str, Tensor]:
     return {names.get(name, name): p.detach().flatten() for name, p in m.named_parameters(recurse=False)}
 
 
-def test_starts_as_the_first_layer_of_transformers_does() -> None:
+def test_starts_as_transformers_does() -> None:
     sizes = {"hidden_size": D_MODEL, "attention_hidden_size": 24, "intermediate_size": 24, "num_hidden_layers": 4}
-    theirs = RwkvModel(RwkvConfig(**sizes, vocab_size=11)).blocks[0]
-    ours, wanted = own(submodule(part(TIME, {"d_inner": 24}))), own(theirs.attention)
-    # The authors' code adds steps of a half to log(0.3); the library puts both inside a ones_like, which gives 1.
-    assert (wanted.pop("time_first") == 1).all()
-    steps = [math.log(0.3) + 0.5 * ((h + 1) % 3 - 1) for h in range(24)]
-    torch.testing.assert_close(ours.pop("time_first"), torch.tensor(steps))
-    torch.testing.assert_close(ours, wanted)
-    torch.testing.assert_close(own(submodule(part(CHANNEL, {"d_ff": 24}))), own(theirs.feed_forward))
+    theirs = RwkvModel(RwkvConfig(**sizes, vocab_size=11))
+    for i, block in enumerate(theirs.blocks):
+        time, channel = part(TIME, {"d_inner": 24}), part(CHANNEL, {"d_ff": 24})
+        ours, wanted = own(submodule(time, i)), own(block.attention)
+        # The authors' code adds steps of a half to log(0.3); the library puts both inside a ones_like, which gives 1.
+        assert (wanted.pop("time_first") == 1).all()
+        steps = [math.log(0.3) + 0.5 * ((h + 1) % 3 - 1) for h in range(24)]
+        torch.testing.assert_close(ours.pop("time_first"), torch.tensor(steps))
+        torch.testing.assert_close(ours, wanted)
+        torch.testing.assert_close(own(submodule(channel, i)), own(block.feed_forward))
+
+
+def test_layers_of_a_model_start_by_their_depth() -> None:
+    blocks = [{"repeat": 2, "mixer": "rwkv4", "ffn": "rwkv4_channel_mix"}, {"mixer": "rwkv4"}]
+    spec = load({"name": "one", "d_model": D_MODEL, "vocab_size": 11, "max_seq_len": 8, "blocks": blocks, "head": "lm"})
+    for model in (eager(spec), build(spec)):
+        for i, block in enumerate(model.blocks):
+            alone = own(submodule(part(TIME, n_layers=3), i))
+            torch.testing.assert_close(own(block.mixer), alone, rtol=0, atol=0)
+        assert not torch.equal(model.blocks[0].ffn.time_mix_k, model.blocks[1].ffn.time_mix_k)
+
+
+@pytest.mark.parametrize("kind", [TIME, CHANNEL])
+def test_a_single_layer_is_the_first(kind: tuple[str, str]) -> None:
+    torch.testing.assert_close(own(submodule(part(kind, n_layers=1), 0)), own(submodule(part(kind, n_layers=9), 0)))
 
 
 @pytest.mark.parametrize(("ffn", "told"), [("mlp", 1), ("rwkv4_channel_mix", 0)])

@@ -11,7 +11,7 @@ Sources: Peng et al. 2023 (arXiv 2305.13048); initial values as in BlinkDL/RWKV-
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import FFNComponent
-from archspec.layers.fields import Width, derived, inherited
+from archspec.layers.fields import Size, Width, derived, inherited
 from archspec.layers.ops import Op, elementwise, gate, linear, split, token_shift
 
 
@@ -23,6 +23,12 @@ class RWKV4ChannelMix(FFNComponent):
     kind: Literal["rwkv4_channel_mix"] = "rwkv4_channel_mix"
     d_model: Width = inherited("width of the residual stream")
     d_ff: Width = derived("hidden units", "4 * d_model")
+    n_layers: Size = inherited("layers of the stack")
+
+    @property
+    def numbered(self) -> bool:
+        """Its initial values depend on how deep it stands."""
+        return True
 
     @property
     def arguments(self) -> tuple[str, ...]:

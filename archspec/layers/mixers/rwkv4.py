@@ -8,7 +8,8 @@ State while decoding: the last token, and of each channel the sums above and bel
 however long the sequence. Cost O(T d_inner) to train beside the projections, all of it element-wise; O(d_inner) a
 decoded token.
 
-Channels start with decays from slow to fast, and with shares of the token itself from none to nearly all.
+Channels start with decays from slow to fast, in deeper layers more of them slow; and with shares of the token itself
+from none to nearly all, in deeper layers more of them large.
 
 Sources: Peng et al. 2023 (arXiv 2305.13048); initial values as in BlinkDL/RWKV-LM (RWKV-v4).
 """
@@ -16,7 +17,7 @@ Sources: Peng et al. 2023 (arXiv 2305.13048); initial values as in BlinkDL/RWKV-
 from typing import Any, ClassVar, Literal
 
 from archspec.layers.base import MixerComponent
-from archspec.layers.fields import Width, derived, inherited
+from archspec.layers.fields import Size, Width, derived, inherited
 from archspec.layers.ops import WKV, Elementwise, Kept, Op, Param, gate, linear, split, token_shift
 
 
@@ -28,6 +29,12 @@ class RWKV4(MixerComponent):
     kind: Literal["rwkv4"] = "rwkv4"
     d_model: Width = inherited("width of the residual stream")
     d_inner: Width = derived("channels of the average", "d_model")
+    n_layers: Size = inherited("layers of the stack")
+
+    @property
+    def numbered(self) -> bool:
+        """Its initial values depend on how deep it stands."""
+        return True
 
     @property
     def arguments(self) -> tuple[str, ...]:

@@ -13,9 +13,10 @@ from archspec.modules.projection import linear
 class RWKV4ChannelMix(nn.Module):
     """sigmoid(r) * v_proj(relu(k)^2); k and r are projections of each token mixed with the one before it."""
 
-    def __init__(self, c: Config):
+    def __init__(self, layer: int, c: Config):
         super().__init__()
         self.c = c
+        self.layer = layer
         self.time_mix_k = nn.Parameter(torch.empty(c.d_model))
         self.time_mix_r = nn.Parameter(torch.empty(c.d_model))
         self.k_proj = linear(c, "k_proj", c.d_model, c.d_ff, bias=False)
@@ -25,11 +26,12 @@ class RWKV4ChannelMix(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Channels from the token before to the token itself."""
+        """Channels from the token before to the token itself, of which deeper layers read more."""
         c = self.c
+        above = 1 - self.layer / c.n_layers  # 1 in the first layer, 1 / n_layers in the last
         share = torch.arange(c.d_model, device=self.time_mix_k.device) / c.d_model
-        self.time_mix_k.copy_(share)
-        self.time_mix_r.copy_(share)
+        self.time_mix_k.copy_(share**above)
+        self.time_mix_r.copy_(share**above)
 
     def forward(self, x: Tensor, state: State | None = None, mask: Tensor | None = None) -> Tensor:
         """x (B, T, d_model) -> (B, T, d_model)."""

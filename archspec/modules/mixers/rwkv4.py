@@ -16,9 +16,10 @@ from archspec.modules.projection import linear
 class RWKV4(nn.Module):
     """out_proj(sigmoid(r) * wkv(k, v)); k, v and r are projections of each token mixed with the one before it."""
 
-    def __init__(self, c: Config):
+    def __init__(self, layer: int, c: Config):
         super().__init__()
         self.c = c
+        self.layer = layer
         self.time_decay = nn.Parameter(torch.empty(c.d_inner))
         self.time_first = nn.Parameter(torch.empty(c.d_inner))
         self.time_mix_k = nn.Parameter(torch.empty(c.d_model))
@@ -32,16 +33,21 @@ class RWKV4(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Channels from slow decays to fast ones, and from the token before to the token itself."""
+        """Channels from slow decays to fast ones, and from the token before to the token itself.
+
+        The deeper the layer, the more channels are slow, and the more read of the token itself.
+        """
         c = self.c
+        depth = self.layer / (c.n_layers - 1) if c.n_layers > 1 else 0.0  # 0 in the first layer, 1 in the last
+        above = 1 - self.layer / c.n_layers  # 1 in the first layer, 1 / n_layers in the last
         speed = torch.linspace(0, 1, c.d_inner, device=self.time_decay.device)
-        self.time_decay.copy_(8 * speed**0.7 - 5)
+        self.time_decay.copy_(8 * speed ** (0.7 + 1.3 * depth) - 5)
         zigzag = (torch.arange(c.d_inner, device=self.time_first.device) + 1) % 3 - 1  # 0, 1, -1, 0, ...
         self.time_first.copy_(log(0.3) + 0.5 * zigzag)
         share = torch.arange(c.d_model, device=self.time_mix_k.device) / c.d_model
-        self.time_mix_k.copy_(share)
-        self.time_mix_v.copy_(share)
-        self.time_mix_r.copy_(share.sqrt())
+        self.time_mix_k.copy_(share**above)
+        self.time_mix_v.copy_(share**above + 0.3 * depth)
+        self.time_mix_r.copy_(share ** (0.5 * above))
 
     def forward(self, x: Tensor, state: State | None = None, mask: Tensor | None = None) -> Tensor:
         """x (B, T, d_model) -> (B, T, d_model)."""
