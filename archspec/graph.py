@@ -213,12 +213,21 @@ class _Scope:
         """The names of the nodes that the function returns: one, or those of a dict in its order."""
         for statement in self.function.statements:
             if isinstance(statement, Assign):
-                self.values[statement.target] = self.value(statement.value)
+                first, *others = statement.target.split(", ")
+                self.values[first] = self.value(statement.value)
+                if others and isinstance(statement.value, Call):
+                    self.values.update(zip(others, self.ports(statement.value.member), strict=True))
             else:
                 self.values[statement.target] = self.each(statement)
         result = self.function.result
         results = [value for _, value in result.items] if isinstance(result, ByName) else [result]
         return tuple(self.value(value) for value in results)
+
+    def ports(self, member: str) -> list[str]:
+        """The nodes of what a part gives beside its output."""
+        part = self.function.made(member)
+        assert isinstance(part, Component)
+        return [f"{self.path}{member}.{port.op}" for port in part.offers.values()]
 
     def value(self, expression: Expression) -> str:
         """The node that computes an expression."""
@@ -270,10 +279,15 @@ class _Scope:
             copies = 1 if period.shared else period.repeat
             times = {"segment": index, "period": len(period.layers), "repeat": period.repeat, "copies": copies}
             entered = x
+            between = each.runs[index].layers if each.runs else ()
             for i, layer in enumerate(period.layers):
                 place = {**self.place, **times, "layer": i}
                 path = f"{self.path}{each.member}.{period.start + i}."
-                x = _Scope(self.expansion, layer, path, {**named, "x": x}, place).run()
+                read = {name: self.values[name] for name in (between[i].reads if between else ())}
+                scope = _Scope(self.expansion, layer, path, {**named, **read, "x": x}, place)
+                x = scope.run()
+                inside = zip(between[i].gives, layer.gives, strict=True) if between else ()
+                self.values.update({name: scope.values[local] for name, local in inside})
             self.expansion.loops.append(Loop(self.place["stack"], index, entered, x))
         return x
 

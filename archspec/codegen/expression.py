@@ -60,6 +60,18 @@ def printed(expression: Expression, takes: Takes = MappingProxyType({})) -> str:
             return "{" + ", ".join(f'"{name}": {printed(value, takes)}' for name, value in items) + "}"
 
 
+def printed_at(expression: Expression, number: str) -> str:
+    """What a layer is given, whose number is written so."""
+    match expression:
+        case Substate(key=None):
+            return f"substate(state, {number})"
+        case Scoped(key=key, numbered=True) if number.isdigit():
+            return f'scope(aux, "{key}.{number}")'
+        case Scoped(key=key, numbered=True):
+            return f'scope(aux, f"{key}.{{{number}}}")'
+    return printed(expression)
+
+
 def _operand(expression: Expression, operator: str, takes: Takes, right_side: bool = False) -> str:
     """One side of an operation, in parentheses where Python needs them."""
     said = printed(expression, takes)

@@ -5,6 +5,7 @@ from typing import Any
 import libcst as cst
 import libcst.matchers as m
 
+from archspec.codegen.between import running
 from archspec.codegen.expression import Takes, printed
 from archspec.codegen.heads import loss_method
 from archspec.codegen.layout import WIDTH
@@ -99,7 +100,7 @@ class FunctionText:
             *header("forward", signature(function, self.collected(function)), returned(function)),
             *forward_docstring(self.writer, function, width),
             *body,
-            *fitted(f"return {printed(function.result, takes)}"),
+            *fitted(f"return {', '.join([printed(function.result, takes), *function.gives])}"),
             *self.ties(function),
             *self.methods(function),
         ]
@@ -188,6 +189,8 @@ class FunctionText:
             return []
         if isinstance(statement, Assign):
             return fitted(f"{statement.target} = {printed(statement.value, takes)}{remark(statement.shape, width)}")
+        if statement.runs:
+            return [line for run in statement.runs for line in running(statement, run)]
         x, member = statement.target, statement.member
         given = ", ".join([x, *(f"{name}={printed(value)}" for name, value in statement.named)])
         numbered = any(isinstance(value, Substate | Scoped) for _, value in statement.named)
@@ -295,6 +298,8 @@ class FunctionText:
 
 def returned(function: Function) -> str:
     """The type of what a function returns."""
+    if function.gives:
+        return f"tuple[{', '.join(['Tensor'] * (1 + len(function.gives)))}]"
     return "dict[str, Tensor]" if isinstance(function.result, ByName) else "Tensor"
 
 

@@ -126,6 +126,8 @@ class Writer:
                 node = node.visit(WithoutCounting())
             done = self.specialised(node, c, type(c).__name__)
             self.takes[c] = forward_takes(done)
+            if c.linked.get("gives"):
+                done = giving(done, len(c.offers))
             self.add(name, done.with_changes(name=cst.Name(name)), module_of(c))
         return name
 
@@ -267,6 +269,16 @@ def forward_takes(node: cst.ClassDef) -> frozenset[str]:
     """The parameters of the forward of a class."""
     found = [s for s in node.body.body if isinstance(s, cst.FunctionDef) and s.name.value == "forward"]
     return frozenset(p.name.value for f in found for p in f.params.params)
+
+
+def giving(node: cst.ClassDef, more: int) -> cst.ClassDef:
+    """A class whose forward also returns so many values that later layers read, with the type of that."""
+    returns = cst.Annotation(cst.parse_expression(f"tuple[{', '.join(['Tensor'] * (more + 1))}]"))
+    body = [
+        s.with_changes(returns=returns) if isinstance(s, cst.FunctionDef) and s.name.value == "forward" else s
+        for s in node.body.body
+    ]
+    return node.with_changes(body=node.body.with_changes(body=body))
 
 
 def names_read(texts: Iterable[str]) -> set[str]:

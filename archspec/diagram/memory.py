@@ -87,7 +87,8 @@ def _decoding(nodes: Iterable[Node]) -> str:
     for node in (n for n in nodes if n.segment >= 0):
         key = (node.stack, node.segment, node.layer)
         repeat[key] = node.repeat
-        own = (1 if k.limit is not None else 2 for k in node.op.kept if k.grows == "S")
+        every = (*node.op.kept, *(node.op.shared if isinstance(node.op, Attend) else ()))
+        own = (1 if k.limit is not None else 2 for k in every if k.grows == "S")
         grades[key] = max(grades.get(key, 0), *own, 0)
     totals = [sum(repeat[key] for key, g in grades.items() if g == grade) for grade in range(len(GRADES))]
     found = [(GRADES[grade], totals[grade]) for grade in (2, 1, 0) if totals[grade]]

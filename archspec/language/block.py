@@ -5,6 +5,7 @@ from archspec.language.depth import LAYER
 from archspec.language.document import BLOCK_KEYS, ITEM_KEYS
 from archspec.language.factors import with_factors
 from archspec.language.filling import absent, one_channel
+from archspec.language.links import Links
 from archspec.language.model import Block, Stack
 from archspec.language.names import bad_name
 from archspec.language.origins import DEFAULT, Origin
@@ -94,6 +95,8 @@ class _Building(Section):
             return None
         self.take_defaults(("norm", "dropout"))
         self.dropout = float(self.scope.defaults.get("dropout", 0.0))
+        self.gives = Links("gives", self.fields.get("gives"), self.path, self.problems)
+        self.reads = Links("reads", self.fields.get("reads"), self.path, self.problems)
         declared = self._modules()
         sound = self.sound
         parts = self._sublayers() | declared
@@ -101,7 +104,10 @@ class _Building(Section):
         if wiring is None or not sound:
             return None
         parts = self._implied(wiring, parts)
-        for message in problems(wiring, parts, self.scope.numbers):
+        for links in (self.gives, self.reads):
+            links.check_parts(parts)
+        self.gives.check_values({step.target for step in wiring.steps})
+        for message in problems(wiring, parts, self.scope.numbers, self.reads.values(), self.gives.values()):
             self.tell_wiring(message)
         for message, left in cancelled(wiring) if self.sound else ():
             (self.warn_wiring if left else self.tell_wiring)(message)
@@ -113,7 +119,8 @@ class _Building(Section):
                 self.problems.warn(self.node, self.path, one_channel(name))
         order = dict.fromkeys(wiring.calls())
         found = tuple((name, part) for name in order if (part := parts[name]) is not None)
-        block = Block(found, wiring, self.dropout if "dropout" in order else 0.0)
+        dropout = self.dropout if "dropout" in order else 0.0
+        block = Block(found, wiring, dropout, self.gives.links, self.reads.links)
         self.resolver.origins.note(block, self._origins(block))
         return block
 
@@ -152,6 +159,7 @@ class _Building(Section):
             if self.builder.memory is None and not self.builder.lost:
                 wish = f"give the stack `memory: <name of an earlier stack>`{see('stacks')}"
                 self.tell(name, f"cross-attention needs a memory; {wish}")
+        scope = self._linked(name, scope)
         role: type[Component] = FFNComponent if name == "ffn" else MixerComponent
         part = self.component(role, name, scope=scope)
         reads = part is not None and "memory" in part.arguments
@@ -169,8 +177,14 @@ class _Building(Section):
             if wrong and node is not None:
                 self.problems.tell(node.key_mark(name), f"{self.path}.{path}", f"{clipped(name)!r} {wrong}")
             else:
-                parts[name] = self.resolver.component(PART_ROLES, child, f"{self.path}.{path}", self.scope)
+                scope = self._linked(name, self.scope)
+                parts[name] = self.resolver.component(PART_ROLES, child, f"{self.path}.{path}", scope)
         return parts
+
+    def _linked(self, part: str, scope: Scope) -> Scope:
+        """What surrounds a part: with what it gives to other layers, and reads of them."""
+        ports = {"gives": self.gives.ports(part), "reads": self.reads.ports(part)}
+        return scope.with_defaults({key: found for key, found in ports.items() if found}, {})
 
     def _implied(self, wiring: Wiring, parts: Parts) -> Parts:
         """The parts and those that a wiring may name without a declaration: norms, layer scales, dropout."""
@@ -213,7 +227,7 @@ class _Building(Section):
         """A wiring that was written out, with the values of its numbers; None where one has none."""
         sizes = {*self.scope.numbers, *self.scope.broken} - {LAYER}
         try:
-            return with_factors(wiring, sizes, lambda name: self.resolver.size(self.scope, name))
+            return with_factors(wiring, sizes - self.reads.values(), lambda name: self.resolver.size(self.scope, name))
         except Fault as fault:
             if str(fault):  # else it is told already
                 self.tell_wiring(str(fault))

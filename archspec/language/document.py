@@ -46,6 +46,8 @@ BLOCK_KEYS = {
     "wiring": "where norms and residual paths go: a built-in name, or lines such as x = x + mixer(norm1(x))",
     "dropout": "dropout of each residual branch",
     "modules": "further named parts for the wiring: {ssm: {kind: mamba}}",
+    "gives": "values that later layers may read: {k: mixer.keys}, or [h] for one that the wiring assigns",
+    "reads": "values of earlier layers: {mixer.keys: k} in place of the part's own, or [h] for lines of the wiring",
     "extends": "name of a defined block that this one changes (in `define`)",
 }
 

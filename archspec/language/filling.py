@@ -101,6 +101,8 @@ class Filling:
 
     def _value(self, rule: Rule) -> Any:
         name, marks, node = rule.name, rule.marks, self.given.get(rule.name)
+        if marks.get("wired"):
+            return self._wired(name)
         if marks.get("inherited"):
             return self._inherited(rule)
         if node is not None and marks.get("named"):
@@ -169,6 +171,12 @@ class Filling:
             return rule.name
         default, _, setting = str(rule.marks.get("inherit", "")).partition(".")
         return setting if default == "norm" else ""
+
+    def _wired(self, name: str) -> Any:
+        """What passes between layers here."""
+        if name in self.given:
+            raise Fault(f"{name} stands beside the parts of the block, as in `{name}: ...`; move it there")
+        return self.scope.defaults.get(name, ())
 
     def _inherited(self, rule: Rule) -> Value:
         if rule.name in self.given:

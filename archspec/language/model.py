@@ -12,9 +12,10 @@ from typing import Any
 
 from archspec.errors import Problem
 from archspec.language import notebook
+from archspec.language.links import Link
 from archspec.language.origins import Origins
 from archspec.language.wiring import Wiring
-from archspec.layers.arguments import ARGUMENTS, GIVEN, INPUTS, in_order
+from archspec.layers.arguments import ARGUMENTS, GIVEN, INPUTS, argument, in_order
 from archspec.layers.base import (
     Component,
     EmbeddingComponent,
@@ -33,6 +34,12 @@ class Block:
     parts: tuple[tuple[str, Component], ...]
     wiring: Wiring
     dropout: float = 0.0
+    gives: tuple[Link, ...] = ()
+    reads: tuple[Link, ...] = ()
+
+    def __repr__(self) -> str:  # which a digest holds: what a block does without is no part of it
+        links = f", gives={self.gives!r}, reads={self.reads!r}" if self.gives or self.reads else ""
+        return f"Block(parts={self.parts!r}, wiring={self.wiring!r}, dropout={self.dropout!r}{links})"
 
     def part(self, name: str) -> Component | None:
         """The part of that name."""
@@ -48,7 +55,7 @@ class Block:
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.parts, self.wiring, self.dropout))
+        return hash((self.parts, self.wiring, self.dropout, self.gives, self.reads))
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in vars(self).items() if key != "_hash"}  # which is another in each process
@@ -128,7 +135,8 @@ class Stack:
     @cached_property
     def arguments(self) -> tuple[str, ...]:
         """What the layers can take beside x, in order, whatever the model is given."""
-        return in_order({name for part in self.parts for name in part.arguments})
+        found = {name for part in self.parts for name in part.arguments}
+        return in_order({name for name in found if argument(name).maker != "layer"})
 
     @property
     def looks_ahead(self) -> bool:
@@ -171,6 +179,15 @@ class Stack:
     def by_rows(self, part: Component) -> bool:
         """Whether a part runs on rows of one document each, since it mixes tokens and is not told where one ends."""
         return part.mixes and {"documents", "document_ids"}.isdisjoint(part.arguments)
+
+    def hands_rows(self, part: Component) -> bool:
+        """Whether a part that runs on rows of one document each gives or reads a value of another layer."""
+        return self.by_rows(part) and any(part.linked.values())
+
+    @property
+    def links(self) -> bool:
+        """Whether values pass between its layers beside x."""
+        return any(la.block.gives or la.block.reads for s in self.segments for la in s.layers)
 
     def present(self, names: Iterable[str], inputs: frozenset[str], memory: frozenset[str]) -> tuple[str, ...]:
         """Those of some arguments that there are where the model takes `inputs`, and for its memory `memory`."""
@@ -350,7 +367,9 @@ class Spec:
         able = {
             "mask": not (fixed and stack.aligns),
             "positions": counts and not fixed,
-            "documents": rows and not any(head.component.pools for head in self.heads),
+            "documents": rows
+            and not any(map(stack.hands_rows, stack.parts))
+            and not any(head.component.pools for head in self.heads),
         }
         return frozenset(name for name in INPUTS if able[name])
 

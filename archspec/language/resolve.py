@@ -140,14 +140,14 @@ def make(role: str, fields: Mapping[str, Any] | str, **scope: Any) -> Component:
     Args:
         role: the role of the component, for example "mixer".
         fields: its `kind` and settings, as in a spec.
-        scope: named sizes (d_model=64), and defaults (norm=a component or its fields, dropout, mask).
+        scope: named sizes (d_model=64), and defaults (norm=a component or its fields, dropout, mask, gives, reads).
 
     Raises:
         SpecError: with every problem found.
     """
     resolver = Resolver()
     norm = scope.pop("norm", "rmsnorm")
-    defaults: dict[str, Any] = {key: scope.pop(key) for key in ("dropout", "mask") if key in scope}
+    defaults: dict[str, Any] = {key: scope.pop(key) for key in ("dropout", "mask", "gives", "reads") if key in scope}
     written = {k: v for k, v in norm.items() if k != "kind"} if isinstance(norm, Mapping) else {}
     if not isinstance(norm, Component):
         norm = resolver.component("norm", from_plain(norm, NOWHERE), "norm", Scope(scope))

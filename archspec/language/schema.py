@@ -76,6 +76,11 @@ def _each(value: Schema) -> Schema:
     return {"type": "object", "additionalProperties": value}
 
 
+def _named() -> Schema:
+    """Values between layers by name."""
+    return {**_each({"type": "string"}), "minProperties": 1}
+
+
 def _list(items: Schema) -> Schema:
     return {"type": "array", "minItems": 1, "items": items}
 
@@ -222,6 +227,9 @@ def _block_values() -> dict[str, Schema]:
         **{key: _ref(key) for key in ("norm", "wiring")},
         "dropout": _typed(PLAIN["dropout"].core),
         "modules": _each(_ref("part")),
+        **dict.fromkeys(
+            ("gives", "reads"), _unless({"type": "object"}, _list({"type": "string"})) | {"then": _named()}
+        ),
         "extends": TEXT,
     }
 

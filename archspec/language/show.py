@@ -198,6 +198,8 @@ def _block(block: Block, ambient: NormComponent | None) -> dict[str, Any]:
     modules = {n: plain(p) for n, p in block.parts if n not in SUBLAYERS and not (n.startswith("norm") and p == norm)}
     if modules:
         found["modules"] = modules
+    found |= {"gives": {link.name: link.inside for link in block.gives}} if block.gives else {}
+    found |= {"reads": {link.inside: link.name for link in block.reads}} if block.reads else {}
     return found | {"wiring": list(block.wiring.lines())}
 
 

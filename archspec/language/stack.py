@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from archspec.errors import suggest
-from archspec.language.between import check_numbers
+from archspec.language.between import check_numbers, check_values
 from archspec.language.block import BlockBuilder, leaves_unnormed
 from archspec.language.document import SHARED
 from archspec.language.filling import absent
@@ -139,6 +139,7 @@ class StackBuilder(Section):
         found = [(p, b) for i, p in enumerate(places) if (b := builder.block(p, i)) is not None]
         if len(found) == len(places):
             check_numbers(found, self.resolver.problems)
+            check_values(found, self.resolver.problems)
         return [Layer(b, p.label, p.group) for p, b in found]
 
     def _shared_bias(self, layers: list[Layer]) -> PositionComponent | None:

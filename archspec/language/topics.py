@@ -18,6 +18,7 @@ ORDER = (
     "sizes",
     "vocabulary",
     "wiring",
+    "between",
     "overrides",
     "extends",
     "stacks",

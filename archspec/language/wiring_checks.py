@@ -10,21 +10,36 @@ from archspec.language.wiring import Binary, Call, Expr, Name, Negate, Number, W
 MAX_PROBLEMS = 50
 
 
-def problems(wiring: Wiring, modules: Collection[str], sizes: Collection[str] = ()) -> list[str]:
+def problems(
+    wiring: Wiring,
+    modules: Collection[str],
+    sizes: Collection[str] = (),
+    given: Collection[str] = (),
+    taken: Collection[str] = (),
+) -> list[str]:
     """What is wrong with a wiring for a block with these modules, in words (at most 50); empty when it is right.
 
-    `sizes` are the names whose values are put in, for whoever misspelt one.
+    Args:
+        wiring: the lines.
+        modules: the parts of the block.
+        sizes: the names whose values are put in, for whoever misspelt one.
+        given: values of earlier layers, which lines may name and must.
+        taken: values that later layers may read.
     """
-    lines = list(islice(_wrong_lines(wiring, modules, sizes), MAX_PROBLEMS))
-    whole = chain(_unread(wiring), _wrong_output(wiring, bool(lines)))
+    lines = list(islice(_wrong_lines(wiring, modules, sizes, given), MAX_PROBLEMS))
+    unread = (f"reads {name!r} of an earlier layer, which no line names" for name in sorted(given)
+              if not any(name in _reads(step.value) for step in wiring.steps))  # fmt: skip
+    whole = chain(_unread(wiring, taken), unread, _wrong_output(wiring, bool(lines)))
     called = {*wiring.calls(), *(modules if lines else ())}  # a wrong line may be where one was meant to be called
     uncalled = (f"the module {module!r} is never called" for module in sorted(modules) if module not in called)
     return list(islice(chain(lines, whole, uncalled), MAX_PROBLEMS))
 
 
-def _wrong_lines(wiring: Wiring, modules: Collection[str], sizes: Collection[str]) -> Iterator[str]:
+def _wrong_lines(
+    wiring: Wiring, modules: Collection[str], sizes: Collection[str], given: Collection[str]
+) -> Iterator[str]:
     """Each line by itself, with the names that are defined when it runs."""
-    defined = {"x"}
+    defined = {"x", *given}
     for number, step in enumerate(wiring.steps, 1):
         parts = list(walk(step.value))
         for wrong in chain.from_iterable(_wrong_part(part, defined, modules, sizes) for part in parts):
@@ -81,7 +96,7 @@ def _reads(expr: Expr) -> set[str]:
     return {part.name for part in walk(expr) if isinstance(part, Name)}
 
 
-def _unread(wiring: Wiring) -> Iterator[str]:
+def _unread(wiring: Wiring, taken: Collection[str]) -> Iterator[str]:
     """Values that are dropped: assigned, and then assigned again or forgotten before anything reads them."""
     waiting: dict[str, int] = {}  # what is not read yet, and the line that assigned it
     found = {}
@@ -91,7 +106,7 @@ def _unread(wiring: Wiring) -> Iterator[str]:
             found[at] = f"line {at} assigns {step.target!r}, which line {number} overwrites before anything reads it"
         waiting[step.target] = number
     for target, at in waiting.items():
-        if at < len(wiring.steps):
+        if at < len(wiring.steps) and target not in taken:
             found[at] = f"line {at} assigns {target!r}, which no later line reads"
     yield from (found[at] for at in sorted(found))
 

@@ -19,7 +19,7 @@ class Argument(NamedTuple):
         type: its Python type, as it is written in a signature.
         shape: of the tensor that it is; () where it is none.
         meaning: what it is, as the docstring of a model has it; `{}` stands for its name there.
-        maker: who makes it: the caller of the model, the model, or another member of the stack.
+        maker: who makes it: the caller of the model, the model, another member of the stack, or another layer.
         of: the inputs of the model that it is made of: without any of them it is not there. Empty for what always is.
         data: whether it is a tensor that the model computes, and so an edge of the graph.
     """
@@ -28,7 +28,7 @@ class Argument(NamedTuple):
     type: str
     shape: Shape
     meaning: str
-    maker: Literal["caller", "model", "stack"] = "caller"
+    maker: Literal["caller", "model", "stack", "layer"] = "caller"
     of: tuple[str, ...] = ()
     data: bool = False
 
@@ -105,6 +105,22 @@ _ALL = (
     Argument("memory", "Tensor | None", ("B", "M", "D"), "`{}` is what another stack gives", maker="stack", data=True),
     Argument(
         "memory_mask", "Tensor | None", ("B", "M"), "`{}` is True for its real tokens", maker="model", of=("mask",)
+    ),
+    Argument(
+        "keys",
+        "Tensor | None",
+        ("B", "H", "S", "D"),
+        "`{}` (B, H, S, D) are those of an earlier layer, of all tokens so far",
+        maker="layer",
+        data=True,
+    ),
+    Argument(
+        "values",
+        "Tensor | None",
+        ("B", "H", "S", "D"),
+        "`{}` (B, H, S, D) are those of an earlier layer, of all tokens so far",
+        maker="layer",
+        data=True,
     ),
     Argument("bias", "Tensor | None", ("B", "H", "T", "S"), "`{}` is added to the scores", maker="stack", data=True),
     Argument(

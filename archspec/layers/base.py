@@ -8,12 +8,26 @@ Nothing here imports torch.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from archspec.layers.fields import LENGTH, acts, extra, unit
 from archspec.layers.ops import Norm, Op, Shape
+
+
+class Port(NamedTuple):
+    """A value that passes between layers.
+
+    Attributes:
+        op: the op whose output it is; nothing where it is read.
+        shape: of the tensor.
+        like: what must be equal where it is given and where it is read, by the names that a spec has for it.
+    """
+
+    op: str
+    shape: Shape
+    like: Mapping[str, Any]
 
 
 class Component(BaseModel):
@@ -139,6 +153,21 @@ class Component(BaseModel):
         Of how many layers is a field, `n_layers: Size = inherited("layers of the stack")`.
         """
         return any(c.numbered for c in self.children())
+
+    @property
+    def offers(self) -> "Mapping[str, Port]":
+        """What it can give to later layers beside its output, in the order in which its module returns it."""
+        return {}
+
+    @property
+    def linked(self) -> Mapping[str, tuple[str, ...]]:
+        """Which of these pass between layers here: `gives` to later ones, `reads` of an earlier one."""
+        return {}
+
+    @property
+    def accepts(self) -> "Mapping[str, Port]":
+        """What it can read of an earlier layer in place of what it would compute, and what that must be like."""
+        return {}
 
     @property
     def draws(self) -> bool:

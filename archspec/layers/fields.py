@@ -3,6 +3,7 @@
 - `field`      a setting;
 - `derived`    a size that follows from others unless it is given ("d_model / n_heads");
 - `inherited`  a value that the surrounding spec gives (d_model, vocab_size, ...), never written in the component;
+- `wired`      what passes between layers here, as `gives` and `reads` of the block say;
 - `named`      sizes by names of the spec's own;
 - `slot`       a place for another component, for example the position encoding of an attention.
 
@@ -67,6 +68,11 @@ def derived(description: str, formula: str, *, when: tuple[Any, ...] | None = No
 def named(description: str) -> Any:
     """Sizes by names that the spec makes up, a mapping there and pairs here; none by default."""
     return Field((), description=description, json_schema_extra={"named": True, "later": True})
+
+
+def wired(description: str) -> Any:
+    """Names of what passes between layers here, which `gives` and `reads` of the block say."""
+    return Field((), description=description, json_schema_extra={"inherited": True, "wired": True, "later": True})
 
 
 def inherited(description: str) -> Any:

@@ -1,6 +1,6 @@
 """A whole spec lowered: embedding, layers, final norm and heads, in one stack or several."""
 
-from archspec.language.model import Head, Spec, Stack
+from archspec.language.model import Block, Head, Spec, Stack
 from archspec.layers.arguments import ARGUMENTS, in_order
 from archspec.lowering.layout import LaidOut
 from archspec.lowering.program import (
@@ -16,7 +16,9 @@ from archspec.lowering.program import (
     Member,
     Once,
     Parameter,
+    Passed,
     Period,
+    Run,
     Scoped,
     Statement,
     Substate,
@@ -150,12 +152,22 @@ def _body(spec: Spec, stack: Stack, reads: str) -> tuple[tuple[Member, ...], tup
     each = [name for name in takes if name != "state" or decodes]
     own: dict[str, Expression] = {"state": Substate(None), "aux": Scoped("blocks", numbered=True)}
     layers = tuple((name, own.get(name, laid_out.value(name))) for name in each)
-    statements.append(Each("x", "blocks", layers))
+    statements.append(Each("x", "blocks", layers, _runs_of(stack) if stack.links else ()))
     x = laid_out.restored(Value("x"))
     if stack.final_norm is None:
         return tuple(members), tuple(statements), x
     members.append(Member("norm", stack.final_norm, stack.d_model))
     return tuple(members), tuple(statements), Call("norm", x)
+
+
+def _runs_of(stack: Stack) -> tuple[Run, ...]:
+    """What passes between the layers of each segment beside x."""
+    return tuple(Run(s.start, s.repeat, tuple(_passed(layer.block) for layer in s.layers)) for s in stack.segments)
+
+
+def _passed(block: Block) -> Passed:
+    """What passes by a block, each value once."""
+    return Passed(tuple(dict.fromkeys(link.name for link in block.reads)), tuple(link.name for link in block.gives))
 
 
 def _periods(stack: Stack, takes: tuple[str, ...]) -> list[Period]:

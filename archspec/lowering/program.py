@@ -107,12 +107,36 @@ class Assign(NamedTuple):
     checks: bool = False
 
 
+class Passed(NamedTuple):
+    """What one layer reads of earlier ones beside x, and gives to later ones: names of values of the stack."""
+
+    reads: tuple[str, ...]
+    gives: tuple[str, ...]
+
+
+class Run(NamedTuple):
+    """The layers of one period as often as it repeats, from number `start`: what passes between them, by layer."""
+
+    start: int
+    repeat: int
+    layers: tuple[Passed, ...]
+
+    @property
+    def stop(self) -> int:
+        """The number of the layer behind the last."""
+        return self.start + self.repeat * len(self.layers)
+
+
 class Each(NamedTuple):
-    """`target = member[i](target, ...)` for every layer in turn."""
+    """`target = member[i](target, ...)` for every layer in turn.
+
+    Where values pass between the layers beside x, `runs` say which, one a period of the member.
+    """
 
     target: str
     member: str
     named: tuple[tuple[str, Expression], ...] = ()
+    runs: tuple[Run, ...] = ()
 
 
 Statement = Assign | Each
@@ -166,6 +190,8 @@ class Parameter(NamedTuple):
 class Function:
     """A module: its members, what its forward takes, the statements of that, and what it returns.
 
+    A layer also returns the values that it `gives` to later ones.
+
     `stack` is that which it is or belongs to; for a model, the one that the heads read.
     """
 
@@ -175,6 +201,7 @@ class Function:
     parameters: tuple[Parameter, ...]
     statements: tuple[Statement, ...]
     result: Expression
+    gives: tuple[str, ...] = ()
 
     @property
     def numbered(self) -> bool:

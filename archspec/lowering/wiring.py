@@ -20,6 +20,7 @@ from archspec.lowering.program import (
     Scoped,
     Substate,
     Value,
+    walk,
 )
 
 OF_ROWS = ("mask", "key_mask")  # what rows of one document each have of their own, also in a model that takes no mask
@@ -32,15 +33,66 @@ def lower_block(block: Block, stack: Stack, takes: tuple[str, ...]) -> Function:
     ]
     if "dropout" in block.wiring.calls():
         parts.append(Member("dropout", Dropout(block.dropout)))
-    *lines, last = block.wiring.steps
+    reads = dict.fromkeys(link.name for link in block.reads)
+    statements: list[Assign] = []
+    for line in block.wiring.steps:
+        value = _expression(line.value, block, stack, takes)
+        statements += [*_handed(value, block), Assign(line.target, _without_handed(value, block))]
+    given = tuple(link.name if link.part else link.port for link in block.gives)
+    last = Value("x") if "x" in given else statements.pop().value
     return Function(
         of=block,
         stack=stack,
         members=tuple(parts),
-        parameters=(Parameter("x", "x", True), *(Parameter(name, name) for name in takes)),
-        statements=tuple(Assign(line.target, _expression(line.value, block, stack, takes)) for line in lines),
-        result=_expression(last.value, block, stack, takes),
+        parameters=(
+            Parameter("x", "x", True),
+            *(Parameter(name, name, True) for name in reads),
+            *(Parameter(name, name) for name in takes),
+        ),
+        statements=tuple(statements),
+        result=last,
+        gives=given,
     )
+
+
+def _handed(value: Expression, block: Block) -> list[Assign]:
+    """The calls of an expression that give more than one value, each as a statement before it."""
+    found = []
+    for call in walk(value):
+        if isinstance(call, Call) and (ports := _given_by(block, call.member)):
+            part = block.part(call.member)
+            assert part is not None
+            targets = [_output(block, call.member), *(ports.get(port, "_") for port in part.offers)]
+            found.append(Assign(", ".join(targets), call._replace(argument=_without_handed(call.argument, block))))
+    return found
+
+
+def _without_handed(value: Expression, block: Block) -> Expression:
+    """An expression with the names of the values that such calls gave in their places."""
+    match value:
+        case Call(member=member, argument=argument):
+            if _given_by(block, member):
+                return Value(_output(block, member))
+            return value._replace(argument=_without_handed(argument, block))
+        case Negate(operand=operand):
+            return Negate(_without_handed(operand, block))
+        case Binary(operator=operator, left=left, right=right):
+            return Binary(operator, _without_handed(left, block), _without_handed(right, block))
+    return value
+
+
+def _given_by(block: Block, part: str) -> dict[str, str]:
+    """What later layers read of a part: names by port."""
+    return {link.port: link.name for link in block.gives if link.part == part}
+
+
+def _output(block: Block, part: str) -> str:
+    """What the output of a part is called, where the part gives more."""
+    taken = {step.target for step in block.wiring.steps} | {link.name for link in (*block.gives, *block.reads)}
+    wished = f"{part}_output"
+    while wished in taken:
+        wished += "_"
+    return wished
 
 
 def _expression(expr: written.Expr, block: Block, stack: Stack, takes: tuple[str, ...]) -> Expression:
@@ -59,7 +111,9 @@ def _expression(expr: written.Expr, block: Block, stack: Stack, takes: tuple[str
             part = block.part(module)
             by_rows = part is not None and "rows" in takes and stack.by_rows(part)
             names = () if part is None else tuple(n for n in part.arguments if n in takes or (by_rows and n in OF_ROWS))
-            named = tuple((name, passed(name, module) if name in takes else Value("None")) for name in names)
+            read = tuple((link.port, Value(link.name)) for link in block.reads if link.part == module)
+            given = ((name, passed(name, module) if name in takes else Value("None")) for name in names)
+            named = (*(pair for pair in given if pair[0] not in dict(read)), *read)
             return Call(module, _expression(argument, block, stack, takes), named, by_rows)
     raise TypeError(f"{written.written(expr)} has no value yet")
 

@@ -61,7 +61,8 @@ class Interpreted(nn.Module):
         run = _Run(self, {"None": None} | dict.fromkeys(names) | given)
         for statement in function.statements:
             run.statement(statement)
-        return run.value(function.result)
+        result = run.value(function.result)
+        return (result, *(run.values[name] for name in function.gives)) if function.gives else result
 
 
 class _Run:
@@ -79,8 +80,16 @@ class _Run:
         x = self.values[statement.target]
         layers = self.module.get_submodule(statement.member)
         assert isinstance(layers, nn.ModuleList)
+        between = [passed for run in statement.runs for passed in run.layers * run.repeat]
         for i, layer in enumerate(layers):  # one that stands in several places is called in each
-            x = layer(x, **{name: self.value(value, i) for name, value in statement.named})
+            given = {name: self.value(value, i) for name, value in statement.named}
+            if not between:
+                x = layer(x, **given)
+                continue
+            x = layer(x, **{name: self.values[name] for name in between[i].reads}, **given)
+            if between[i].gives:
+                x, *values = x
+                self.values.update(zip(between[i].gives, values, strict=True))
         self.values[statement.target] = x
 
     def value(self, expression: Expression, number: int = 0) -> Any:

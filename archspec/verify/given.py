@@ -17,6 +17,11 @@ def components(spec: Spec) -> list[tuple[Component, int]]:
     return [(c, width) for c, width in found if not isinstance(c, NormComponent)]
 
 
+def first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """What a component gives, without what later layers read of it."""
+    return output[0] if isinstance(output, tuple) else output
+
+
 def given(
     c: Component, width: int, run: Run, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> dict[str, Any]:
@@ -44,6 +49,9 @@ def given(
         found["memory"] = numbers(run.B, run.M, d_memory)
     if "bias" in c.arguments and isinstance(c, MixerComponent) and c.shared_bias is not None:
         found["bias"] = numbers(*run.shape(c.shared_bias.ops()[-1].shape))
+    for name, port in c.accepts.items():
+        if name in c.arguments:
+            found[name] = numbers(*run.shape(port.shape))
     zeros = torch.zeros(run.B, run.T, dtype=torch.long, device=device)
     if "token_types" in c.arguments:
         found["token_types"] = zeros.clone()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from archspec.layers.base import Component
 from archspec.layers.ops import Attend, Experts, FFTConv, Run
 from archspec.verify.apart import apart
-from archspec.verify.given import given
+from archspec.verify.given import first, given
 from archspec.verify.places import parts
 from archspec.verify.report import Finding, judged, not_made
 from archspec.verify.sample import BATCH, Sample
@@ -34,8 +34,9 @@ class Part:
         end, others = start + x.shape[1], {k: v for k, v in self.arguments.items() if k != "x"}
         if "bias" in others:
             others["bias"] = others["bias"][..., start:end, :end]
-        y: Tensor = self.module(x, **others, **more)
-        return y
+        for name in self.component.accepts.keys() & others:  # all tokens so far
+            others[name] = others[name][:, :, :end]
+        return first(self.module(x, **others, **more))
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from archspec.errors import Fault, SpecError
 from archspec.language.arithmetic import evaluate
 from archspec.language.init_names import init_names
-from archspec.language.model import Block, Layer, Segment, Spec, Stack
+from archspec.language.model import Layer, Segment, Spec, Stack
 from archspec.language.resolve import make
 from archspec.layers.base import Component, MixerComponent, NormComponent
 from archspec.layers.fields import LARGEST, LENGTH, WIDTH, acts, extra, unit
@@ -99,13 +99,13 @@ class _Shrinking:
     def layer(self, layer: Layer, numbers: Mapping[str, Any]) -> Layer:
         """One layer."""
         parts = tuple((name, self.component(part, numbers)) for name, part in layer.block.parts)
-        return replace(layer, block=Block(parts, layer.block.wiring, layer.block.dropout))
+        return replace(layer, block=replace(layer.block, parts=parts))
 
     def component(self, c: C, numbers: Mapping[str, Any]) -> C:
         """One component with smaller sizes; sizes that follow from others are left to follow."""
         if isinstance(c, NormComponent):
             return c
-        found = make(c.role, self.fields(c), **{**self.numbers, **numbers})
+        found = make(c.role, self.fields(c), **{**self.numbers, **numbers, **c.linked})
         assert isinstance(found, type(c))
         return found
 

@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from archspec.layers.ops import Elementwise, Norm, Op
+from archspec.verify.given import first
 
 Origins = frozenset[str]
 NOBODY: Origins = frozenset()
@@ -78,7 +79,7 @@ def trace(module: nn.Module, ops: Sequence[Op], arguments: dict[str, Any]) -> Tr
         tracer.mark(value, frozenset({"x" if name == names[0] else name}))
     with tracer.patched(), FlopCounterMode(display=False) as counter, tracer, torch.no_grad():
         tracer.flops = counter.get_total_flops
-        output = module(*list(arguments.values())[:1], **{k: v for k, v in arguments.items() if k != names[0]})
+        output = first(module(*list(arguments.values())[:1], **{k: v for k, v in arguments.items() if k != names[0]}))
     total = counter.get_total_flops() - sum(seen.flops for seen in tracer.seen.values())
     return Trace(tracer.seen, set(tracer.origins(output)), total)
 

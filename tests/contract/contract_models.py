@@ -123,6 +123,30 @@ def signal() -> Document:
     return {**document, "head": {"kind": "regression", "pool": "mean", "n_outputs": 2}, "dropout": 0.1}
 
 
+def shared_keys() -> Document:
+    """Local and global layers that read keys and values of the last of their kind, one of them in a period of two."""
+    local = {**ATTENTION, "window": 5, "qk_norm": "head"}
+    alibi = {"kind": "attention", "n_heads": 4, "position": {"kind": "alibi"}, "v_head_dim": 2}
+    read = {name: {"mixer.keys": f"{name}k", "mixer.values": f"{name}v"} for name in ("l", "g")}
+    give = {name: {value: key for key, value in links.items()} for name, links in read.items()}
+    define = {
+        "first_l": {"mixer": local, "ffn": MOE, "gives": give["l"]},
+        "first_g": {"mixer": alibi, "ffn": MLP, "gives": give["g"]},
+        "l": {"mixer": local, "ffn": MLP, "reads": read["l"]},
+        "g": {"mixer": alibi, "ffn": MOE, "reads": read["g"]},
+    }
+    return model("first_l first_g (l g)x2 l x2", define=define)
+
+
+def handed() -> Document:
+    """Values of wirings: from one layer to the next over a repeat, and over others to the last."""
+    first = {**BOTH, "gives": ["a", "b"], "wiring": ["a = mixer(norm1(x))", "b = ffn(norm2(x + a))", "x = x + a + b"]}
+    chain = {**BOTH, "reads": ["a"], "gives": ["a"], "mixer": MAMBA,
+             "wiring": ["a = 0.5 * a + mixer(norm1(x))", "x = x + a", "x = x + ffn(norm2(x))"]}  # fmt: skip
+    last = {"ffn": MLP, "reads": ["a", "b"], "wiring": ["x = x + ffn(norm1(x - a) + b)"]}
+    return model("first chain x3 last", define={"first": first, "chain": chain, "last": last}, dropout=0.0)
+
+
 def names() -> dict[str, Document]:
     """Names that could be taken for others in the generated file: of kinds, of what it imports, of one another."""
     small = {"kind": "mlp", "d_ff": 20}
@@ -147,6 +171,7 @@ def models() -> dict[str, Document]:
     dropped = ["x = x + dropout(mixer(norm1(x)))", "x = dropout(x) + ffn(dropout(norm2(x)))"]
     found |= {"custom_dropout": model([{**BOTH, "wiring": dropped, "dropout": 0.3}])}
     found |= {"deepnorm_two": {**encoder_decoder(), "wiring": "deepnorm"}}
+    found |= {"shared_keys": shared_keys(), "handed": handed()}
     found |= {"prefix": model([BOTH], mask="prefix"), "only_ffn": model([{"ffn": MLP}])}
     found |= {"t5_layers": model([{"repeat": 2, "mixer": T5}]), "fixed_length": model([BOTH], max_seq_len=LENGTH // 2)}
     makers = (

@@ -198,10 +198,24 @@ def test_every_twin_is_compared():
     twins = {(f, name) for f, name in every_function() if name in functions(public(f))}
     seen_inside = {("precision", "wide_type"), ("lsh", "random_rotations"), ("lsh", "keys_of")}
     in_models = {("balance", name) for name in ("expert_load",)}
+    compared |= {("answers", "class_loss"), ("answers", "number_loss")}
     left = twins - compared - seen_inside - in_models
     elsewhere = ("state", "collect", "padding", "packed")  # below, in `test_plain_padding` and with models
     apart = {("position_bias", "place_distances")}
     assert {(f, name) for f, name in left - apart if f not in elsewhere} == set()
+
+
+# The losses of answers
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 4])
+def test_losses_are_those_of_the_package(ahead):
+    scores, targets = normal(2, 5, 7), torch.randint(0, 7, (2, 5))
+    targets[0, 2] = targets[1, 4] = -100
+    found = [family("answers").class_loss(scores, targets, ahead) for family in (plain, public)]
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+    numbers = [family("answers").number_loss(scores, scores.flip(1)) for family in (plain, public)]
+    torch.testing.assert_close(*numbers, rtol=1e-12, atol=1e-12)
 
 
 # The state

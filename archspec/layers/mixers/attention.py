@@ -20,8 +20,8 @@ al. 2025 (output gate).
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Literal
 
-from archspec.layers.base import MixerComponent, NormComponent, PositionComponent
-from archspec.layers.fields import Positive, Probability, Size, Tokens, Width, derived, field, inherited, slot
+from archspec.layers.base import MixerComponent, NormComponent, Port, PositionComponent
+from archspec.layers.fields import Positive, Probability, Size, Tokens, Width, derived, field, inherited, slot, wired
 from archspec.layers.ops import Attend, Kept, Linear, Op, Param, gate, linear, rotations, split
 
 
@@ -86,6 +86,8 @@ class Attention(MixerComponent):
     sinks: bool = field("a learned logit a head that takes attention away from all keys", False)
     gate: Literal["none", "head", "elementwise"] = field("sigmoid gate on the heads' outputs, from x", "none")
     dropout: Probability = field("dropout of the attention probabilities", 0.0, inherit="dropout")
+    gives: tuple[str, ...] = wired("what later layers read of it")
+    reads: tuple[str, ...] = wired("what it reads of an earlier layer")
 
     def check(self) -> None:
         """Refuse heads that do not divide, and a window in which there is nothing to choose."""
@@ -98,6 +100,11 @@ class Attention(MixerComponent):
             )
         if self.global_tokens and self.mask != "bidirectional":
             raise ValueError(f"global_tokens are for mask: bidirectional, found {self.mask}; remove them")
+        if self.reads and len(self.reads) < len(self.accepts):
+            lacks = next(name for name in self.accepts if name not in self.reads)
+            raise ValueError(f"reads {self.reads[0]} of an earlier layer and no {lacks}; read both")
+        if self.reads and self.gives:
+            raise ValueError("gives what it reads itself; let later layers read it where it comes from")
         both_ways = None if self.position is None else self.position.tells_sides
         if both_ways is not None and self.mask != "prefix" and both_ways != (self.mask == "bidirectional"):
             wanted = str(not both_ways).lower()
@@ -119,13 +126,17 @@ class Attention(MixerComponent):
         """Decoding state, masks, memory and the shared bias, as the mask and position need them."""
         if self.mask == "cross":
             return ("state", "document_ids", "memory_documents", "memory", "memory_mask")
-        state = ("mask",) if self.mask == "bidirectional" else ("state", "mask", "key_mask")
-        where = ("positions",) if self.rotates else ("places",) if self.slopes or self.own_bias else ()
+        by_place = self.slopes or self.own_bias
+        appends = by_place or not self.reads
+        counts = ("state",) if appends or self.rotates or self.mask == "prefix" else ()
+        state = ("mask",) if self.mask == "bidirectional" else (*counts, *(("mask",) if appends else ()), "key_mask")
+        where = ("positions",) if self.rotates else ("places",) if by_place else ()
         by_rows = self.mask == "prefix" or self.counts  # where frequencies follow the length of each document
         documents = () if by_rows else ("documents",)
         prefix = ("prefix_len",) if self.mask == "prefix" else ()
         flags = ("global_mask",) if self.global_tokens else ()
-        return (*state, *where, *documents, *(("bias",) if self.shared_bias is not None else ()), *prefix, *flags)
+        bias = ("bias",) if self.shared_bias is not None else ()
+        return (*state, *where, *documents, *self.reads, *bias, *prefix, *flags)
 
     @property
     def aligned(self) -> bool:
@@ -159,6 +170,34 @@ class Attention(MixerComponent):
     def shared_bias(self) -> PositionComponent | None:
         """The position whose bias one table of the whole stack holds (T5)."""
         return self.position if self.position is not None and self.position.for_stack else None
+
+    @property
+    def linked(self) -> dict[str, tuple[str, ...]]:
+        """As the block says."""
+        return {"gives": self.gives, "reads": self.reads}
+
+    @property
+    def offers(self) -> dict[str, Port]:
+        """Keys, turned and normalised, and values: those of all tokens that are kept."""
+        if self.mask == "cross" or self.reads:
+            return {}
+        keys, values = self.accepts.values()
+        return {"keys": keys._replace(op=self._normed()[2]), "values": values._replace(op="v_proj")}
+
+    @property
+    def accepts(self) -> dict[str, Port]:
+        """The same of an earlier layer, in place of its own: there are no projections for them then."""
+        if self.mask == "cross":
+            return {}
+        like = {"n_kv_heads": self.n_kv_heads, "mask": self.mask, "window": self.window}
+        return {
+            "keys": Port(
+                "",
+                ("B", self.n_kv_heads, "S", self.head_dim),
+                {**like, "head_dim": self.head_dim, "position": self.position},
+            ),
+            "values": Port("", ("B", self.n_kv_heads, "S", self.v_head_dim), {**like, "v_head_dim": self.v_head_dim}),
+        }
 
     @property
     def score_scale(self) -> float | None:
@@ -210,18 +249,18 @@ class Attention(MixerComponent):
 
     def ops(self) -> tuple[Op, ...]:
         """Projections, optional norms and rotations, attention, optional gate, output projection."""
-        q, k, v = self._projections()
+        projections = self._projections()
         norms, q_last, k_last = self._normed()
         tables = [op.under("position") for op in self.position.ops()] if self.position and self.own_bias else []
         bias = ("bias",) if self.shared_bias is not None else tuple(op.name for op in tables)
-        attend = self._attend((q_last, k_last, "v_proj", *bias))
+        attend = self._attend((q_last, k_last, "values" if self.reads else "v_proj", *bias))
         gated = self._gated()
         last = gated[-1].name if gated else attend.name
         width = self.n_heads * self.v_head_dim
         out = linear("o_proj", width, self.d_model, self.out_bias, inputs=(last,), residual=True)
-        return (*self._split(q, k, v), *norms, *tables, attend, *gated, *self._split(out, axis=1))
+        return (*self._split(*projections), *norms, *tables, attend, *gated, *self._split(out, axis=1))
 
-    def _projections(self) -> tuple[Linear, Linear, Linear]:
+    def _projections(self) -> tuple[Linear, ...]:
         source, tokens, d_source = ("memory", "M", self.d_memory) if self.mask == "cross" else ("x", "T", self.d_model)
 
         def read(name: str, width: int) -> Linear:
@@ -229,6 +268,8 @@ class Attention(MixerComponent):
             return linear(name, d_source, heads * width, self.qkv_bias, inputs=inputs, rows=rows, heads=heads)
 
         query = linear("q_proj", self.d_model, self.n_heads * self.head_dim, self.qkv_bias, heads=self.n_heads)
+        if self.reads:
+            return (query,)
         return query, read("k_proj", self.head_dim), read("v_proj", self.v_head_dim)
 
     def _split(self, *ops: Linear, axis: int = 0) -> list[Op]:
@@ -237,7 +278,7 @@ class Attention(MixerComponent):
 
     def _normed(self) -> tuple[list[Op], str, str]:
         found: list[Op] = []
-        q_last, k_last = "q_proj", "k_proj"
+        q_last, k_last = "q_proj", "keys" if self.reads else "k_proj"
         q_shape = ("B", self.n_heads, "T", self.head_dim)
         k_shape = ("B", self.n_kv_heads, "M" if self.mask == "cross" else "T", self.head_dim)
         if self.qk_norm == "whole":
@@ -251,6 +292,8 @@ class Attention(MixerComponent):
                 self.norm.op("q_norm", self.head_dim, ("q_proj",), q_shape),
                 self.norm.op("k_norm", self.head_dim, ("k_proj",), k_shape),
             ]
+        if self.reads:
+            return self._queries(found, q_shape)
         if found:
             q_last, k_last = "q_norm", "k_norm"
         if self.rotates:
@@ -258,6 +301,14 @@ class Attention(MixerComponent):
             found += rotations((q_shape, q_last), (k_shape, k_last), self.position.pairs)
             q_last, k_last = "q_rope", "k_rope"
         return found, q_last, k_last
+
+    def _queries(self, norms: list[Op], shape: tuple[Any, ...]) -> tuple[list[Op], str, str]:
+        """What becomes of queries alone, where keys come from an earlier layer and are ready."""
+        found, last = norms[:1], norms[0].name if norms else "q_proj"
+        if self.position is not None and self.rotates:
+            found.append(rotations((shape, last), (shape, last), self.position.pairs)[0])
+            last = "q_rope"
+        return found, last, "keys"
 
     def _attend(self, inputs: tuple[str, ...]) -> Attend:
         params = [Param("sinks", (self.n_heads,), split=("heads", 0) if self.shards else None)] if self.sinks else []
@@ -269,7 +320,8 @@ class Attention(MixerComponent):
             params=tuple(params),
             label=f"{self.mask} softmax attention",
             kernel="attention",
-            kept=self._kept(),
+            kept=() if self.reads else self._kept(),
+            shared=self._kept() if self.reads else (),
             n_heads=self.n_heads,
             n_kv_heads=self.n_kv_heads,
             qk_dim=self.head_dim,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from archspec.formulas.functions import greatest, half, least
 from archspec.layers.ops.attention_memory import memory
 from archspec.layers.ops.op import Op
-from archspec.layers.tensors import How, Run, Saved
+from archspec.layers.tensors import How, Kept, Run, Saved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -16,6 +16,7 @@ class Attend(Op):
     of a query and a key that is kept, as counters have it; `mask` and `window` say how many of them matter. `bias` is
     what is added to the scores ("alibi", "t5"). Its reader has the results of all heads `joined`, side by side. With
     `global_tokens` there are more visible pairs: how many is a matter of the text, so that they count as none.
+    While decoding it also reads what is `shared` with it: what an earlier layer keeps.
     """
 
     n_heads: int
@@ -30,6 +31,7 @@ class Attend(Op):
     sinks: bool = False
     joined: bool = True
     global_tokens: bool = False
+    shared: tuple[Kept, ...] = ()
 
     @property
     def proved(self) -> bool:
@@ -56,6 +58,7 @@ class Attend(Op):
     def traffic(self, run: Run, how: How, given: int) -> tuple[int, int]:
         """Queries, keys, values, what is kept of them, and the result; eager also the scores, four times."""
         read, written = Op.traffic(self, run, how, given)
+        read += sum(run.size(k.needed(run)) for k in self.shared) if run.decodes else 0
         scores = 2 * self.n_heads * self.pairs(run) if how.attention == "eager" else 0
         return read + scores, written + scores
 

@@ -52,16 +52,18 @@ class Attention(nn.Module):
         if c.mask == "cross":
             self.k_proj = linear(c, "k_proj", c.d_memory, c.n_kv_heads * c.head_dim, bias=c.qkv_bias)
             self.v_proj = linear(c, "v_proj", c.d_memory, c.n_kv_heads * c.v_head_dim, bias=c.qkv_bias)
-        else:
+        elif not c.reads:
             self.k_proj = linear(c, "k_proj", c.d_model, c.n_kv_heads * c.head_dim, bias=c.qkv_bias)
             self.v_proj = linear(c, "v_proj", c.d_model, c.n_kv_heads * c.v_head_dim, bias=c.qkv_bias)
         # Normalised queries and keys bound the scores (Henry et al., 2020).
         if c.qk_norm == "head":
             self.q_norm = submodule(c.norm, c.head_dim)
-            self.k_norm = submodule(c.norm, c.head_dim)
+            if not c.reads:
+                self.k_norm = submodule(c.norm, c.head_dim)
         elif c.qk_norm == "whole":
             self.q_norm = submodule(c.norm, c.n_heads * c.head_dim)
-            self.k_norm = submodule(c.norm, c.n_kv_heads * c.head_dim)
+            if not c.reads:
+                self.k_norm = submodule(c.norm, c.n_kv_heads * c.head_dim)
         if c.position is not None and c.shared_bias is None:
             self.position = submodule(c.position)
         if c.sinks:
@@ -92,6 +94,8 @@ class Attention(nn.Module):
         memory_documents: Tensor | None = None,
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
+        keys: Tensor | None = None,
+        values: Tensor | None = None,
         bias: Tensor | None = None,
         prefix_len: int | Tensor | None = None,
         global_mask: Tensor | None = None,
@@ -110,16 +114,23 @@ class Attention(nn.Module):
         if c.mask == "cross":
             assert memory is not None
             k, v = once(state, "memory", lambda: self.keys_and_values(memory))  # the memory does not change
+        elif c.reads:
+            assert keys is not None
+            assert values is not None
+            k, v = keys, values  # of all tokens so far, ready as they are
         else:
             k, v = self.keys_and_values(x)
-        if c.rotates:
+        if c.rotates and c.reads:
+            # The keys are turned already: there are no others.
+            q, _ = self.position(q, q[:, :0], advance(state, T), positions=positions if c.counted else None)
+        elif c.rotates:
             q, k = self.position(q, k, advance(state, T), positions=positions if c.counted else None)
-        if c.mask == "causal" or c.mask == "prefix":
+        if (c.mask == "causal" or c.mask == "prefix") and not c.reads:
             k, v = append(
                 state, k=k, v=v, keep=None if c.window is None else c.window - 1, mask=mask if c.padded else None
             )  # (B, n_kv_heads, S, head_dim)
-            if c.padded and key_mask is not None:
-                key_mask = key_mask[:, -k.shape[2] :]  # of the keys that are still kept
+        if (c.mask == "causal" or c.mask == "prefix") and c.padded and key_mask is not None:
+            key_mask = key_mask[:, -k.shape[2] :]  # of the keys that are still kept
         if c.mask == "prefix" and not c.plain:
             check_prefix(prefix_len, T, k.shape[2], state, key_mask=key_mask if c.padded else None)
         if c.mask == "prefix" and c.padded and prefix_len is not None and key_mask is not None:
@@ -175,6 +186,10 @@ class Attention(nn.Module):
         y = y.transpose(1, 2).reshape(B, T, c.n_heads * c.v_head_dim)  # (B, T, n_heads * v_head_dim)
         if c.gate == "elementwise":
             y = y * torch.sigmoid(self.gate_proj(x))
+        if c.gives and c.plain and c.v_head_dim < c.head_dim:
+            v = v[..., : c.v_head_dim]
+        if c.gives:
+            return self.o_proj(y), k, v  # type: ignore[return-value]
         return self.o_proj(y)
 
     def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
