@@ -82,7 +82,7 @@ class Links:
     def _written(self) -> Iterator[tuple[str, str, Node]]:
         """Each name with what it is inside, and where that stands."""
         node = self.node
-        if node is None:
+        if node is None or node.value is None:
             return
         example = "{k: mixer.keys}" if self.key == "gives" else "{mixer.keys: k}"
         wish = f"names of values of the wiring, as in [h], or {example}{see('between')}"

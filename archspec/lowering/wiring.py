@@ -5,6 +5,7 @@ from functools import cache
 from archspec.language import wiring as written
 from archspec.language.model import Block, Stack
 from archspec.layers.base import NormComponent
+from archspec.lowering.handing import Handing
 from archspec.lowering.program import (
     Assign,
     Binary,
@@ -20,7 +21,6 @@ from archspec.lowering.program import (
     Scoped,
     Substate,
     Value,
-    walk,
 )
 
 OF_ROWS = ("mask", "key_mask")  # what rows of one document each have of their own, also in a model that takes no mask
@@ -35,9 +35,10 @@ def lower_block(block: Block, stack: Stack, takes: tuple[str, ...]) -> Function:
         parts.append(Member("dropout", Dropout(block.dropout)))
     reads = dict.fromkeys(link.name for link in block.reads)
     statements: list[Assign] = []
+    handing = Handing(block)
     for line in block.wiring.steps:
-        value = _expression(line.value, block, stack, takes)
-        statements += [*_handed(value, block), Assign(line.target, _without_handed(value, block))]
+        before, value = handing.line(_expression(line.value, block, stack, takes))
+        statements += [*before, Assign(line.target, value)]
     given = tuple(link.name if link.part else link.port for link in block.gives)
     last = Value("x") if "x" in given else statements.pop().value
     return Function(
@@ -53,46 +54,6 @@ def lower_block(block: Block, stack: Stack, takes: tuple[str, ...]) -> Function:
         result=last,
         gives=given,
     )
-
-
-def _handed(value: Expression, block: Block) -> list[Assign]:
-    """The calls of an expression that give more than one value, each as a statement before it."""
-    found = []
-    for call in walk(value):
-        if isinstance(call, Call) and (ports := _given_by(block, call.member)):
-            part = block.part(call.member)
-            assert part is not None
-            targets = [_output(block, call.member), *(ports.get(port, "_") for port in part.offers)]
-            found.append(Assign(", ".join(targets), call._replace(argument=_without_handed(call.argument, block))))
-    return found
-
-
-def _without_handed(value: Expression, block: Block) -> Expression:
-    """An expression with the names of the values that such calls gave in their places."""
-    match value:
-        case Call(member=member, argument=argument):
-            if _given_by(block, member):
-                return Value(_output(block, member))
-            return value._replace(argument=_without_handed(argument, block))
-        case Negate(operand=operand):
-            return Negate(_without_handed(operand, block))
-        case Binary(operator=operator, left=left, right=right):
-            return Binary(operator, _without_handed(left, block), _without_handed(right, block))
-    return value
-
-
-def _given_by(block: Block, part: str) -> dict[str, str]:
-    """What later layers read of a part: names by port."""
-    return {link.port: link.name for link in block.gives if link.part == part}
-
-
-def _output(block: Block, part: str) -> str:
-    """What the output of a part is called, where the part gives more."""
-    taken = {step.target for step in block.wiring.steps} | {link.name for link in (*block.gives, *block.reads)}
-    wished = f"{part}_output"
-    while wished in taken:
-        wished += "_"
-    return wished
 
 
 def _expression(expr: written.Expr, block: Block, stack: Stack, takes: tuple[str, ...]) -> Expression:

@@ -107,3 +107,24 @@ def test_what_does_not_fit_is_told_where_it_stands(blocks: tuple[Any, ...], path
         spec(*blocks)
     told = [(p.path, p.message) for p in caught.value.problems]
     assert any(where == path and message in said for where, said in told), told
+
+
+def test_parts_run_in_the_order_in_which_a_line_names_them() -> None:
+    """What gives more than its output runs as a statement before its line, and what the line names before it too."""
+    lines = ["x = x + norm3(x) - -ffn(norm1(x)) * (mixer(norm2(x)) + 2 * two(norm1(x)))"]
+    giver = {
+        "mixer": A,
+        "modules": {"two": A},
+        "ffn": F,
+        "gives": {"k": "two.keys", "v": "two.values"},
+        "wiring": lines,
+    }
+    found = spec(giver, LATER)
+    model = archspec.build(found, seed=0)
+    assert [t.name for t in archspec.count(found).tensors] == [name for name, _ in model.named_parameters()]
+    tokens = torch.randint(0, 11, (2, 5))
+    x = model.embedding(tokens)
+    first, later = model.blocks
+    two, k, v = first.two(first.norm1(x))
+    x = x + first.norm3(x) + first.ffn(first.norm1(x)) * (first.mixer(first.norm2(x)) + 2 * two)
+    torch.testing.assert_close(model(tokens), model.head(model.norm(later(x, k, v))))
