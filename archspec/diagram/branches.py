@@ -68,7 +68,7 @@ class Branches:
 def _branch(head: Head, gives: str) -> Branch:
     """A head, its box headed by its name."""
     lines = head_lines(head.component)
-    name = shorten(head.name, 10, WIDEST_NAME, True)
+    name = shorten(f"{head.name}, of {head.reads}" if head.reads else head.name, 10, WIDEST_NAME, True)
     said = output_text(head.component, "").strip()
     above = (gives, said) if lines else (name, gives, said)
     if lines:

@@ -169,13 +169,20 @@ class Assembler(Section):
         define = definitions(self.fields.get("define"), self.problems)
         if self.single:
             bodies = {} if "stacks" in lost else {"model": self.node.only(STACKED)}
-            return Around(self.resolver, define, bodies, {"model": lost}, used=set() if bodies else None)
+            used: set[int] | None = set() if bodies else None
+            return Around(self.resolver, define, bodies, {"model": lost}, used=used, heads=self.read_by_heads())
         for key in [key for key in STACKED if key in self.fields]:
             message = f"{key} belongs into the stacks when there are stacks; move it there{see('stacks')}"
             self.problems.tell(self.node.key_mark(key), key, message)
         around = Around(self.resolver, define)
         around.bodies = dict(self.bodies(self.fields["stacks"], around.lost))
         return around
+
+    def read_by_heads(self) -> frozenset[str]:
+        """The values of layers that heads name, right or wrong."""
+        heads = self.fields["heads"].fields.values() if "heads" in self.fields else ()
+        named = (head.fields["reads"].value for head in heads if "reads" in head.fields)
+        return frozenset(value for value in named if isinstance(value, str))
 
     def bodies(self, stacks: Node, lost: dict[str, set[str]]) -> Iterator[tuple[str, Node]]:
         """The stacks that are mappings, by name."""

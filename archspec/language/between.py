@@ -1,6 +1,6 @@
 """What can only be said of layers one after another: their numbers, and the values that pass between them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from archspec.errors import Fault, suggest
@@ -41,10 +41,16 @@ def _without_value(block: Block, number: int) -> list[str]:
     return found
 
 
-def check_values(layers: Layers, problems: Problems) -> None:
-    """Tell what is read before any layer gives it, what no layer reads, and what does not fit where it is read."""
+def check_values(layers: Layers, problems: Problems, heads: Collection[str] = ()) -> None:
+    """Tell what is read before any layer gives it, what none reads, and what does not fit where it is read.
+
+    Args:
+        layers: in order.
+        problems: keeps what is told.
+        heads: values that heads read.
+    """
     given: dict[str, tuple[int, Block, Link]] = {}
-    read: set[str] = set()
+    read: set[str] = {*heads}
     names = {link.name for _, block in layers for link in block.gives}
     told: set[tuple[int, str]] = set()
     for number, (place, block) in enumerate(layers):

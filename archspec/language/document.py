@@ -54,6 +54,7 @@ BLOCK_KEYS = {
 HEAD_KEYS = {  # of each of `heads`, beside those of the head that it is
     "loss_weight": "factor of its loss in the total (by default 1)",
     "ahead": "how many places further the token stands that an lm head learns to name (by default 1, the next)",
+    "reads": "a value that a layer gives, which it reads in place of the last hidden states",
 }
 
 ITEM_KEYS = {
@@ -74,6 +75,7 @@ PLAIN = {
         "dropout": {"type": "float", "ge": 0, "lt": 1, "allow_inf_nan": False},
         "mask": {"type": "literal", "expected": ["causal", "bidirectional", "prefix"]},
         "share": {"type": "bool"},
+        "reads": {"type": "str", "min_length": 1},
         "loss_weight": {"type": "float", "gt": 0, "allow_inf_nan": False},
         "ahead": _SIZE,
     }.items()

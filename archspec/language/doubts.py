@@ -45,12 +45,12 @@ def _of_head(spec: Spec, head: Head) -> Iterator[Doubt]:
 
 def _of_heads(spec: Spec) -> Iterator[Doubt]:
     """One of several heads that nothing can be learned from, or that answers as another does."""
-    seen: dict[HeadComponent, str] = {}
+    seen: dict[tuple[HeadComponent, str], str] = {}
     for head in spec.heads if spec.by_name else ():
         ops = head.component.ops()
         if head.component.learns == "classes" and ops[-1].shape[-1] == 1:
             yield "", head.path, "one class alone has always a loss of 0"
-        first = seen.setdefault(head.component, head.name)
+        first = seen.setdefault((head.component, head.reads), head.name)
         if first != head.name and not any(op.params for op in ops):
             yield "", head.path, f"always answers as {first} does: neither has weights of its own"
 

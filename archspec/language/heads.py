@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
+from archspec.errors import suggest
 from archspec.language.document import HEAD_KEYS
 from archspec.language.filling import absent
 from archspec.language.model import Head, Stack
@@ -81,8 +82,25 @@ class HeadsReader(Section):
             self.resolver.origins.places[f"{path}.{key}"] = given(child, said[key])
         if not isinstance(found, HeadComponent) or None in said.values():
             return None
-        head = Head(name, found, float(said.get("loss_weight", 1.0)), said.get("ahead", 1))
-        return head if self._looks_further(head, training) else None
+        head = Head(name, found, float(said.get("loss_weight", 1.0)), said.get("ahead", 1), said.get("reads", ""))
+        fits = self._looks_further(head, training), self._reads_what_is_given(head, training)
+        return head if all(fits) else None
+
+    def _reads_what_is_given(self, head: Head, training: dict[str, Node]) -> bool:
+        """Whether a layer gives what the head reads; tells what is wrong."""
+        if not head.reads or self.stack is None:
+            return True
+        wrong = ""
+        if self.taken:
+            wrong = "heads read the output of the last stack where there are several; remove reads"
+        elif head.reads not in self.stack.given:
+            known = suggest(head.reads, self.stack.given) if self.stack.given else "; none gives any"
+            wrong = f"no layer gives {clipped(head.reads)!r}{known}{see('between')}"
+        elif any(link.name == head.reads and link.part for la in self.stack.layers for link in la.block.gives):
+            wrong = f"{head.reads!r} is no value of a wiring, of d_model numbers a token, as a head reads"
+        if wrong:
+            self.problems.tell(training["reads"], f"{head.path}.reads", wrong)
+        return not wrong
 
     def _known(self, node: Node, path: str) -> Node:
         """The fields of a head without those that were meant to say how it is trained, which are told."""

@@ -170,6 +170,11 @@ class Stack:
         """Whether anything in it takes the positions of tokens."""
         return any("positions" in c.arguments for c in self.everything)
 
+    @cached_property
+    def given(self) -> frozenset[str]:
+        """The values that its layers give to later ones."""
+        return frozenset(link.name for s in self.segments for la in s.layers for link in la.block.gives)
+
     def counts_with(self, inputs: frozenset[str]) -> bool:
         """Whether the positions of tokens are computed in a model that takes these inputs."""
         taken = self.embedding.n_tokens == "T" and self.reads_positions
@@ -233,12 +238,19 @@ class Head:
         component: what it is.
         loss_weight: the factor of its loss in the total.
         ahead: how many places further the token is that it learns to name, where it names the next one.
+        reads: the value of a layer that it reads; nothing where it reads the last hidden states.
     """
 
     name: str
     component: HeadComponent
     loss_weight: float = 1.0
     ahead: int = 1
+    reads: str = ""
+
+    def __repr__(self) -> str:  # which a digest holds: what a head does without is no part of it
+        reads = f", reads={self.reads!r}" if self.reads else ""
+        trained = f"loss_weight={self.loss_weight!r}, ahead={self.ahead!r}"
+        return f"Head(name={self.name!r}, component={self.component!r}, {trained}{reads})"
 
     @property
     def member(self) -> str:

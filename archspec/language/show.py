@@ -62,7 +62,8 @@ def _heads(spec: Spec) -> dict[str, Any]:
     found = {}
     for head in spec.heads:
         ahead = {"ahead": head.ahead} if spec.ahead(head) else {}
-        found[head.name] = {**plain(head.component), "loss_weight": head.loss_weight, **ahead}
+        reads = {"reads": head.reads} if head.reads else {}
+        found[head.name] = {**plain(head.component), "loss_weight": head.loss_weight, **ahead, **reads}
     return found
 
 

@@ -32,6 +32,7 @@ class Around:
         bodies: all stacks as they were written, in order.
         lost: keys of the top or of a stack (by name) that were probably meant by a key that nobody knows.
         made: the stacks that are done; None where something is wrong with one.
+        heads: values of layers that heads read.
         used: the named blocks that some layer uses, by identity; None when that is not known.
     """
 
@@ -41,6 +42,7 @@ class Around:
     lost: dict[str, set[str]] = field(default_factory=dict)
     made: dict[str, Stack | None] = field(default_factory=dict)
     used: set[int] | None = field(default_factory=set)
+    heads: frozenset[str] = frozenset()
 
     def use(self, places: list[Place]) -> None:
         """Note the blocks of some layers as used."""
@@ -139,7 +141,7 @@ class StackBuilder(Section):
         found = [(p, b) for i, p in enumerate(places) if (b := builder.block(p, i)) is not None]
         if len(found) == len(places):
             check_numbers(found, self.resolver.problems)
-            check_values(found, self.resolver.problems)
+            check_values(found, self.resolver.problems, self.around.heads)
         return [Layer(b, p.label, p.group) for p, b in found]
 
     def _shared_bias(self, layers: list[Layer]) -> PositionComponent | None:

@@ -55,7 +55,7 @@ def _headed(spec: Spec, x: Expression) -> tuple[tuple[Assign, ...], Expression]:
     if not spec.by_name:
         return (), _answer(spec, spec.heads[0], x)
     named = () if x == Value("x") else (Assign("x", x, ("B", "T", spec.main.d_model)),)
-    return named, ByName(tuple((head.name, _answer(spec, head, Value("x"))) for head in spec.heads))
+    return named, ByName(tuple((head.name, _answer(spec, head, Value(head.reads or "x"))) for head in spec.heads))
 
 
 def _answer(spec: Spec, head: Head, x: Expression) -> Call:
@@ -153,6 +153,9 @@ def _body(spec: Spec, stack: Stack, reads: str) -> tuple[tuple[Member, ...], tup
     own: dict[str, Expression] = {"state": Substate(None), "aux": Scoped("blocks", numbered=True)}
     layers = tuple((name, own.get(name, laid_out.value(name))) for name in each)
     statements.append(Each("x", "blocks", layers, _runs_of(stack) if stack.links else ()))
+    for name in dict.fromkeys(head.reads for head in spec.heads if head.reads and stack is spec.main):
+        value = laid_out.restored(Value(name))
+        statements += [Assign(name, value)] if value != Value(name) else []
     x = laid_out.restored(Value("x"))
     if stack.final_norm is None:
         return tuple(members), tuple(statements), x
