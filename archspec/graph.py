@@ -43,7 +43,8 @@ NOWHERE = ""  # what an argument that carries no data of the model stands for
 class Node(NamedTuple):
     """An op, the component, stack and part that it belongs to, how often it stands there, and what it reads.
 
-    `reads` names the node of each input of the op; nothing where it carries no data of the model.
+    `reads` names the node of each input of the op; nothing where it carries no data of the model. `sees` is the same,
+    but for what goes around in a loop beside x, which stands there under a name of its own.
     """
 
     op: Op
@@ -56,6 +57,7 @@ class Node(NamedTuple):
     repeat: int = 1
     copies: int = 1
     reads: tuple[str, ...] = ()
+    sees: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -69,12 +71,17 @@ class Node(NamedTuple):
 
 
 class Loop(NamedTuple):
-    """A segment of a stack whose period repeats: the nodes that the first period reads and the last one ends in."""
+    """A segment of a stack whose period repeats: the nodes that the first period reads and the last one ends in.
+
+    Where more than x goes around, `carries` has all of it: what the period calls it (`Node.sees`), the node that it
+    enters from, and that from which the next turn has it.
+    """
 
     stack: str
     segment: int
     enters: str
     leaves: str
+    carries: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -156,6 +163,7 @@ class _Expansion:
         self.nodes: dict[str, Node] = {}
         self.edges: dict[tuple[str, str], None] = {}
         self.dropped: set[str] = set()
+        self.aliases: dict[str, str] = {}  # what goes around in a loop, and the nodes that it enters from
         self.loops: list[Loop] = []
         self.owned = {name for name, _ in spec.ties}  # a tied or reused tensor counts once
 
@@ -176,10 +184,19 @@ class _Expansion:
         """Add a node and the edges to it; returns its name."""
         kept = tuple(p for p in op.params if p.name not in self.owned)
         self.owned |= {p.name for p in kept}
-        reads = tuple(sources)
-        self.nodes[op.name] = Node(op if kept == op.params else replace(op, params=kept), reads=reads, **place)
+        sees = tuple(sources)
+        reads = tuple(map(self.node, sees))
+        self.nodes[op.name] = Node(
+            op if kept == op.params else replace(op, params=kept), reads=reads, sees=sees, **place
+        )
         self.edges |= {(source, op.name): None for source in reads if source != NOWHERE}
         return op.name
+
+    def node(self, name: str) -> str:
+        """The node that a value stands for."""
+        while name in self.aliases:
+            name = self.aliases[name]
+        return name
 
     def component(self, c: Component, path: str, given: dict[str, str], **place: Any) -> str:
         """Add the ops of a component below `path`, fed with what it is given; returns the name of its output."""
@@ -254,7 +271,7 @@ class _Scope:
         named = {name: self.value(value) for name, value in call.named}
         match member.made:
             case Dropout(rate=rate):  # the identity outside training
-                self.expansion.dropped |= {source} if rate else set()
+                self.expansion.dropped |= {self.expansion.node(source)} if rate else set()
                 return source
             case Function() as function:
                 place = {**self.place, "stack": call.member}
@@ -280,21 +297,36 @@ class _Scope:
             times = {"segment": index, "period": len(period.layers), "repeat": period.repeat, "copies": copies}
             entered = x
             between = each.runs[index].layers if each.runs else ()
+            around = self.around(each, index)
+            x = self.values[each.target] if around else x
             for i, layer in enumerate(period.layers):
                 place = {**self.place, **times, "layer": i}
                 path = f"{self.path}{each.member}.{period.start + i}."
                 read = {name: self.values[name] for name in (between[i].reads if between else ())}
-                scope = _Scope(self.expansion, layer, path, {**named, **read, "x": x}, place)
+                scope = _Scope(self.expansion, layer, path, {**named, **read, layer.parameters[0].name: x}, place)
                 x = scope.run()
                 inside = zip(between[i].gives, layer.gives, strict=True) if between else ()
                 self.values.update({name: scope.values[local] for name, local in inside})
-            self.expansion.loops.append(Loop(self.place["stack"], index, entered, x))
+            self.values[each.target] = x
+            carries = tuple((alias, source, self.values[name]) for name, (alias, source) in around.items())
+            self.expansion.loops.append(Loop(self.place["stack"], index, entered, x, carries))
         return x
+
+    def around(self, each: Each, index: int) -> dict[str, tuple[str, str]]:
+        """What goes around in a period that repeats, beside x too: its name there and what it enters from."""
+        run = each.runs[index] if each.runs else None
+        if run is None or run.repeat == 1:
+            return {}
+        names = dict.fromkeys([each.target, *(name for la in run.layers for name in (*la.reads, *la.gives))])
+        found = {name: (f"{name} of {index}", self.values[name]) for name in names if name in self.values}
+        self.expansion.aliases |= dict(found.values())
+        self.values.update({name: alias for name, (alias, _) in found.items()})
+        return found
 
     def elementwise(self, fn: str, sources: tuple[str, ...]) -> str:
         """A sum or product of the wiring."""
         name = f"{self.path}{fn.partition(' ')[0] if fn[0].isalpha() else MULTIPLY}{next(self.numbers)}"
-        shape = self.expansion.nodes[sources[0]].op.shape
+        shape = self.expansion.nodes[self.expansion.node(sources[0])].op.shape
         return self.add(
             Elementwise(name=name, fn=fn, shape=shape, inputs=sources), sources, part="wiring", component=None
         )

@@ -3,6 +3,7 @@
 from archspec.codegen.writer import Writer
 from archspec.errors import many
 from archspec.language.model import Block, Head, Spec, Stack
+from archspec.language.streams import named
 from archspec.layers.arguments import argument
 from archspec.layers.ops import Shape
 from archspec.lowering import Function
@@ -31,7 +32,8 @@ def forward_docstring(writer: Writer, function: Function, width: str) -> list[st
             return _model_docstring(writer, spec)
         case Stack() as stack:
             return [f'        """{_input(stack, stack.embedding.reads)} -> (B, T, {width})."""']
-    return [f'        """x (B, T, {width}) -> (B, T, {width})."""']
+    streams = ", ".join(named(function.stack.streams))
+    return [f'        """{streams} (B, T, {width}) -> (B, T, {width})."""']
 
 
 def _model_docstring(writer: Writer, spec: Spec) -> list[str]:

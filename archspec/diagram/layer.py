@@ -8,12 +8,13 @@ from archspec.diagram.flow import SINK, SOURCE, Edge, Flow, Node, bare, box, cir
 from archspec.diagram.kinds import Kinds, name_of
 from archspec.diagram.style import NORM
 from archspec.diagram.words import DOT, MINUS, TIMES, WIRINGS, amount, shape_text, spelled
+from archspec.language.streams import named
 from archspec.language.wiring import Wiring
 from archspec.layers.arguments import ARGUMENTS
 from archspec.layers.base import Component, NormComponent, ScaleComponent
 from archspec.layers.ops import Experts
 from archspec.lowering import Function
-from archspec.lowering.program import Assign, Binary, Call, Expression, Negate, Value
+from archspec.lowering.program import Assign, Binary, Call, Expression, Negate, PerLayer, Value
 from archspec.lowering.program import Number as Constant
 
 SIGNS = {"+": "+", "-": MINUS, "*": TIMES}
@@ -39,12 +40,18 @@ class _Layer:
         self.block, self.kinds = block, kinds
         self.flow = Flow()
         self.numbers = count(1)
-        self.flow.add(bare(SOURCE, f"x {shape_text(('B', 'T', d_model))}"))
-        self.values = {"x": SOURCE}
+        first, *others = named(block.stack.streams)
+        shape = shape_text(("B", "T", d_model))
+        self.flow.add(bare(SOURCE, f"{first} {shape}"))
+        self.values = {first: SOURCE} | {name: self.given(f"{name} {shape}") for name in others}
         for statement in block.statements:
             assert isinstance(statement, Assign)
-            self.values[statement.target] = self.value(statement.value)
-        self.flow.add(bare(SINK, shape_text(("B", "T", d_model))), (self.value(block.result),))
+            ends_in = self.value(statement.value)
+            self.values |= dict.fromkeys(statement.target.split(", "), ends_in)
+        self.flow.add(bare(SINK, f"{first} {shape}" if others else shape), (self.value(block.result),))
+        for name in block.gives:
+            label = f"{name} {shape}" if name in others else name
+            self.flow.add(bare(self.name(name), label), (self.value(Value(name)),))
         _mark_rails(self.flow)
 
     def value(self, expression: Expression) -> str:
@@ -101,6 +108,9 @@ def _written(expression: Expression) -> str | None:
     match expression:
         case Constant(value=value):
             return f"{value:.4g}"
+        case PerLayer(text=text):
+            text = DECIMAL.sub(lambda found: f"{float(found[0]):.4g}", text)
+            return text if text.isalnum() else f"({text})"
         case Negate(operand=operand):
             inner = _written(operand)
             return None if inner is None else f"-{inner}"

@@ -34,8 +34,17 @@ def leaves_unnormed(block: Block) -> bool:
 class BlockBuilder:
     """Builds the blocks of one stack; equal places are built once."""
 
-    def __init__(self, resolver: Resolver, scope: Scope, memory: Stack | None, is_memory: bool, lost: bool = False):
+    def __init__(
+        self,
+        resolver: Resolver,
+        scope: Scope,
+        memory: Stack | None,
+        is_memory: bool,
+        lost: bool = False,
+        streams: tuple[str, ...] = ("x",),
+    ):
         self.resolver, self.scope, self.memory, self.is_memory = resolver, scope, memory, is_memory
+        self.streams = streams  # what layers pass on
         self.lost = lost  # there is a memory, but what is wrong with it is told already
         self.built: dict[tuple[int, int | None], Block | None] = {}
 
@@ -107,7 +116,9 @@ class _Building(Section):
         for links in (self.gives, self.reads):
             links.check_parts(parts)
         self.gives.check_values({step.target for step in wiring.steps})
-        for message in problems(wiring, parts, self.scope.numbers, self.reads.values(), self.gives.values()):
+        for message in problems(
+            wiring, parts, self.scope.numbers, self.reads.values(), self.gives.values(), self.builder.streams
+        ):
             self.tell_wiring(message)
         for message, left in cancelled(wiring) if self.sound else ():
             (self.warn_wiring if left else self.tell_wiring)(message)
@@ -212,6 +223,12 @@ class _Building(Section):
             return None
         if not isinstance(found, str):
             return self._factors(found)
+        if self.builder.streams != ("x",):
+            a, *_, b = self.builder.streams
+            wish = f"write its lines, such as {a} = {a} + mixer(norm1({b}))"
+            wrong = f"the stack has streams, of which the wiring {found} knows nothing; {wish}"
+            self.tell("wiring" if "wiring" in self.fields else "", wrong)
+            return None
         sublayers = tuple(name for name in SUBLAYERS if name in parts)
         if not sublayers:
             if self.sound:
@@ -227,7 +244,8 @@ class _Building(Section):
         """A wiring that was written out, with the values of its numbers; None where one has none."""
         sizes = {*self.scope.numbers, *self.scope.broken} - {LAYER}
         try:
-            return with_factors(wiring, sizes - self.reads.values(), lambda name: self.resolver.size(self.scope, name))
+            sizes -= self.reads.values() | {*self.builder.streams}
+            return with_factors(wiring, sizes, lambda name: self.resolver.size(self.scope, name))
         except Fault as fault:
             if str(fault):  # else it is told already
                 self.tell_wiring(str(fault))

@@ -21,6 +21,7 @@ TOP_KEYS = {
     "wiring": "default wiring of every block below: a built-in name or a list of lines",
     "init": "how weights start",
     "define": "named blocks",
+    "streams": "several values that go from layer to layer in place of x: {start: [a = x, b = x], end: [x = a + b]}",
     "blocks": "the layers: a list of blocks, names, {repeat, pattern, share}; or a pattern such as (ssm ssm attn)x4",
     "overrides": 'changes of single layers: {at: "layers[0:3].ffn", set: {...}} or replace',
     "final_norm": "norm after the last layer: true, false or a norm; by default where the wiring leaves x without one",
@@ -31,7 +32,7 @@ TOP_KEYS = {
     "expect": "the author's contract, checked by validate and count: {params: 46_702_792_704, layers: 32}",
 }
 
-STACKED = ("embedding", "blocks", "overrides", "final_norm")  # keys of a spec that is one stack alone
+STACKED = ("embedding", "streams", "blocks", "overrides", "final_norm")  # keys of a spec that is one stack alone
 SHARED = ("d_model", "vocab_size", "max_seq_len", "norm", "dropout", "mask", "wiring")  # which a stack may say again
 STACK_KEYS = {key: text for key, text in TOP_KEYS.items() if key in STACKED + SHARED} | {
     "memory": "name of an earlier stack, which the cross-attention of this one reads",

@@ -14,6 +14,7 @@ from archspec.errors import Problem
 from archspec.language import notebook
 from archspec.language.links import Link
 from archspec.language.origins import Origins
+from archspec.language.streams import Streams
 from archspec.language.wiring import Wiring
 from archspec.layers.arguments import ARGUMENTS, GIVEN, INPUTS, argument, in_order
 from archspec.layers.base import (
@@ -100,6 +101,7 @@ class Stack:
     position_bias: PositionComponent | None = None
     memory: str | None = None
     tie_embedding: str | None = None
+    streams: Streams | None = field(default=None, repr=False)
 
     @property
     def n_layers(self) -> int:
@@ -192,7 +194,8 @@ class Stack:
     @property
     def links(self) -> bool:
         """Whether values pass between its layers beside x."""
-        return any(la.block.gives or la.block.reads for s in self.segments for la in s.layers)
+        blocks = (layer.block for segment in self.segments for layer in segment.layers)
+        return self.streams is not None or any(block.gives or block.reads for block in blocks)
 
     def present(self, names: Iterable[str], inputs: frozenset[str], memory: frozenset[str]) -> tuple[str, ...]:
         """Those of some arguments that there are where the model takes `inputs`, and for its memory `memory`."""
@@ -399,6 +402,8 @@ class Spec:
         heads = self.heads if self.by_name else self.head
         said: tuple[Any, ...] = (self.name, self.stacks, heads, self.init, self.vocab_size, self.max_seq_len)
         said = said if self.vocabulary is None else (*said, self.vocabulary)
+        streams = tuple(stack.streams for stack in self.stacks if stack.streams is not None)
+        said = (*said, *streams)
         return sha256(repr(said).encode()).hexdigest()[:12]
 
     @property

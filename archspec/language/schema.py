@@ -11,6 +11,7 @@ from archspec.language.block import PART_ROLES
 from archspec.language.document import BLOCK_KEYS, HEAD_KEYS, ITEM_KEYS, PLAIN, SIZES, STACK_KEYS, TOP_KEYS
 from archspec.language.expect import ASKED, COSTS, KEYS, LIMITS
 from archspec.language.rules import Rule, rules, settable
+from archspec.language.streams_reader import KEYS as KEYS_OF_STREAMS
 from archspec.language.tree import REPLACE
 from archspec.language.wirings import BUILTINS
 from archspec.layers.arguments import INPUTS
@@ -216,6 +217,7 @@ def _stack_values() -> dict[str, Schema]:
         **{key: _typed(PLAIN[key].core) for key in ("dropout", "mask")},
         "overrides": {"type": "array", "items": _ref("override")},
         "final_norm": _unless(_any(SWITCH, ABSENT), _ref("norm")),
+        "streams": _unless(NULL, _mapping(KEYS_OF_STREAMS, dict.fromkeys(KEYS_OF_STREAMS, _ref("wiring")))),
         "memory": TEXT,
         "tie_embedding": TEXT,
     }

@@ -10,6 +10,7 @@ from archspec.language.model import Block, Layer, Segment, Spec, Stack, need_spe
 from archspec.language.places import MOST_EXTENDS
 from archspec.language.rules import rules
 from archspec.language.source import MAX_BYTES
+from archspec.language.streams import shown
 from archspec.language.tree import MAX_NODES
 from archspec.language.wirings import SUBLAYERS
 from archspec.language.yaml_writer import dump
@@ -157,6 +158,7 @@ def _stack(stack: Stack, names: Mapping[Block, str], top: Mapping[str, int | Non
     found: dict[str, Any] = dict(_own_sizes(stack, top)) if top else {}
     found |= {key: value for key in ("memory", "tie_embedding") if (value := getattr(stack, key))}
     found["embedding"] = plain(stack.embedding)
+    found |= {"streams": shown(stack.streams)} if stack.streams is not None else {}
     found["blocks"] = [_item(segment, names) for segment in stack.segments]
     found["final_norm"] = False if stack.final_norm is None else plain(stack.final_norm)
     return found

@@ -18,6 +18,8 @@ from archspec.language.rules import shown
 from archspec.language.scope import Scope
 from archspec.language.section import Section
 from archspec.language.sizes import with_sizes
+from archspec.language.streams import Streams, named
+from archspec.language.streams_reader import StreamsReader
 from archspec.language.tree import Node
 from archspec.layers.base import EmbeddingComponent, MixerComponent, NormComponent, PositionComponent
 
@@ -56,6 +58,7 @@ class StackBuilder(Section):
     def __init__(self, around: Around, name: str, path: str, scope: Scope):
         super().__init__(around.resolver, around.bodies[name], path, scope)
         self.around, self.name = around, name
+        self.lost_streams = False
         self.lost = around.lost.get(name, set())
         if path:
             self.scope = with_sizes(self.resolver, self.node, path, scope, self.lost)
@@ -66,8 +69,9 @@ class StackBuilder(Section):
         errors = len(self.problems)
         memory = self._earlier("memory")
         self._need_width()
+        streams = self._streams()
         places = self._places()
-        layers = self._layers(places, memory)
+        layers = self._layers(places, memory, streams)
         embedding = self._embedding()
         tied = self._earlier("tie_embedding")
         final_norm = self._final_norm(layers)
@@ -80,7 +84,17 @@ class StackBuilder(Section):
         bias = self._shared_bias(layers)
         d_model = int(self.scope.numbers["d_model"])
         names = [stack.name if stack else None for stack in (memory, tied)]
-        return Stack(self.name, d_model, embedding, fold(layers), final_norm, bias, *names)
+        if streams is not None:
+            StreamsReader(self, self.fields["streams"]).check_use(streams, {la.block.wiring for la in layers})
+        return Stack(self.name, d_model, embedding, fold(layers), final_norm, bias, names[0], names[1], streams)
+
+    def _streams(self) -> Streams | None:
+        """What goes from layer to layer in place of x, where there is more than that."""
+        node = self.fields.get("streams")
+        if node is None or absent(node):
+            return None
+        self.lost_streams = (found := StreamsReader(self, node).streams()) is None
+        return found
 
     def _need_width(self) -> None:
         if "d_model" not in self.scope.numbers:
@@ -133,11 +147,13 @@ class StackBuilder(Section):
             places += [place for place in around.define.values() if place not in places]
         return places
 
-    def _layers(self, places: list[Place], memory: Stack | None) -> list[Layer]:
+    def _layers(self, places: list[Place], memory: Stack | None, streams: Streams | None) -> list[Layer]:
+        if self.lost_streams:
+            return []
         others = self.around.bodies.values() if self.path else ()
         is_memory = any("memory" in body.fields and body.fields["memory"].value == self.name for body in others)
         lost = "memory" in self.lost or ("memory" in self.fields and memory is None)
-        builder = BlockBuilder(self.resolver, self.scope, memory, is_memory, lost)
+        builder = BlockBuilder(self.resolver, self.scope, memory, is_memory, lost, named(streams))
         found = [(p, b) for i, p in enumerate(places) if (b := builder.block(p, i)) is not None]
         if len(found) == len(places):
             check_numbers(found, self.resolver.problems)

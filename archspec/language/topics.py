@@ -19,6 +19,7 @@ ORDER = (
     "vocabulary",
     "wiring",
     "between",
+    "streams",
     "overrides",
     "extends",
     "stacks",

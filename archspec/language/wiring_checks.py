@@ -16,6 +16,7 @@ def problems(
     sizes: Collection[str] = (),
     given: Collection[str] = (),
     taken: Collection[str] = (),
+    streams: Collection[str] = ("x",),
 ) -> list[str]:
     """What is wrong with a wiring for a block with these modules, in words (at most 50); empty when it is right.
 
@@ -25,11 +26,12 @@ def problems(
         sizes: the names whose values are put in, for whoever misspelt one.
         given: values of earlier layers, which lines may name and must.
         taken: values that later layers may read.
+        streams: what comes in and goes on.
     """
-    lines = list(islice(_wrong_lines(wiring, modules, sizes, given), MAX_PROBLEMS))
+    lines = list(islice(_wrong_lines(wiring, modules, sizes, {*given, *streams}), MAX_PROBLEMS))
     unread = (f"reads {name!r} of an earlier layer, which no line names" for name in sorted(given)
               if not any(name in _reads(step.value) for step in wiring.steps))  # fmt: skip
-    whole = chain(_unread(wiring, taken), unread, _wrong_output(wiring, bool(lines)))
+    whole = chain(_unread(wiring, {*taken, *streams}), unread, _wrong_output(wiring, bool(lines), streams))
     called = {*wiring.calls(), *(modules if lines else ())}  # a wrong line may be where one was meant to be called
     uncalled = (f"the module {module!r} is never called" for module in sorted(modules) if module not in called)
     return list(islice(chain(lines, whole, uncalled), MAX_PROBLEMS))
@@ -39,7 +41,7 @@ def _wrong_lines(
     wiring: Wiring, modules: Collection[str], sizes: Collection[str], given: Collection[str]
 ) -> Iterator[str]:
     """Each line by itself, with the names that are defined when it runs."""
-    defined = {"x", *given}
+    defined = {*given}
     for number, step in enumerate(wiring.steps, 1):
         parts = list(walk(step.value))
         for wrong in chain.from_iterable(_wrong_part(part, defined, modules, sizes) for part in parts):
@@ -111,14 +113,17 @@ def _unread(wiring: Wiring, taken: Collection[str]) -> Iterator[str]:
     yield from (found[at] for at in sorted(found))
 
 
-def _wrong_output(wiring: Wiring, doubtful: bool) -> Iterator[str]:
-    """The last line must assign x, and x must have come from the input (which a wrong line leaves open)."""
+def _wrong_output(wiring: Wiring, doubtful: bool, streams: Collection[str]) -> Iterator[str]:
+    """The last line must assign x, or a stream; what goes on must have come from what came in.
+
+    A wrong line leaves open whether it has.
+    """
     independent: set[str] = set()
     for step in wiring.steps:  # a name that nothing defines is taken to depend on x, as it is told elsewhere
         depends = bool(_reads(step.value) - independent)
         independent = independent - {step.target} if depends else independent | {step.target}
-    last = wiring.steps[-1].target
-    if last != "x":
-        yield f"the last line assigns {last!r}, but the output of a block is x; write x = ... there"
-    elif not doubtful and last in independent:
-        yield "the output x does not depend on the input x"
+    last, names = wiring.steps[-1].target, " or ".join(streams)
+    if last not in streams:
+        yield f"the last line assigns {last!r}, but the output of a block is {names}; write {names} = ... there"
+    elif not doubtful and (lost := sorted(independent.intersection(streams))):
+        yield f"the output {lost[0]} does not depend on the input {names}"

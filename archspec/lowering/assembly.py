@@ -1,6 +1,7 @@
 """A whole spec lowered: embedding, layers, final norm and heads, in one stack or several."""
 
 from archspec.language.model import Block, Head, Spec, Stack
+from archspec.language.streams import named
 from archspec.layers.arguments import ARGUMENTS, in_order
 from archspec.lowering.layout import LaidOut
 from archspec.lowering.program import (
@@ -24,7 +25,7 @@ from archspec.lowering.program import (
     Substate,
     Value,
 )
-from archspec.lowering.wiring import lower_block
+from archspec.lowering.wiring import lower_block, plain
 
 # names that the forward of a model uses
 LOCAL = frozenset({"self", "x", "once", "substate", "collect", "scope", "as_mask", "as_documents", "as_global_mask"})
@@ -152,7 +153,9 @@ def _body(spec: Spec, stack: Stack, reads: str) -> tuple[tuple[Member, ...], tup
     each = [name for name in takes if name != "state" or decodes]
     own: dict[str, Expression] = {"state": Substate(None), "aux": Scoped("blocks", numbered=True)}
     layers = tuple((name, own.get(name, laid_out.value(name))) for name in each)
-    statements.append(Each("x", "blocks", layers, _runs_of(stack) if stack.links else ()))
+    statements += [Assign(s.target, plain(s.value)) for s in (stack.streams.start.steps if stack.streams else ())]
+    statements.append(Each(named(stack.streams)[0], "blocks", layers, _runs_of(stack) if stack.links else ()))
+    statements += [Assign(s.target, plain(s.value)) for s in (stack.streams.end.steps if stack.streams else ())]
     for name in dict.fromkeys(head.reads for head in spec.heads if head.reads and stack is spec.main):
         value = laid_out.restored(Value(name))
         statements += [Assign(name, value)] if value != Value(name) else []
@@ -165,12 +168,14 @@ def _body(spec: Spec, stack: Stack, reads: str) -> tuple[tuple[Member, ...], tup
 
 def _runs_of(stack: Stack) -> tuple[Run, ...]:
     """What passes between the layers of each segment beside x."""
-    return tuple(Run(s.start, s.repeat, tuple(_passed(layer.block) for layer in s.layers)) for s in stack.segments)
+    return tuple(Run(s.start, s.repeat, tuple(_passed(la.block, stack) for la in s.layers)) for s in stack.segments)
 
 
-def _passed(block: Block) -> Passed:
-    """What passes by a block, each value once."""
-    return Passed(tuple(dict.fromkeys(link.name for link in block.reads)), tuple(link.name for link in block.gives))
+def _passed(block: Block, stack: Stack) -> Passed:
+    """What passes by a block beside x, or the first stream, each value once."""
+    others = named(stack.streams)[1:]
+    reads = dict.fromkeys((*others, *(link.name for link in block.reads)))
+    return Passed(tuple(reads), (*others, *(link.name for link in block.gives)))
 
 
 def _periods(stack: Stack, takes: tuple[str, ...]) -> list[Period]:

@@ -4,6 +4,7 @@ from functools import cache
 
 from archspec.language import wiring as written
 from archspec.language.model import Block, Stack
+from archspec.language.streams import named
 from archspec.layers.base import NormComponent
 from archspec.lowering.handing import Handing
 from archspec.lowering.program import (
@@ -33,26 +34,27 @@ def lower_block(block: Block, stack: Stack, takes: tuple[str, ...]) -> Function:
     ]
     if "dropout" in block.wiring.calls():
         parts.append(Member("dropout", Dropout(block.dropout)))
-    reads = dict.fromkeys(link.name for link in block.reads)
+    first, *others = named(stack.streams)
+    reads = dict.fromkeys((*others, *(link.name for link in block.reads)))
     statements: list[Assign] = []
     handing = Handing(block)
     for line in block.wiring.steps:
         before, value = handing.line(_expression(line.value, block, stack, takes))
         statements += [*before, Assign(line.target, value)]
     given = tuple(link.name if link.part else link.port for link in block.gives)
-    last = Value("x") if "x" in given else statements.pop().value
+    last = Value(first) if others or first in given else statements.pop().value
     return Function(
         of=block,
         stack=stack,
         members=tuple(parts),
         parameters=(
-            Parameter("x", "x", True),
+            Parameter(first, "x", True),
             *(Parameter(name, name, True) for name in reads),
             *(Parameter(name, name) for name in takes),
         ),
         statements=tuple(statements),
         result=last,
-        gives=given,
+        gives=(*others, *given),
     )
 
 
@@ -85,6 +87,20 @@ def _names_of_factors(block: Block) -> dict[str, str]:
     taken = {name for name, _ in block.parts}
     wished = ["factor"] if len(texts) == 1 else [f"factor{i}" for i in range(1, len(texts) + 1)]
     return {text: f"{name}_" if name in taken else name for text, name in zip(texts, wished, strict=True)}
+
+
+def plain(expr: written.Expr) -> Expression:
+    """An expression that calls nothing."""
+    match expr:
+        case written.Name(name=name):
+            return Value(name)
+        case written.Number(value=value):
+            return Number(value)
+        case written.Negate(operand=operand):
+            return Negate(plain(operand))
+        case written.Binary(operator=operator, left=left, right=right):
+            return Binary(operator, plain(left), plain(right))
+    raise TypeError(f"{written.written(expr)} is not plain")
 
 
 @cache

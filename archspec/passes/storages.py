@@ -93,19 +93,27 @@ class _Walk:
         """The nodes of one segment, or some that stand outside."""
         first = nodes[0]
         for copy, turns in enumerate(copies(first.repeat)):
-            if copy and loop is not None:
-                self.values[loop.enters], self.made[loop.enters] = self.values[loop.leaves], self.made[loop.leaves]
+            if loop is not None:
+                self.turn(loop, copy)
             for node in nodes:
                 place = Place(node.stack, node.segment, node.layer, copy) if node.segment >= 0 else Place(node.stack)
                 self.node(node, place, len(turns))
+
+    def turn(self, loop: Loop, copy: int) -> None:
+        """What goes around in a loop, as its next turn finds it."""
+        carries = loop.carries or ((loop.enters, loop.enters, loop.leaves),)
+        found = [(name, leaves if copy else enters) for name, enters, leaves in carries]
+        values = [(name, self.values[source], self.made[source]) for name, source in found]
+        for name, value, made in values:
+            self.values[name], self.made[name] = value, made
 
     def node(self, node: Node, place: Place, times: int) -> None:
         """One op: what it reads, keeps and gives."""
         op, run = node.op, self.runs[node.stack]
         inputs = {
-            name: self.values[source] for name, source in zip(op.inputs, node.reads, strict=True) if source != NOWHERE
+            name: self.values[source] for name, source in zip(op.inputs, node.sees, strict=True) if source != NOWHERE
         }
-        for source in node.reads:
+        for source in node.sees:
             if source != NOWHERE and self.made[source] != place:
                 self._note(self.found.entering, place, self.values[source].key)
         learns = op.learns or any(value.learns for value in inputs.values())

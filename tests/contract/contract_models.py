@@ -142,9 +142,19 @@ def handed() -> Document:
     """Values of wirings: from one layer to the next over a repeat, and over others to the last."""
     first = {**BOTH, "gives": ["a", "b"], "wiring": ["a = mixer(norm1(x))", "b = ffn(norm2(x + a))", "x = x + a + b"]}
     chain = {**BOTH, "reads": ["a"], "gives": ["a"], "mixer": MAMBA,
-             "wiring": ["a = 0.5 * a + mixer(norm1(x))", "x = x + a", "x = x + ffn(norm2(x))"]}  # fmt: skip
+             "wiring": ["a = a * mixer(norm1(x))", "x = x + a", "x = x + ffn(norm2(x))"]}  # fmt: skip
     last = {"ffn": MLP, "reads": ["a", "b"], "wiring": ["x = x + ffn(norm1(x - a) + b)"]}
     return model("first chain x3 last", define={"first": first, "chain": chain, "last": last}, dropout=0.0)
+
+
+def streams() -> Document:
+    """Three streams, of which a layer leaves one and only some write another; a value beside them, a period of two."""
+    a = {**BOTH, "wiring": ["a = a + mixer(norm1(b))", "b = b + ffn(norm2(a)) + 0.1 * c1"]}
+    lines = ["m = mixer(norm1(a + b))", "c1 = c1 - m", "a = a + ffn(c1)"]
+    b = {"mixer": MAMBA, "ffn": MOE, "gives": ["m"], "wiring": lines}
+    last = {"ffn": MLP, "reads": ["m"], "wiring": ["b = b + ffn(norm1(b * m))"]}
+    said = {"start": ["a = x", "b = 0.5 * x", "c1 = x * b"], "end": ["y = a + b", "x = y - c1"]}
+    return model("a b a b a last", define={"a": a, "b": b, "last": last}, streams=said)
 
 
 def names() -> dict[str, Document]:
@@ -171,7 +181,7 @@ def models() -> dict[str, Document]:
     dropped = ["x = x + dropout(mixer(norm1(x)))", "x = dropout(x) + ffn(dropout(norm2(x)))"]
     found |= {"custom_dropout": model([{**BOTH, "wiring": dropped, "dropout": 0.3}])}
     found |= {"deepnorm_two": {**encoder_decoder(), "wiring": "deepnorm"}}
-    found |= {"shared_keys": shared_keys(), "handed": handed()}
+    found |= {"shared_keys": shared_keys(), "handed": handed(), "streams": streams()}
     found |= {"prefix": model([BOTH], mask="prefix"), "only_ffn": model([{"ffn": MLP}])}
     found |= {"t5_layers": model([{"repeat": 2, "mixer": T5}]), "fixed_length": model([BOTH], max_seq_len=LENGTH // 2)}
     makers = (

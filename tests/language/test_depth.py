@@ -2,6 +2,7 @@
 
 import math
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,6 +79,11 @@ def test_sizes_may_differ_from_layer_to_layer() -> None:
 def test_equal_layers_are_built_once_where_no_size_asks() -> None:
     found = spec({"repeat": 3, "mixer": ATTENTION, "ffn": MLP})
     assert len({id(layer.block) for layer in found.main.layers}) == 1
+
+
+def test_factors_that_differ_are_drawn(tmp_path: Path) -> None:
+    archspec.render(spec(block(repeat=3)), tmp_path / "depth.dot")
+    assert "(1 / sqrt(layer + 1))" in (tmp_path / "depth.dot").read_text()
 
 
 WRONG: list[tuple[dict[str, Any], dict[str, Any], str]] = [
