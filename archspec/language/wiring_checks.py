@@ -28,13 +28,21 @@ def problems(
         taken: values that later layers may read.
         streams: what comes in and goes on.
     """
-    lines = list(islice(_wrong_lines(wiring, modules, sizes, {*given, *streams}), MAX_PROBLEMS))
+    comes_in = {*given, *streams}
+    wrong = chain(_hidden(modules, comes_in), _wrong_lines(wiring, modules, sizes, comes_in))
+    lines = list(islice(wrong, MAX_PROBLEMS))
     unread = (f"reads {name!r} of an earlier layer, which no line names" for name in sorted(given)
               if not any(name in _reads(step.value) for step in wiring.steps))  # fmt: skip
     whole = chain(_unread(wiring, {*taken, *streams}), unread, _wrong_output(wiring, bool(lines), streams))
     called = {*wiring.calls(), *(modules if lines else ())}  # a wrong line may be where one was meant to be called
     uncalled = (f"the module {module!r} is never called" for module in sorted(modules) if module not in called)
     return list(islice(chain(lines, whole, uncalled), MAX_PROBLEMS))
+
+
+def _hidden(modules: Collection[str], given: Collection[str]) -> Iterator[str]:
+    """Values that come in under the name of a part."""
+    for name in sorted({*given} & {*modules}):
+        yield f"{name!r} comes into the block under the name of a module; choose another name"
 
 
 def _wrong_lines(

@@ -76,6 +76,9 @@ WRONG: list[tuple[Any, tuple[Any, ...], str]] = [
     (TWO, ({**BLOCK, "wiring": ["x = a + mixer(b)", "x = x + ffn(x)"]},),
      "blocks[0].wiring: the last line assigns 'x', but the output of a block is a or b; write a or b = ... there"),
     (TWO, ({**BLOCK, "wiring": ["a = x + mixer(b)", "b = ffn(a)"]},), "line 1 reads 'x', which no earlier line"),
+    ({"start": ["mixer = x", "b = x"], "end": ["x = mixer + b"]},
+     ({**BLOCK, "wiring": ["b = b + mixer(mixer) + ffn(b)"]},),
+     "'mixer' comes into the block under the name of a module; choose another name"),
     ({**TWO, "start": ["a = x", "b = x", "d = x"]}, (), "streams.start: neither a layer nor the end reads 'd'"),
 ]  # fmt: skip
 
