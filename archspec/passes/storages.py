@@ -111,9 +111,11 @@ class _Walk:
         """One op: what it reads, keeps and gives."""
         op, run = node.op, self.runs[node.stack]
         inputs = {
-            name: self.values[source] for name, source in zip(op.inputs, node.sees, strict=True) if source != NOWHERE
+            name: self.values[source]
+            for name, source in zip(op.inputs, node.sees or node.reads, strict=True)
+            if source != NOWHERE
         }
-        for source in node.sees:
+        for source in node.sees or node.reads:
             if source != NOWHERE and self.made[source] != place:
                 self._note(self.found.entering, place, self.values[source].key)
         learns = op.learns or any(value.learns for value in inputs.values())
