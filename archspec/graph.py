@@ -318,7 +318,8 @@ class _Scope:
         if run is None or run.repeat == 1:
             return {}
         names = dict.fromkeys([each.target, *(name for la in run.layers for name in (*la.reads, *la.gives))])
-        found = {name: (f"{name} of {index}", self.values[name]) for name in names if name in self.values}
+        place = f"{self.place['stack']}, period {index}"  # no two loops of a model have the same
+        found = {name: (f"{name} of {place}", self.values[name]) for name in names if name in self.values}
         self.expansion.aliases |= dict(found.values())
         self.values.update({name: alias for name, (alias, _) in found.items()})
         return found
